@@ -1,0 +1,263 @@
+package modelriver
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// maxResponse is how much of a callback's answer is read, enough for an error
+// message. maxDrain is how long the rest of an accepted one may take.
+const (
+	maxResponse = 4 << 10
+	maxDrain    = time.Second
+)
+
+// ErrCallbackHost is returned for a callback URL that [Client.Host] refuses.
+var ErrCallbackHost = errors.New("callback URL not allowed")
+
+// A StatusError is an answer to a callback that is not 2xx.
+type StatusError struct {
+	Code       int
+	RetryAfter time.Duration // what the answer's Retry-After asks for, or 0
+	Body       string        // the beginning of the answer
+}
+
+func (e *StatusError) Error() string {
+	if e.Body == "" {
+		return fmt.Sprintf("answered %d %s", e.Code, http.StatusText(e.Code))
+	}
+	return fmt.Sprintf("answered %d %s: %s", e.Code, http.StatusText(e.Code), e.Body)
+}
+
+// Retryable reports whether a callback that failed with err may succeed later: after
+// a network error, and after an answer of 408, 425, 429 or 5xx.
+func Retryable(err error) bool {
+	var status *StatusError
+	if errors.As(err, &status) {
+		switch status.Code {
+		case http.StatusRequestTimeout, http.StatusTooEarly, http.StatusTooManyRequests:
+			return true
+		}
+		return status.Code >= 500
+	}
+	return err != nil && !errors.Is(err, ErrCallbackHost)
+}
+
+// A Client sends callbacks. An empty Client is not valid: use [NewClient]. It is
+// safe for concurrent use.
+type Client struct {
+	apiKey  string
+	hosts   []allowedHost
+	timeout time.Duration
+	http    *http.Client
+}
+
+type allowedHost struct {
+	name string // lower case, without brackets
+	port string // empty on a loopback host that allows any
+}
+
+// NewClient returns a Client that sends apiKey to the host of apiURL, to the given
+// hosts, each "host" or "host:port", and to no other. A host without a port stands
+// for port 443, or for every port of a loopback host. A callback may take as long as
+// timeout. It returns an error if apiURL or one of the hosts is not usable.
+func NewClient(apiKey, apiURL string, hosts []string, timeout time.Duration) (*Client, error) {
+	if strings.ContainsFunc(apiKey, func(r rune) bool { return r <= ' ' || r == 0x7f }) {
+		return nil, errors.New("API key: contains white space or control characters")
+	}
+	c := &Client{apiKey: apiKey, timeout: timeout}
+
+	api, err := url.Parse(apiURL)
+	if err != nil || api.Hostname() == "" || api.User != nil {
+		return nil, fmt.Errorf("API URL %q: use a form like https://api.modelriver.com", apiURL)
+	}
+	first := allowedHost{name: strings.ToLower(api.Hostname()), port: portOf(api)}
+	if api.Scheme != "https" && (api.Scheme != "http" || !isLoopback(first.name)) {
+		return nil, fmt.Errorf("API URL %q: only https is allowed, or http to a loopback host", apiURL)
+	}
+	c.hosts = append(c.hosts, first)
+
+	for _, entry := range hosts {
+		u, err := url.Parse("//" + entry)
+		if err == nil && strings.Count(entry, ":") > 1 && !strings.Contains(entry, "[") {
+			u, err = url.Parse("//[" + entry + "]") // a bare IPv6 address
+		}
+		if err != nil || u.Hostname() == "" || u.User != nil || u.Path != "" || u.RawQuery != "" || u.Fragment != "" {
+			return nil, fmt.Errorf("callback host %q: use host or host:port", entry)
+		}
+		host := allowedHost{name: strings.ToLower(u.Hostname()), port: u.Port()}
+		if host.port == "" && !isLoopback(host.name) {
+			host.port = "443"
+		}
+		c.hosts = append(c.hosts, host)
+	}
+
+	transport := http.DefaultTransport.(*http.Transport).Clone()
+	transport.MaxIdleConns = 256
+	transport.MaxIdleConnsPerHost = 64 // two, the default, opens a connection for most callbacks of a burst
+	transport.MaxResponseHeaderBytes = 64 << 10
+	c.http = &http.Client{
+		Transport: transport,
+		CheckRedirect: func(*http.Request, []*http.Request) error {
+			return http.ErrUseLastResponse // another host could read the key
+		},
+	}
+	return c, nil
+}
+
+// Host returns the host and port of a callback URL that the client would send to. It
+// returns [ErrCallbackHost], and why, for any other: a host that is not one of its
+// own, or a scheme other than https (http is for loopback hosts).
+func (c *Client) Host(callbackURL string) (string, error) {
+	u, err := url.Parse(callbackURL)
+	if err != nil || u.Hostname() == "" || u.User != nil {
+		return "", fmt.Errorf("%w: not a plain https URL", ErrCallbackHost)
+	}
+	name, port := strings.ToLower(u.Hostname()), portOf(u)
+	if u.Scheme != "https" && (u.Scheme != "http" || !isLoopback(name)) {
+		return "", fmt.Errorf("%w: scheme %q is not https", ErrCallbackHost, u.Scheme)
+	}
+	hostPort := net.JoinHostPort(name, port)
+	for _, host := range c.hosts {
+		if host.name == name && (host.port == port || host.port == "") {
+			return hostPort, nil
+		}
+	}
+	return "", fmt.Errorf("%w: host %q is not one that may get the API key", ErrCallbackHost, hostPort)
+}
+
+// SendCallback posts body to callbackURL with the API key and returns the status of
+// the answer. The error is nil for a 2xx answer, [ErrCallbackHost] without sending
+// anything to a host that it does not allow, a [*StatusError] for any other answer, a
+// redirect too, and otherwise the network's error. [Retryable] tells which may pass.
+func (c *Client) SendCallback(ctx context.Context, callbackURL string, body []byte) (status int, err error) {
+	if _, err := c.Host(callbackURL); err != nil {
+		return 0, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, c.timeout)
+	defer cancel()
+
+	request, err := http.NewRequestWithContext(ctx, http.MethodPost, callbackURL, bytes.NewReader(body))
+	if err != nil {
+		return 0, fmt.Errorf("%w: %w", ErrCallbackHost, err)
+	}
+	request.Header.Set("Authorization", "Bearer "+c.apiKey)
+	request.Header.Set("Content-Type", "application/json")
+	request.Header.Set("User-Agent", "PocketRiver")
+
+	response, err := c.http.Do(request)
+	if err != nil {
+		var withURL *url.Error
+		if errors.As(err, &withURL) {
+			err = withURL.Err // the row names the URL already
+		}
+		if ctx.Err() == context.DeadlineExceeded {
+			err = fmt.Errorf("no answer within %s", c.timeout)
+		}
+		return 0, err
+	}
+	defer response.Body.Close()
+
+	// Read a little: for the message, and because only a connection whose answer was
+	// read to its end is used again. An answer that trickles in is not waited for.
+	defer time.AfterFunc(maxDrain, cancel).Stop()
+	answer, _ := io.ReadAll(io.LimitReader(response.Body, maxResponse))
+
+	if response.StatusCode >= 200 && response.StatusCode <= 299 {
+		return response.StatusCode, nil
+	}
+	return response.StatusCode, &StatusError{
+		Code:       response.StatusCode,
+		RetryAfter: retryAfter(response.Header.Get("Retry-After"), time.Now()),
+		Body:       c.excerpt(answer),
+	}
+}
+
+// CloseIdle closes connections that are kept for later callbacks.
+func (c *Client) CloseIdle() { c.http.CloseIdleConnections() }
+
+// excerpt makes an answer fit to be kept: short, one line of valid text, and without
+// the key, which a server may echo.
+func (c *Client) excerpt(answer []byte) string {
+	s := strings.Join(strings.Fields(strings.ToValidUTF8(string(answer), "\uFFFD")), " ")
+	if c.apiKey != "" {
+		s = strings.ReplaceAll(s, c.apiKey, "[API key]")
+	}
+	s = strings.ReplaceAll(s, "\x00", "\uFFFD")
+	if runes := []rune(s); len(runes) > 300 {
+		s = string(runes[:300]) + "…"
+	}
+	return s
+}
+
+// retryAfter reads a Retry-After header, in seconds or as a date.
+func retryAfter(value string, now time.Time) time.Duration {
+	if seconds, err := strconv.Atoi(value); err == nil {
+		const day = 24 * 60 * 60 // longer than any window; keeps the product in range
+		return time.Duration(min(max(seconds, 0), day)) * time.Second
+	}
+	if date, err := http.ParseTime(value); err == nil {
+		return max(date.Sub(now), 0)
+	}
+	return 0
+}
+
+func portOf(u *url.URL) string {
+	if port := u.Port(); port != "" {
+		return port
+	}
+	if u.Scheme == "http" {
+		return "80"
+	}
+	return "443"
+}
+
+func isLoopback(host string) bool {
+	if host == "localhost" {
+		return true
+	}
+	ip := net.ParseIP(host)
+	return ip != nil && ip.IsLoopback()
+}
+
+// CallbackBody returns the body of a callback that reports data as stored in the
+// named collection under the id recordID. ModelRiver takes an object only, so an
+// array is wrapped as items and a scalar as content
+// (https://modelriver.com/docs/webhooks/event-driven).
+func CallbackBody(data json.RawMessage, collection, recordID string, savedAt time.Time) (json.RawMessage, error) {
+	object := data
+	switch {
+	case isNull(data):
+		object = json.RawMessage("{}")
+	case isObject(data):
+	case bytes.HasPrefix(bytes.TrimLeft(data, " \t\r\n"), []byte("[")):
+		object = fmt.Appendf(nil, `{"items":%s}`, data)
+	default:
+		object = fmt.Appendf(nil, `{"content":%s}`, data)
+	}
+	object, err := SetMembers(object,
+		Member{"id", String(recordID)},
+		Member{"saved_at", String(savedAt.UTC().Format("2006-01-02T15:04:05.000Z"))},
+	)
+	if err != nil {
+		return nil, err
+	}
+	return fmt.Appendf(nil, `{"data":%s,"task_id":%s,"metadata":{"database":"pocketbase","table":%s,"record_id":%s}}`,
+		object, String("pocketbase_"+recordID), String(collection), String(recordID)), nil
+}
+
+// ErrorCallbackBody returns the body of a callback that reports that the event could
+// not be stored, and why.
+func ErrorCallbackBody(message string) json.RawMessage {
+	return fmt.Appendf(nil, `{"error":"processing_failed","message":%s}`, String(message))
+}
