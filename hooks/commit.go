@@ -1,0 +1,203 @@
+package hooks
+
+import (
+	"context"
+	"database/sql"
+	"database/sql/driver"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/pocketbase/pocketbase/core"
+)
+
+// Bounds of the committer. A batch is what happens to wait while the one before it is
+// written, so a lone write never waits for company.
+const (
+	maxBatch      = 256
+	maxWaiting    = 4096
+	maxCommitWait = 20 * time.Second // ModelRiver gives up on a webhook after 30
+)
+
+// errBusy is returned for a write that the database did not take in time.
+var errBusy = errors.New("the database is busy")
+
+// A committer runs writes in transactions, those that wait at the same time together
+// in one: they share its fsync, which costs more than all else about a small write.
+type committer struct {
+	app core.App
+
+	mu      sync.Mutex
+	waiting []*write
+	busy    bool // a batch is being written
+}
+
+// A write is run once, or again if a neighbour in its batch made that fail.
+type write struct {
+	run  func(tx core.App) error
+	done func(err error)
+}
+
+func newCommitter(app core.App) *committer {
+	return &committer{app: app}
+}
+
+// do runs the write in a transaction and returns once it is committed, or why it is
+// not. It returns before PocketBase's after-success hooks have run.
+func (c *committer) do(run func(tx core.App) error) error {
+	result := make(chan error, 1)
+	w := c.add(run, func(err error) { result <- err })
+	timeout := time.NewTimer(maxCommitWait)
+	defer timeout.Stop()
+	select {
+	case err := <-result:
+		return err
+	case <-timeout.C:
+		c.withdraw(w)
+		return errBusy // or committed right now: nobody was told, so it comes again
+	}
+}
+
+// add is do that does not wait: done is called with the outcome, in the order of the
+// commits. It must not block.
+func (c *committer) add(run func(tx core.App) error, done func(err error)) *write {
+	w := &write{run: run, done: done}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if len(c.waiting) >= maxWaiting {
+		go done(errBusy)
+		return w
+	}
+	c.waiting = append(c.waiting, w)
+	if !c.busy {
+		c.busy = true
+		go c.lead()
+	}
+	return w
+}
+
+func (c *committer) withdraw(w *write) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for i, other := range c.waiting {
+		if other == w {
+			c.waiting = append(c.waiting[:i:i], c.waiting[i+1:]...)
+			return
+		}
+	}
+}
+
+// lead writes one batch. The next batch begins as soon as this one is committed, while
+// PocketBase's after-success hooks of this one still run here.
+func (c *committer) lead() {
+	c.mu.Lock()
+	n := min(len(c.waiting), maxBatch)
+	batch := c.waiting[:n:n]
+	c.waiting = c.waiting[n:]
+	c.mu.Unlock()
+	c.commit(batch, c.next)
+}
+
+func (c *committer) next() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if len(c.waiting) == 0 {
+		c.waiting = nil
+		c.busy = false
+		return
+	}
+	go c.lead()
+}
+
+// commit writes batch in one transaction and calls next when that has ended. If one of
+// the writes is refused, all are undone and each is run alone: a savepoint would leave
+// after-success hooks, and with them realtime events, of what it undid.
+func (c *committer) commit(batch []*write, next func()) {
+	var refused error
+	committed := false
+	err := c.transact(func(tx core.App) error {
+		tx.TxInfo().OnComplete(func(txErr error) error { // registered first, so it runs first
+			if txErr == nil {
+				committed = true
+				finish(batch, nil)
+				next()
+			}
+			return nil
+		})
+		for _, w := range batch {
+			if err := runSafely(w.run, tx); err != nil {
+				refused = err
+				return err
+			}
+		}
+		return nil
+	})
+
+	switch {
+	case committed:
+		if err != nil {
+			c.app.Logger().Warn("A hook failed after its record was stored", "error", err)
+		}
+	case len(batch) > 1 && refused != nil && !databaseFailed(refused):
+		for i, w := range batch {
+			then := func() {}
+			if i == len(batch)-1 {
+				then = next
+			}
+			c.commit([]*write{w}, then)
+		}
+	default:
+		finish(batch, err)
+		next()
+	}
+}
+
+func finish(batch []*write, err error) {
+	for _, w := range batch {
+		w.done(err)
+	}
+}
+
+// transact is RunInTransaction that turns a panic of PocketBase or of a hook after the
+// commit into an error: it would end the process from this goroutine.
+func (c *committer) transact(fn func(tx core.App) error) (err error) {
+	defer func() {
+		if r := recover(); r != nil {
+			err = fmt.Errorf("panic: %v", r)
+		}
+	}()
+	return c.app.RunInTransaction(fn)
+}
+
+func runSafely(run func(tx core.App) error, tx core.App) (err error) {
+	defer func() {
+		if r := recover(); r != nil {
+			err = fmt.Errorf("panic: %v", r)
+		}
+	}()
+	return run(tx)
+}
+
+// databaseFailed reports whether err says that the database can't write now, rather
+// than that it or a hook refuses this one write. A driver's error is known by its code
+// (https://www.sqlite.org/rescode.html).
+func databaseFailed(err error) bool {
+	for _, target := range []error{
+		errBusy, context.DeadlineExceeded, context.Canceled, sql.ErrConnDone, sql.ErrTxDone, driver.ErrBadConn,
+	} {
+		if errors.Is(err, target) {
+			return true
+		}
+	}
+	var coded interface{ Code() int }
+	if !errors.As(err, &coded) {
+		return false
+	}
+	switch coded.Code() & 0xff {
+	case 5, 6, 7, 8, 9, 10, 11, 13, 14, 15, 26:
+		// BUSY LOCKED NOMEM READONLY INTERRUPT IOERR CORRUPT FULL CANTOPEN PROTOCOL NOTADB
+		return true
+	}
+	return false
+}

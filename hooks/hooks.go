@@ -1,0 +1,283 @@
+// Package hooks connects a PocketBase app to ModelRiver: it receives signed webhooks,
+// stores the AI data of each as a record of the collection aiContent, which PocketBase
+// pushes to every subscriber, and owes ModelRiver one callback for each, which a
+// background outbox sends until it is accepted.
+//
+//	hooks.MustRegister(app, app.RootCmd, hooks.Config{
+//		WebhookSecrets: []string{os.Getenv("MODELRIVER_WEBHOOK_SECRET")},
+//		APIKey:         os.Getenv("MODELRIVER_API_KEY"),
+//	})
+//
+// To shape, enrich or refuse content, bind PocketBase's own OnRecordCreate("aiContent"):
+// the callback carries what the hook leaves in the record's data field. A callback that
+// fails for good is saved as an update of its row, so that
+// OnRecordAfterUpdateSuccess("modelriverCallbacks") can raise an alarm.
+package hooks
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"net/http"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/pocketbase/pocketbase/apis"
+	"github.com/pocketbase/pocketbase/core"
+	"github.com/pocketbase/pocketbase/tools/hook"
+	"github.com/spf13/cobra"
+
+	"github.com/pocketriver/pocketriver/hooks/modelriver"
+	_ "github.com/pocketriver/pocketriver/migrations" // the plugin brings its tables
+)
+
+// Config configures the plugin. The zero value is usable, but without a secret every
+// webhook is answered 503, and without a key callbacks wait.
+type Config struct {
+	// WebhookSecrets are the signing secrets of the webhooks, as ModelRiver's console
+	// shows them. A webhook may be signed with any of them. A blank one is an error.
+	// Defaults to none.
+	WebhookSecrets []string
+
+	// APIKey is the ModelRiver project key that callbacks are sent with. Without it
+	// they wait, and fail when CallbackWindow ends. Defaults to none.
+	APIKey string
+
+	// APIURL is ModelRiver's address; callbacks may go to its host. Only https is
+	// allowed, or http to a loopback host. Defaults to "https://api.modelriver.com".
+	APIURL string
+
+	// CallbackHosts are further hosts that may get callbacks, and with them APIKey,
+	// each "host" or "host:port". Defaults to none.
+	CallbackHosts []string
+
+	// Path is where webhooks are received. Defaults to "/webhooks/modelriver".
+	Path string
+
+	// MaxBodySize is the largest webhook that is read, in bytes; a larger one is
+	// answered 413. At most 100 MiB. Defaults to 5 MiB.
+	MaxBodySize int64
+
+	// Tolerance is how far a signed timestamp may lie from now, in either direction.
+	// It has no effect on the documented scheme, which signs none, and it refuses
+	// retries and replays that keep their first timestamp. Defaults to 0, any.
+	Tolerance time.Duration
+
+	// CallbackTimeout is how long one attempt to send a callback may take. Defaults
+	// to 30 seconds.
+	CallbackTimeout time.Duration
+
+	// CallbackWindow is how long a callback is tried, from the webhook on. Defaults
+	// to 5 minutes, as long as ModelRiver waits for one.
+	CallbackWindow time.Duration
+
+	// Retention is how long delivered callbacks are kept. Failed ones are kept until
+	// they are retried or deleted by hand. Defaults to 45 days: a webhook may come
+	// again for 30.
+	Retention time.Duration
+}
+
+const maxBodySizeLimit = 100 << 20 // what the fields of the collections hold
+
+func (c Config) withDefaults() Config {
+	c.APIURL = cmp.Or(c.APIURL, "https://api.modelriver.com")
+	c.Path = cmp.Or(c.Path, "/webhooks/modelriver")
+	c.MaxBodySize = cmp.Or(c.MaxBodySize, 5<<20)
+	c.CallbackTimeout = cmp.Or(c.CallbackTimeout, 30*time.Second)
+	c.CallbackWindow = cmp.Or(c.CallbackWindow, 5*time.Minute)
+	c.Retention = cmp.Or(c.Retention, 45*24*time.Hour)
+	return c
+}
+
+func (c Config) validate() error {
+	switch {
+	case !strings.HasPrefix(c.Path, "/") || strings.ContainsAny(c.Path, "{} ?#"):
+		return fmt.Errorf("Path %q: use a plain path that begins with /", c.Path)
+	case c.MaxBodySize < 0 || c.MaxBodySize > maxBodySizeLimit:
+		return fmt.Errorf("MaxBodySize %d: use at most %d bytes", c.MaxBodySize, maxBodySizeLimit)
+	case c.Tolerance < 0, c.CallbackTimeout < 0, c.CallbackWindow < 0, c.Retention < 0:
+		return errors.New("Tolerance, CallbackTimeout, CallbackWindow and Retention: a duration cannot be negative")
+	}
+	return nil
+}
+
+// MustRegister is [Register] that panics if it fails.
+func MustRegister(app core.App, rootCmd *cobra.Command, config Config) {
+	if err := Register(app, rootCmd, config); err != nil {
+		panic(err)
+	}
+}
+
+// Register adds the plugin to app, and its commands to rootCmd unless that is nil. It
+// returns an error if the configuration is not usable; missing secrets are not an
+// error, so that every command works without them. Registering again replaces the
+// earlier registration.
+func Register(app core.App, rootCmd *cobra.Command, config Config) error {
+	p, err := newPlugin(app, config)
+	if err != nil {
+		return fmt.Errorf("modelriver: %w", err)
+	}
+	p.bind()
+	if rootCmd != nil {
+		rootCmd.AddCommand(p.newCommand())
+	}
+	return nil
+}
+
+type plugin struct {
+	app      core.App
+	config   Config
+	verifier *modelriver.Verifier // nil without a secret
+	commits  *committer
+	outbox   *outbox
+
+	schemaErr atomic.Pointer[error] // why webhooks can't be stored now
+	stopping  atomic.Bool
+	rejected  rejections
+}
+
+func newPlugin(app core.App, config Config) (*plugin, error) {
+	config = config.withDefaults()
+	if err := config.validate(); err != nil {
+		return nil, err
+	}
+	p := &plugin{app: app, config: config}
+	if len(config.WebhookSecrets) > 0 {
+		verifier, err := modelriver.NewVerifier(config.WebhookSecrets...)
+		if err != nil {
+			return nil, fmt.Errorf("WebhookSecrets (MODELRIVER_WEBHOOK_SECRET): %w", err)
+		}
+		verifier.Tolerance = config.Tolerance
+		p.verifier = verifier
+	}
+	client, err := modelriver.NewClient(config.APIKey, config.APIURL, config.CallbackHosts, config.CallbackTimeout)
+	if err != nil {
+		return nil, err
+	}
+	p.commits = newCommitter(app)
+	p.outbox = newOutbox(app, p.commits, client, config, p.ingestAgain)
+	return p, nil
+}
+
+// bind holds every binding to PocketBase. Each has an Id, so that registering twice
+// replaces, and so that a host can unbind one.
+func (p *plugin) bind() {
+	p.app.OnServe().Bind(&hook.Handler[*core.ServeEvent]{
+		Id: "modelriverServe",
+		Func: func(e *core.ServeEvent) error {
+			if err := p.bindRoutes(e); err != nil {
+				return err
+			}
+			if err := p.restoreSchema(e.App); err != nil {
+				return err
+			}
+			p.checkSchema(e.App)
+			p.warnOfSettings(e.App)
+			if err := e.Next(); err != nil {
+				return err
+			}
+			// The port is bound: this process is the one that serves the data.
+			p.stopping.Store(false)
+			p.outbox.Start()
+			return nil
+		},
+	})
+
+	p.app.OnTerminate().Bind(&hook.Handler[*core.TerminateEvent]{
+		Id: "modelriverRefuse",
+		Func: func(e *core.TerminateEvent) error {
+			p.stopping.Store(true)
+			return e.Next()
+		},
+		Priority: -10000, // before PocketBase shuts the HTTP server down
+	})
+	p.app.OnTerminate().Bind(&hook.Handler[*core.TerminateEvent]{
+		Id: "modelriverOutbox",
+		Func: func(e *core.TerminateEvent) error {
+			p.outbox.Stop()
+			return e.Next()
+		},
+		Priority: -1000, // after the HTTP server, before the last logs are written
+	})
+
+	p.app.OnRecordAfterCreateSuccess(contentCollection).Bind(&hook.Handler[*core.RecordEvent]{
+		Id:       "modelriverRecover",
+		Func:     recoverAfterCommit,
+		Priority: -10000, // around every other hook
+	})
+
+	p.app.OnRecordUpdate(callbackCollection).Bind(&hook.Handler[*core.RecordEvent]{
+		Id: "modelriverRearm",
+		Func: func(e *core.RecordEvent) error {
+			p.outbox.rearmEdited(e.Record)
+			return e.Next()
+		},
+	})
+	p.app.OnRecordAfterUpdateSuccess(callbackCollection).Bind(&hook.Handler[*core.RecordEvent]{
+		Id: "modelriverWake",
+		Func: func(e *core.RecordEvent) error {
+			if e.Record.GetString("state") == statePending {
+				p.outbox.Wake()
+			}
+			return e.Next()
+		},
+	})
+
+	recheck := func(e *core.CollectionEvent) error {
+		p.checkSchema(e.App)
+		return e.Next()
+	}
+	for _, name := range []string{contentCollection, callbackCollection} {
+		p.app.OnCollectionAfterUpdateSuccess(name).Bind(&hook.Handler[*core.CollectionEvent]{Id: "modelriverSchema", Func: recheck})
+		p.app.OnCollectionAfterDeleteSuccess(name).Bind(&hook.Handler[*core.CollectionEvent]{Id: "modelriverSchema", Func: recheck})
+	}
+
+	// Daily, at an hour when little else runs. It may be run from the dashboard too.
+	p.app.Cron().MustAdd("modelriverRetention", "17 3 * * *", p.outbox.deleteDelivered)
+}
+
+func (p *plugin) bindRoutes(e *core.ServeEvent) error {
+	if e.Router.HasRoute(http.MethodPost, p.config.Path) {
+		return fmt.Errorf("modelriver: the app has a route POST %s already: set Config.Path to another path", p.config.Path)
+	}
+	e.Router.POST(p.config.Path, p.handleWebhook).
+		Bind(apis.SkipSuccessActivityLog()).
+		Unbind(apis.DefaultBodyLimitMiddlewareId) // handleWebhook has its own limit
+
+	// PocketBase's router has no 405 of its own, and its static files would answer a
+	// GET here with a page.
+	for _, method := range []string{
+		http.MethodGet, http.MethodPut, http.MethodPatch, http.MethodDelete, http.MethodOptions, http.MethodTrace,
+	} {
+		if !e.Router.HasRoute(method, p.config.Path) {
+			e.Router.Route(method, p.config.Path, methodNotAllowed).Bind(apis.SkipSuccessActivityLog())
+		}
+	}
+	return nil
+}
+
+// warnOfSettings logs what an operator should know about this start.
+func (p *plugin) warnOfSettings(app core.App) {
+	if p.verifier == nil {
+		app.Logger().Warn("No ModelRiver webhook secret: every webhook is answered 503. Set MODELRIVER_WEBHOOK_SECRET (Config.WebhookSecrets)")
+	}
+	if p.config.APIKey == "" {
+		app.Logger().Warn("No ModelRiver API key: callbacks wait and then fail. Set MODELRIVER_API_KEY (Config.APIKey)")
+	}
+	var synchronous int
+	if err := app.NonconcurrentDB().NewQuery("PRAGMA synchronous").Row(&synchronous); err == nil && synchronous < 2 {
+		app.Logger().Warn("The database runs with synchronous=NORMAL or OFF: a power failure can undo webhooks that were answered 200. Open data.db with synchronous=FULL (pocketbase.Config.DBConnect)")
+	}
+}
+
+// recoverAfterCommit keeps a host's hook that panics after the commit from taking the
+// process with it, or the realtime events of records that were committed together.
+func recoverAfterCommit(e *core.RecordEvent) (err error) {
+	defer func() {
+		if r := recover(); r != nil {
+			err = fmt.Errorf("panic in a hook after create: %v", r)
+		}
+	}()
+	return e.Next()
+}

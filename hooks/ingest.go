@@ -1,0 +1,274 @@
+package hooks
+
+import (
+	"crypto/sha256"
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"math/big"
+	"net/http"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	validation "github.com/pocketbase/ozzo-validation/v4"
+	"github.com/pocketbase/pocketbase/core"
+	"github.com/pocketbase/pocketbase/tools/router"
+	"github.com/pocketbase/pocketbase/tools/types"
+
+	"github.com/pocketriver/pocketriver/hooks/modelriver"
+)
+
+// A refusal is the final word of the host's hooks or of validation about an event.
+type refusal struct{ cause error }
+
+func (r *refusal) Error() string { return "refused: " + reason(r.cause) }
+func (r *refusal) Unwrap() error { return r.cause }
+
+// ingest stores the event as a record, and with it, in one transaction, the callback
+// that is owed for it. It returns nil when that is committed, also for an event that
+// is stored already or that was refused; any error is the database's.
+func (p *plugin) ingest(event *modelriver.Event, payload []byte) error {
+	now := p.outbox.now()
+	host, _ := p.outbox.client.Host(event.CallbackURL)
+	cb := &callback{
+		Id:      recordId(event, payload),
+		URL:     event.CallbackURL,
+		Host:    host,
+		Expires: dateTime(now.Add(p.config.CallbackWindow)),
+	}
+
+	// A place in memory lets the row be claimed as it is inserted: it is sent right
+	// after the commit. Without one it is due at once, and read when there is room.
+	nextAttempt := now
+	reserved := false
+	if event.CallbackURL != "" && (p.config.APIKey != "" || host == "") && p.outbox.reserve(cb) {
+		reserved = true
+		cb.Attempts = 1
+		nextAttempt = now.Add(p.outbox.lease())
+	}
+
+	duplicate := false
+	err := p.commits.do(func(tx core.App) (err error) {
+		duplicate, err = p.store(tx, event, cb, now, nextAttempt)
+		return err
+	})
+	var refused *refusal
+	if errors.As(err, &refused) {
+		p.app.Logger().Error("Refused a webhook: its payload is kept with its callback", "error", refused, "callback", cb.Id)
+		cb.Refused = true
+		cb.Reason = refused.Error()
+		cb.Body = modelriver.ErrorCallbackBody(cb.Reason)
+		err = p.commits.do(func(tx core.App) error {
+			return insertCallback(tx, cb, now, nextAttempt, "", keptPayload(event, payload))
+		})
+	}
+
+	switch {
+	case reserved && (err != nil || duplicate):
+		p.outbox.release(cb)
+	case reserved:
+		p.outbox.send(cb)
+	}
+	if err == nil && !reserved {
+		p.outbox.Wake()
+	}
+	return err
+}
+
+// store writes the event's record and callback row. It returns true, and changes
+// nothing but a failed callback, which it arms again, if the event is stored already;
+// and a [*refusal] if the record may not be.
+func (p *plugin) store(tx core.App, event *modelriver.Event, cb *callback, now, nextAttempt time.Time) (duplicate bool, err error) {
+	stored, err := findStored(tx, cb.Id)
+	if err != nil {
+		return false, err
+	}
+	if stored.Record || stored.State != "" && !stored.Refused {
+		if stored.State == stateFailed {
+			err = rearmFailed(tx, cb.Id, now, p.config.CallbackWindow)
+		}
+		return true, err
+	}
+
+	record, err := p.saveRecord(tx, event, cb.Id)
+	if err != nil {
+		return false, err
+	}
+	if cb.URL == "" { // no callback is owed, nor any longer one that tells of a refusal
+		if stored.Refused {
+			err = deleteCallback(tx, cb.Id)
+		}
+		return false, err
+	}
+	cb.Refused, cb.Reason = false, ""
+	cb.Body, err = modelriver.CallbackBody(
+		json.RawMessage(record.GetString("data")), contentCollection, record.Id, record.GetDateTime("created").Time(),
+	)
+	if err != nil {
+		return false, &refusal{fmt.Errorf("data: %w", err)}
+	}
+	return false, insertCallback(tx, cb, now, nextAttempt, record.Id, "")
+}
+
+// saveRecord saves the event as a new record, through all of PocketBase's hooks.
+func (p *plugin) saveRecord(tx core.App, event *modelriver.Event, id string) (*core.Record, error) {
+	collection, err := tx.FindCachedCollectionByNameOrId(contentCollection)
+	if err != nil {
+		return nil, err
+	}
+	metadata, err := metadataOf(event)
+	if err != nil {
+		return nil, &refusal{fmt.Errorf("metadata: %w", err)}
+	}
+
+	record := core.NewRecord(collection)
+	record.Set("id", id)
+	for field, value := range map[string]string{
+		"title":     event.Title,
+		"category":  event.Category,
+		"channelId": event.ChannelID,
+		"eventName": event.Name,
+		"userId":    event.UserID,
+		"source":    "modelriver",
+	} {
+		record.Set(field, cut(clean(value), maxLength(collection, field)))
+	}
+	if strings.TrimSpace(record.GetString("title")) == "" {
+		record.Set("title", "Untitled")
+	}
+	if record.GetString("category") == "" {
+		record.Set("category", "general")
+	}
+	record.Set("body", clean(event.Body))
+	record.Set("metadata", types.JSONRaw(metadata))
+	record.Set("data", types.JSONRaw(validUTF8(event.Data)))
+
+	err = tx.Save(record)
+	if err != nil && !databaseFailed(err) {
+		return nil, &refusal{err}
+	}
+	return record, err
+}
+
+// ingestAgain stores the event of a refused row that was armed again.
+func (p *plugin) ingestAgain(tx core.App, cb *callback, payload string) error {
+	event, err := modelriver.ParseEvent(http.Header{}, []byte(payload))
+	if err != nil {
+		return &refusal{err}
+	}
+	now := p.outbox.now()
+	next := *cb
+	next.Attempts = 0
+	next.Expires = dateTime(now.Add(p.config.CallbackWindow))
+	_, err = p.store(tx, event, &next, now, now)
+	return err
+}
+
+// recordId returns the id that the same delivery always gets, so that the primary key
+// is the check for duplicates. Content does not count where there is a channel id: a
+// workflow's cache may give two requests the same answer.
+func recordId(event *modelriver.Event, payload []byte) string {
+	hash := sha256.New()
+	if event.ChannelID == "" {
+		hash.Write(payload)
+	} else {
+		for _, part := range []string{event.ChannelID, event.Type, event.Name} {
+			hash.Write(binary.BigEndian.AppendUint64(nil, uint64(len(part))))
+			hash.Write([]byte(part))
+		}
+	}
+	return new(big.Int).SetBytes(hash.Sum(nil)).Text(36)[:15]
+}
+
+// keptPayload is the payload of a refused event, to be ingested again, with what its
+// headers added.
+func keptPayload(event *modelriver.Event, payload []byte) string {
+	again, err := modelriver.ParseEvent(http.Header{}, payload)
+	if err != nil {
+		return string(payload)
+	}
+	var added []modelriver.Member
+	if again.ChannelID != event.ChannelID {
+		added = append(added, modelriver.Member{Name: "channel_id", Value: modelriver.String(event.ChannelID)})
+	}
+	if again.CallbackURL != event.CallbackURL {
+		added = append(added, modelriver.Member{Name: "callback_url", Value: modelriver.String(event.CallbackURL)})
+	}
+	if len(added) > 0 {
+		if with, err := modelriver.SetMembers(payload, added...); err == nil {
+			return string(with)
+		}
+	}
+	return string(payload)
+}
+
+// metadataOf is all of customer_data, with the AI model and provider where known.
+func metadataOf(event *modelriver.Event) (json.RawMessage, error) {
+	metadata := event.Customer
+	if metadata == nil {
+		metadata = json.RawMessage("{}")
+	}
+	var known []modelriver.Member
+	if event.Model != "" {
+		known = append(known, modelriver.Member{Name: "ai_model", Value: modelriver.String(event.Model)})
+	}
+	if event.Provider != "" {
+		known = append(known, modelriver.Member{Name: "ai_provider", Value: modelriver.String(event.Provider)})
+	}
+	if len(known) > 0 {
+		var err error
+		if metadata, err = modelriver.SetMembers(metadata, known...); err != nil {
+			return nil, err
+		}
+	}
+	return validUTF8(metadata), nil
+}
+
+// clean makes text fit to be stored and sent as JSON: SQLite ends text at a NUL in
+// places, and half a character is no UTF-8.
+func clean(s string) string {
+	if utf8.ValidString(s) && !strings.Contains(s, "\x00") {
+		return s
+	}
+	return strings.ReplaceAll(strings.ToValidUTF8(s, "\uFFFD"), "\x00", "\uFFFD")
+}
+
+// validUTF8 returns raw as it is, unless it is no JSON for want of valid UTF-8.
+func validUTF8(raw json.RawMessage) json.RawMessage {
+	if utf8.Valid(raw) {
+		return raw
+	}
+	return json.RawMessage(strings.ToValidUTF8(string(raw), "\uFFFD"))
+}
+
+// cut shortens s to a number of characters.
+func cut(s string, length int) string {
+	if len(s) <= length {
+		return s
+	}
+	runes := []rune(s)
+	return string(runes[:min(len(runes), length)])
+}
+
+// maxLength returns how many characters the text field of the collection takes.
+func maxLength(collection *core.Collection, field string) int {
+	if f, ok := collection.Fields.GetByName(field).(*core.TextField); ok && f.Max > 0 {
+		return f.Max
+	}
+	return 5000 // PocketBase's own limit for a field without one
+}
+
+// reason returns the message of a refusal in the words its author chose for it.
+func reason(err error) string {
+	var api *router.ApiError
+	if errors.As(err, &api) {
+		return api.Message
+	}
+	var fields validation.Errors
+	if errors.As(err, &fields) {
+		return fields.Error()
+	}
+	return err.Error()
+}

@@ -1,0 +1,120 @@
+package hooks
+
+import (
+	"database/sql"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+
+	"github.com/pocketbase/pocketbase/core"
+)
+
+// neededFields are the fields that the plugin reads and writes, and their types.
+var neededFields = map[string]map[string][]string{
+	contentCollection: {
+		"title":     {core.FieldTypeText},
+		"body":      {core.FieldTypeText, core.FieldTypeEditor},
+		"category":  {core.FieldTypeText},
+		"metadata":  {core.FieldTypeJSON},
+		"data":      {core.FieldTypeJSON},
+		"channelId": {core.FieldTypeText},
+		"eventName": {core.FieldTypeText},
+		"userId":    {core.FieldTypeText},
+		"source":    {core.FieldTypeText},
+		"created":   {core.FieldTypeAutodate},
+		"updated":   {core.FieldTypeAutodate},
+	},
+	callbackCollection: {
+		"record":      {core.FieldTypeRelation},
+		"url":         {core.FieldTypeText},
+		"host":        {core.FieldTypeText},
+		"body":        {core.FieldTypeText},
+		"state":       {core.FieldTypeSelect},
+		"attempts":    {core.FieldTypeNumber},
+		"nextAttempt": {core.FieldTypeDate},
+		"expires":     {core.FieldTypeDate},
+		"lastStatus":  {core.FieldTypeNumber},
+		"lastError":   {core.FieldTypeText},
+		"deliveredAt": {core.FieldTypeDate},
+		"payload":     {core.FieldTypeText},
+		"created":     {core.FieldTypeAutodate},
+		"updated":     {core.FieldTypeAutodate},
+	},
+}
+
+// defaultIds are the ids that PocketBase gives the collections, by which one that was
+// renamed is found.
+var defaultIds = map[string]string{
+	contentCollection:  "pbc_2861173258",
+	callbackCollection: "pbc_2755497107",
+}
+
+// checkSchema finds out whether the collections are as the plugin needs them. While
+// they are not, webhooks are answered 503, so that ModelRiver keeps them, and the
+// server stays up, so that the dashboard can mend it.
+func (p *plugin) checkSchema(app core.App) {
+	err := schemaProblem(app)
+	if err == nil {
+		if p.schemaErr.Swap(nil) != nil {
+			app.Logger().Info("The collections are complete again: webhooks are stored")
+		}
+		return
+	}
+	if old := p.schemaErr.Swap(&err); old == nil || (*old).Error() != err.Error() {
+		app.Logger().Error("Webhooks are answered 503", "error", err)
+		fmt.Fprintln(os.Stderr, "Webhooks are answered 503:", err)
+	}
+}
+
+func schemaProblem(app core.App) error {
+	for _, name := range []string{contentCollection, callbackCollection} {
+		collection, err := app.FindCollectionByNameOrId(name)
+		if errors.Is(err, sql.ErrNoRows) {
+			if renamed, err := app.FindCollectionByNameOrId(defaultIds[name]); err == nil {
+				return fmt.Errorf("the collection %q was renamed to %q: rename it back in the dashboard", name, renamed.Name)
+			}
+			return fmt.Errorf("the collection %q was deleted: restart to create it again, empty, or restore a backup", name)
+		}
+		if err != nil {
+			return err
+		}
+		var missing []string
+		for field, types := range neededFields[name] {
+			if f := collection.Fields.GetByName(field); f == nil || !slices.Contains(types, f.Type()) {
+				missing = append(missing, fmt.Sprintf("%s (%s)", field, strings.Join(types, " or ")))
+			}
+		}
+		if len(missing) > 0 {
+			slices.Sort(missing)
+			return fmt.Errorf("the collection %q lacks fields: add %s in the dashboard", name, strings.Join(missing, ", "))
+		}
+	}
+	return nil
+}
+
+// restoreSchema creates a collection again that was deleted after its migration had
+// been applied, which PocketBase takes as done.
+func (p *plugin) restoreSchema(app core.App) error {
+	deleted := false
+	for name, id := range defaultIds {
+		_, byName := app.FindCollectionByNameOrId(name)
+		_, byId := app.FindCollectionByNameOrId(id)
+		deleted = deleted || errors.Is(byName, sql.ErrNoRows) && errors.Is(byId, sql.ErrNoRows)
+	}
+	if !deleted {
+		return nil
+	}
+	app.Logger().Warn("A collection of ModelRiver's was deleted: it is created again, empty")
+	return app.RunInTransaction(func(tx core.App) error {
+		for _, migration := range core.AppMigrations.Items() {
+			if strings.Contains(migration.File, "_modelriver_") {
+				if err := migration.Up(tx); err != nil {
+					return err
+				}
+			}
+		}
+		return nil
+	})
+}

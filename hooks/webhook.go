@@ -1,0 +1,135 @@
+package hooks
+
+import (
+	"errors"
+	"io"
+	"net/http"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/pocketbase/pocketbase/core"
+	"github.com/pocketbase/pocketbase/tools/router"
+
+	"github.com/pocketriver/pocketriver/hooks/modelriver"
+)
+
+// bodyTimeout is how long a webhook may take to arrive; ModelRiver gives up after as
+// long.
+const bodyTimeout = 30 * time.Second
+
+// retryAfter is what a webhook that can't be stored now is told to wait, in seconds.
+const retryAfter = 5
+
+// handleWebhook reads, verifies, parses, ingests and answers. It answers an error
+// itself instead of returning it, so that junk from outside writes no log rows.
+func (p *plugin) handleWebhook(e *core.RequestEvent) error {
+	switch {
+	case p.verifier == nil:
+		return unavailable(e, "No webhook secret is configured")
+	case p.stopping.Load():
+		return unavailable(e, "The server is shutting down")
+	}
+	if encoding := e.Request.Header.Get("Content-Encoding"); encoding != "" && !strings.EqualFold(encoding, "identity") {
+		return answerError(e, http.StatusUnsupportedMediaType, "Unsupported Content-Encoding")
+	}
+
+	payload, err := p.readPayload(e)
+	if errors.Is(err, errTooLarge) {
+		return answerError(e, http.StatusRequestEntityTooLarge, "Payload too large")
+	}
+	if err != nil {
+		return answerError(e, http.StatusBadRequest, "The body could not be read")
+	}
+
+	if err := p.verifier.Verify(e.Request.Header, payload); err != nil {
+		p.rejected.add(e.App, err)
+		return answerError(e, http.StatusUnauthorized, "Invalid signature")
+	}
+	event, err := modelriver.ParseEvent(e.Request.Header, payload)
+	if err != nil {
+		e.App.Logger().Warn("A signed webhook is not a JSON object", "error", err)
+		return answerError(e, http.StatusBadRequest, "Invalid JSON")
+	}
+	if !event.Stores() {
+		e.App.Logger().Info("Ignored a webhook without AI data", "type", event.Type, "event", event.Name, "channelId", event.ChannelID)
+		return answer(e, http.StatusOK, `{"received":true}`)
+	}
+
+	if reason := p.schemaErr.Load(); reason != nil {
+		return unavailable(e, (*reason).Error())
+	}
+	if err := p.ingest(event, payload); err != nil {
+		e.App.Logger().Error("Failed to store a webhook: ModelRiver sends it again", "error", err, "channelId", event.ChannelID)
+		return unavailable(e, "The database cannot store this now")
+	}
+	return answer(e, http.StatusOK, `{"received":true}`)
+}
+
+var errTooLarge = errors.New("payload too large")
+
+// readPayload reads the body once, within its limits of size and time.
+func (p *plugin) readPayload(e *core.RequestEvent) ([]byte, error) {
+	limit := p.config.MaxBodySize
+	if e.Request.ContentLength > limit {
+		return nil, errTooLarge
+	}
+	// Not every ResponseWriter has a deadline; a real connection does.
+	_ = http.NewResponseController(e.Response).SetReadDeadline(time.Now().Add(bodyTimeout))
+
+	body := io.Reader(e.Request.Body)
+	if rereadable, ok := body.(*router.RereadableReadCloser); ok {
+		body = rereadable.ReadCloser // nobody reads it again: no copy of it is needed
+	}
+	if e.Request.ContentLength >= 0 {
+		payload := make([]byte, e.Request.ContentLength)
+		_, err := io.ReadFull(body, payload)
+		return payload, err
+	}
+	payload, err := io.ReadAll(io.LimitReader(body, limit+1))
+	if err == nil && int64(len(payload)) > limit {
+		err = errTooLarge
+	}
+	return payload, err
+}
+
+func methodNotAllowed(e *core.RequestEvent) error {
+	e.Response.Header().Set("Allow", http.MethodPost)
+	return answerError(e, http.StatusMethodNotAllowed, "Method not allowed: ModelRiver posts its webhooks here")
+}
+
+func unavailable(e *core.RequestEvent, message string) error {
+	e.Response.Header().Set("Retry-After", strconv.Itoa(retryAfter))
+	return answerError(e, http.StatusServiceUnavailable, message)
+}
+
+func answerError(e *core.RequestEvent, status int, message string) error {
+	return answer(e, status, `{"error":`+string(modelriver.String(message))+`}`)
+}
+
+func answer(e *core.RequestEvent, status int, body string) error {
+	return e.Blob(status, "application/json", []byte(body))
+}
+
+// rejections counts webhooks with a bad signature, so that the log tells of them
+// without a row for each.
+type rejections struct {
+	mu    sync.Mutex
+	count int
+	next  time.Time // of the next row
+}
+
+func (r *rejections) add(app core.App, reason error) {
+	r.mu.Lock()
+	r.count++
+	count, now := r.count, time.Now()
+	report := !now.Before(r.next)
+	if report {
+		r.count, r.next = 0, now.Add(time.Minute)
+	}
+	r.mu.Unlock()
+	if report {
+		app.Logger().Warn("Rejected webhooks that are not signed with a configured secret", "error", reason, "count", count)
+	}
+}
