@@ -1,0 +1,172 @@
+// Command pocketriver is PocketBase with the ModelRiver plugin: one binary that
+// receives signed webhooks, stores their AI data, calls ModelRiver back and pushes
+// every record to the pages that subscribe.
+package main
+
+import (
+	"embed"
+	"io/fs"
+	"log"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync/atomic"
+
+	"github.com/mattn/go-isatty"
+	"github.com/pocketbase/dbx"
+	"github.com/pocketbase/pocketbase"
+	"github.com/pocketbase/pocketbase/apis"
+	"github.com/pocketbase/pocketbase/cmd"
+	"github.com/pocketbase/pocketbase/core"
+	"github.com/pocketbase/pocketbase/plugins/jsvm"
+	"github.com/pocketbase/pocketbase/plugins/migratecmd"
+	"github.com/pocketbase/pocketbase/tools/hook"
+	"github.com/pocketbase/pocketbase/tools/osutils"
+	"github.com/spf13/cobra"
+
+	"github.com/pocketriver/pocketriver/hooks"
+)
+
+//go:embed all:pb_public
+var embeddedPublic embed.FS
+
+// version is set by the release build.
+var version = "(untracked)"
+
+func main() {
+	app := pocketbase.NewWithConfig(pocketbase.Config{
+		DefaultDev: osutils.IsProbablyGoRun(),
+		DBConnect:  connect,
+	})
+	app.RootCmd.Version = version + " (PocketBase " + pocketbase.Version + ")"
+
+	var hooksDir, migrationsDir, publicDir string
+	var hooksWatch, automigrate, indexFallback bool
+	var hooksPool int
+	flags := app.RootCmd.PersistentFlags()
+	flags.StringVar(&hooksDir, "hooksDir", "", "the directory with the JS app hooks")
+	flags.BoolVar(&hooksWatch, "hooksWatch", true, "auto restart the app on pb_hooks file change; it has no effect on Windows")
+	flags.IntVar(&hooksPool, "hooksPool", 15, "the total prewarm goja.Runtime instances for the JS app hooks execution")
+	flags.StringVar(&migrationsDir, "migrationsDir", "", "the directory with the user defined migrations")
+	flags.BoolVar(&automigrate, "automigrate", true, "enable/disable auto migrations")
+	flags.StringVar(&publicDir, "publicDir", "", "the directory to serve static files (default: the built-in feed page)")
+	flags.BoolVar(&indexFallback, "indexFallback", true, "fallback the request to index.html on missing static path, e.g. when pretty urls are used with SPA")
+	_ = app.RootCmd.ParseFlags(os.Args[1:]) // Execute parses again and reports
+
+	jsvm.MustRegister(app, jsvm.Config{
+		MigrationsDir: migrationsDir,
+		HooksDir:      hooksDir,
+		HooksWatch:    hooksWatch,
+		HooksPoolSize: hooksPool,
+	})
+	migratecmd.MustRegister(app, app.RootCmd, migratecmd.Config{
+		TemplateLang: templateLang(),
+		Automigrate:  automigrate,
+		Dir:          migrationsDir,
+	})
+	err := hooks.Register(app, app.RootCmd, hooks.Config{
+		WebhookSecrets: list("MODELRIVER_WEBHOOK_SECRET"),
+		APIKey:         strings.TrimSpace(os.Getenv("MODELRIVER_API_KEY")),
+		APIURL:         strings.TrimSpace(os.Getenv("MODELRIVER_API_URL")),
+		CallbackHosts:  list("MODELRIVER_CALLBACK_HOSTS"),
+	})
+	if err != nil {
+		log.Fatal(err)
+	}
+
+	app.OnServe().Bind(&hook.Handler[*core.ServeEvent]{
+		Id:       "pocketriverPublic",
+		Func:     func(e *core.ServeEvent) error { return servePublic(e, publicDir, indexFallback) },
+		Priority: 999, // after every route of hooks and plugins
+	})
+
+	// PocketBase drops the error of a failed command, and with it the exit status
+	// (fixed in v0.40.0).
+	app.RootCmd.AddCommand(cmd.NewSuperuserCommand(app), cmd.NewServeCommand(app, true))
+	var failed atomic.Bool
+	trackFailure(app.RootCmd, &failed)
+	if _, _, err := app.RootCmd.Find(os.Args[1:]); err != nil {
+		failed.Store(true) // an unknown command
+	}
+	if err := app.Execute(); err != nil {
+		log.Fatal(err)
+	}
+	if failed.Load() {
+		os.Exit(1)
+	}
+}
+
+// list reads a comma-separated environment variable.
+func list(name string) []string {
+	value := os.Getenv(name)
+	if value == "" {
+		return nil
+	}
+	items := strings.Split(value, ",")
+	for i := range items {
+		items[i] = strings.TrimSpace(items[i])
+	}
+	return items
+}
+
+// templateLang is Go while this repository is worked on, and JS for the binary's users,
+// whose migrations are files in pb_migrations.
+func templateLang() string {
+	if osutils.IsProbablyGoRun() {
+		return migratecmd.TemplateLangGo
+	}
+	return migratecmd.TemplateLangJS
+}
+
+// connect opens the databases as PocketBase does, but data.db so that a commit is on
+// disk when it returns (a webhook's 200 promises that), and so that a transaction
+// waits its turn when it begins instead of failing later, when a command writes beside
+// the server.
+func connect(path string) (*dbx.DB, error) {
+	if filepath.Base(path) != "data.db" {
+		return core.DefaultDBConnect(path)
+	}
+	// busy_timeout must come first, before a pragma that may have to wait.
+	return dbx.Open("sqlite", path+"?_txlock=immediate&_pragma=busy_timeout(10000)&_pragma=journal_mode(WAL)&_pragma=journal_size_limit(200000000)&_pragma=synchronous(FULL)&_pragma=foreign_keys(ON)&_pragma=temp_store(MEMORY)&_pragma=cache_size(-32000)")
+}
+
+// servePublic serves the feed page, or the files of publicDir, where no route does.
+func servePublic(e *core.ServeEvent, publicDir string, indexFallback bool) error {
+	if !isatty.IsTerminal(os.Stdout.Fd()) {
+		e.InstallerFunc = nil // its link holds a superuser's token, and nobody reads it here
+	}
+	if e.Router.HasRoute(http.MethodGet, "/{path...}") {
+		return e.Next()
+	}
+	files, err := fs.Sub(embeddedPublic, "pb_public")
+	if err != nil {
+		return err
+	}
+	if publicDir != "" {
+		files = os.DirFS(publicDir)
+	}
+	e.Router.GET("/{path...}", apis.Static(files, indexFallback))
+	return e.Next()
+}
+
+// trackFailure notes whether a command returns an error, bad flags and arguments
+// included.
+func trackFailure(command *cobra.Command, failed *atomic.Bool) {
+	note := func(err error) error {
+		if err != nil {
+			failed.Store(true)
+		}
+		return err
+	}
+	if run := command.RunE; run != nil {
+		command.RunE = func(c *cobra.Command, args []string) error { return note(run(c, args)) }
+	}
+	if check := command.Args; check != nil {
+		command.Args = func(c *cobra.Command, args []string) error { return note(check(c, args)) }
+	}
+	command.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return note(err) })
+	for _, child := range command.Commands() {
+		trackFailure(child, failed)
+	}
+}
