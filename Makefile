@@ -1,0 +1,31 @@
+# The secret and key of `make run` and `make send`: for trying out on this machine only.
+DEV = MODELRIVER_WEBHOOK_SECRET=dev-secret MODELRIVER_API_KEY=dev-key MODELRIVER_CALLBACK_HOSTS=127.0.0.1
+SDK = pb_public/vendor/pocketbase.es.mjs
+SOURCES = $(shell find . -name '*.go' -not -path './node_modules/*') $(shell find hooks pb_public -type f -not -path 'pb_public/vendor/*') go.mod go.sum
+
+.PHONY: help run send test clean
+
+help: ## list these targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+run: pocketriver ## serve on http://127.0.0.1:8090 with a development secret
+	$(DEV) ./pocketriver serve
+
+send: pocketriver ## send a sample webhook to `make run` and show the callback
+	$(DEV) ./pocketriver modelriver send
+
+test: $(SDK) ## run all tests
+	go vet ./...
+	go test -race ./...
+
+clean: ## remove what was built, not pb_data
+	rm -rf pocketriver dist node_modules pb_public/vendor
+
+pocketriver: $(SDK) $(SOURCES)
+	go build -o pocketriver .
+
+# The PocketBase JS SDK, from npm, as the page and its readers load it.
+$(SDK): package-lock.json
+	npm ci --no-audit --no-fund
+	mkdir -p pb_public/vendor
+	cp node_modules/pocketbase/dist/pocketbase.es.mjs $(SDK)
