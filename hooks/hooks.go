@@ -228,10 +228,10 @@ func (p *plugin) bind() {
 		p.checkSchema(e.App)
 		return e.Next()
 	}
-	for _, name := range []string{contentCollection, callbackCollection} {
-		p.app.OnCollectionAfterUpdateSuccess(name).Bind(&hook.Handler[*core.CollectionEvent]{Id: "modelriverSchema", Func: recheck})
-		p.app.OnCollectionAfterDeleteSuccess(name).Bind(&hook.Handler[*core.CollectionEvent]{Id: "modelriverSchema", Func: recheck})
-	}
+	// By id too: a collection that was renamed has its new name here.
+	tags := []string{contentCollection, defaultIds[contentCollection], callbackCollection, defaultIds[callbackCollection]}
+	p.app.OnCollectionAfterUpdateSuccess(tags...).Bind(&hook.Handler[*core.CollectionEvent]{Id: "modelriverSchema", Func: recheck})
+	p.app.OnCollectionAfterDeleteSuccess(tags...).Bind(&hook.Handler[*core.CollectionEvent]{Id: "modelriverSchema", Func: recheck})
 
 	// Daily, at an hour when little else runs. It may be run from the dashboard too.
 	p.app.Cron().MustAdd("modelriverRetention", "17 3 * * *", p.outbox.deleteDelivered)

@@ -145,7 +145,7 @@ func (p *plugin) saveRecord(tx core.App, event *modelriver.Event, id string) (*c
 	record.Set("metadata", types.JSONRaw(metadata))
 	record.Set("data", types.JSONRaw(validUTF8(event.Data)))
 
-	err = tx.Save(record)
+	err = runSafely(func(tx core.App) error { return tx.Save(record) }, tx) // a hook's panic refuses too
 	if err != nil && !databaseFailed(err) {
 		return nil, &refusal{err}
 	}
@@ -268,7 +268,7 @@ func reason(err error) string {
 	}
 	var fields validation.Errors
 	if errors.As(err, &fields) {
-		return fields.Error()
+		return strings.TrimSuffix(fields.Error(), ".") // its own, after each message's
 	}
 	return err.Error()
 }

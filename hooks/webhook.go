@@ -1,6 +1,7 @@
 package hooks
 
 import (
+	"bytes"
 	"errors"
 	"io"
 	"net/http"
@@ -9,6 +10,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/pocketbase/pocketbase/apis"
 	"github.com/pocketbase/pocketbase/core"
 	"github.com/pocketbase/pocketbase/tools/router"
 
@@ -25,6 +27,9 @@ const retryAfter = 5
 // handleWebhook reads, verifies, parses, ingests and answers. It answers an error
 // itself instead of returning it, so that junk from outside writes no log rows.
 func (p *plugin) handleWebhook(e *core.RequestEvent) error {
+	// Until the body has been read, an answer ends the connection: PocketBase closes the
+	// body in a way that net/http takes for read, and the rest of it for the next request.
+	e.Response.Header().Set("Connection", "close")
 	switch {
 	case p.verifier == nil:
 		return unavailable(e, "No webhook secret is configured")
@@ -42,6 +47,7 @@ func (p *plugin) handleWebhook(e *core.RequestEvent) error {
 	if err != nil {
 		return answerError(e, http.StatusBadRequest, "The body could not be read")
 	}
+	e.Response.Header().Del("Connection")
 
 	if err := p.verifier.Verify(e.Request.Header, payload); err != nil {
 		p.rejected.add(e.App, err)
@@ -71,10 +77,6 @@ var errTooLarge = errors.New("payload too large")
 
 // readPayload reads the body once, within its limits of size and time.
 func (p *plugin) readPayload(e *core.RequestEvent) ([]byte, error) {
-	limit := p.config.MaxBodySize
-	if e.Request.ContentLength > limit {
-		return nil, errTooLarge
-	}
 	// Not every ResponseWriter has a deadline; a real connection does.
 	_ = http.NewResponseController(e.Response).SetReadDeadline(time.Now().Add(bodyTimeout))
 
@@ -82,16 +84,20 @@ func (p *plugin) readPayload(e *core.RequestEvent) ([]byte, error) {
 	if rereadable, ok := body.(*router.RereadableReadCloser); ok {
 		body = rereadable.ReadCloser // nobody reads it again: no copy of it is needed
 	}
-	if e.Request.ContentLength >= 0 {
-		payload := make([]byte, e.Request.ContentLength)
-		_, err := io.ReadFull(body, payload)
-		return payload, err
+	limit, length := p.config.MaxBodySize, e.Request.ContentLength
+	if length <= limit {
+		// Memory is taken as the body arrives, not as its sender announces it.
+		var payload bytes.Buffer
+		payload.Grow(int(min(max(length, 0), 64<<10)) + bytes.MinRead)
+		n, err := payload.ReadFrom(io.LimitReader(body, limit+1))
+		if err != nil || n <= limit {
+			return payload.Bytes(), err
+		}
 	}
-	payload, err := io.ReadAll(io.LimitReader(body, limit+1))
-	if err == nil && int64(len(payload)) > limit {
-		err = errTooLarge
-	}
-	return payload, err
+	// A sender that is cut off while it writes never sees why, so let it come to its
+	// end, up to what PocketBase would read of any request.
+	_, _ = io.CopyN(io.Discard, body, apis.DefaultMaxBodySize)
+	return nil, errTooLarge
 }
 
 func methodNotAllowed(e *core.RequestEvent) error {

@@ -1,0 +1,341 @@
+package hooks
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/pocketbase/dbx"
+	"github.com/pocketbase/pocketbase/apis"
+	"github.com/pocketbase/pocketbase/core"
+	"github.com/pocketbase/pocketbase/tests"
+	"github.com/pocketbase/pocketbase/tools/logger"
+
+	"github.com/pocketriver/pocketriver/hooks/modelriver"
+)
+
+const (
+	testSecret = "mr_whsec_test_0123456789"
+	testKey    = "mr_live_test_key_0123456789"
+)
+
+// testConfig is a configuration whose callbacks may go to this machine.
+func testConfig() Config {
+	return Config{
+		WebhookSecrets: []string{testSecret},
+		APIKey:         testKey,
+		CallbackHosts:  []string{"127.0.0.1"},
+	}
+}
+
+// A testServer is a PocketBase app with the plugin behind a real HTTP server.
+type testServer struct {
+	*tests.TestApp
+	plugin *plugin
+	url    string
+}
+
+// newTestApp returns an app on an empty data directory with the plugin, not serving.
+func newTestApp(t testing.TB, config Config) (*tests.TestApp, *plugin) {
+	t.Helper()
+	app, err := tests.NewTestApp(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(app.Cleanup)
+	p, err := newPlugin(app, config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.bind()
+	return app, p
+}
+
+func newTestServer(t testing.TB, config Config) *testServer {
+	t.Helper()
+	app, p := newTestApp(t, config)
+	return serve(t, app, p)
+}
+
+// serve does what PocketBase's serve command does, on a free port.
+func serve(t testing.TB, app *tests.TestApp, p *plugin) *testServer {
+	t.Helper()
+	router, err := apis.NewRouter(app)
+	if err != nil {
+		t.Fatal(err)
+	}
+	event := &core.ServeEvent{App: app, Router: router}
+	var server *httptest.Server
+	err = app.OnServe().Trigger(event, func(e *core.ServeEvent) error {
+		mux, err := e.Router.BuildMux()
+		if err != nil {
+			return err
+		}
+		server = httptest.NewServer(mux)
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		server.CloseClientConnections() // realtime streams
+		server.Close()
+		p.outbox.Stop()
+	})
+	return &testServer{TestApp: app, plugin: p, url: server.URL}
+}
+
+// post sends payload as a webhook, signed in the documented scheme unless the header
+// says otherwise, and returns the status and body of the answer.
+func (s *testServer) post(t testing.TB, payload string, header http.Header) (int, string) {
+	t.Helper()
+	status, body, err := s.tryPost(payload, header)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return status, body
+}
+
+func (s *testServer) tryPost(payload string, header http.Header) (int, string, error) {
+	request, err := http.NewRequest(http.MethodPost, s.url+s.plugin.config.Path, strings.NewReader(payload))
+	if err != nil {
+		return 0, "", err
+	}
+	if header == nil {
+		header = http.Header{}
+		if err := modelriver.Sign(header, "body", testSecret, time.Now(), []byte(payload)); err != nil {
+			return 0, "", err
+		}
+	}
+	request.Header = header
+	response, err := http.DefaultClient.Do(request)
+	if err != nil {
+		return 0, "", err
+	}
+	defer response.Body.Close()
+	body, err := io.ReadAll(response.Body)
+	return response.StatusCode, string(body), err
+}
+
+// mustPost is post for a webhook that has to be taken.
+func (s *testServer) mustPost(t testing.TB, payload string) {
+	t.Helper()
+	if status, body := s.post(t, payload, nil); status != http.StatusOK || body != `{"received":true}` {
+		t.Fatalf("answer: got %d %s, want 200 {\"received\":true}", status, body)
+	}
+}
+
+// generated returns an event-driven payload; callbackURL may be empty.
+func generated(channel, data, callbackURL string) string {
+	callback := ""
+	if callbackURL != "" {
+		callback = fmt.Sprintf(`,"callback_url":%q,"callback_required":true`, callbackURL)
+	}
+	return fmt.Sprintf(`{"type":"task.ai_generated","event":"new_content","channel_id":%q,"ai_response":{"data":%s}%s}`, channel, data, callback)
+}
+
+// records returns all rows of a collection, oldest first.
+func records(t testing.TB, app core.App, collection string) []*core.Record {
+	t.Helper()
+	var rows []*core.Record
+	if err := app.RecordQuery(collection).OrderBy("created", "id").All(&rows); err != nil {
+		t.Fatal(err)
+	}
+	return rows
+}
+
+// only returns the only row of a collection.
+func only(t testing.TB, app core.App, collection string) *core.Record {
+	t.Helper()
+	rows := records(t, app, collection)
+	if len(rows) != 1 {
+		t.Fatalf("rows in %s: got %d, want 1", collection, len(rows))
+	}
+	return rows[0]
+}
+
+// eventually waits until the condition holds.
+func eventually(t testing.TB, what string, condition func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
+		if condition() {
+			return
+		}
+	}
+	t.Fatalf("not within 20 s: %s", what)
+}
+
+// awaitState waits until the only callback row is in the state, and returns it.
+func awaitState(t testing.TB, app core.App, state string) *core.Record {
+	t.Helper()
+	eventually(t, "the callback is "+state, func() bool {
+		return only(t, app, callbackCollection).GetString("state") == state
+	})
+	return only(t, app, callbackCollection)
+}
+
+// logRows returns the activity and application logs as text.
+func logRows(t testing.TB, app core.App) string {
+	t.Helper()
+	if handler, ok := app.Logger().Handler().(*logger.BatchHandler); ok {
+		if err := handler.WriteAll(context.Background()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var rows []struct {
+		Message string `db:"message"`
+		Data    string `db:"data"`
+	}
+	if err := app.AuxDB().NewQuery("SELECT message, data FROM _logs").All(&rows); err != nil {
+		t.Fatal(err)
+	}
+	var b strings.Builder
+	for _, row := range rows {
+		fmt.Fprintln(&b, row.Message, row.Data)
+	}
+	return b.String()
+}
+
+// A receiver takes ModelRiver's place for callbacks.
+type receiver struct {
+	*httptest.Server
+
+	mu       sync.Mutex
+	received []receivedRequest
+	answer   http.HandlerFunc // nil answers 200
+}
+
+type receivedRequest struct {
+	at     time.Time
+	path   string
+	header http.Header
+	body   string
+}
+
+func newReceiver(t testing.TB, answer http.HandlerFunc) *receiver {
+	t.Helper()
+	r := &receiver{answer: answer}
+	r.Server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, request *http.Request) {
+		body, _ := io.ReadAll(request.Body)
+		r.mu.Lock()
+		r.received = append(r.received, receivedRequest{time.Now(), request.URL.Path, request.Header, string(body)})
+		answer := r.answer
+		r.mu.Unlock()
+		if answer != nil {
+			answer(w, request)
+		}
+	}))
+	t.Cleanup(func() {
+		r.Server.CloseClientConnections()
+		r.Server.Close()
+	})
+	return r
+}
+
+func (r *receiver) callbackURL(channel string) string { return r.URL + "/v1/callback/" + channel }
+
+func (r *receiver) setAnswer(answer http.HandlerFunc) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.answer = answer
+}
+
+func (r *receiver) all() []receivedRequest {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return append([]receivedRequest(nil), r.received...)
+}
+
+// await waits for n callbacks and returns them.
+func (r *receiver) await(t testing.TB, n int) []receivedRequest {
+	t.Helper()
+	eventually(t, fmt.Sprintf("%d callbacks arrive", n), func() bool { return len(r.all()) >= n })
+	return r.all()
+}
+
+func answerStatus(status int) http.HandlerFunc {
+	return func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(status) }
+}
+
+// newUser adds a user and returns it with a token.
+func newUser(t testing.TB, app core.App, email string) (*core.Record, string) {
+	t.Helper()
+	users, err := app.FindCollectionByNameOrId("users")
+	if err != nil {
+		t.Fatal(err)
+	}
+	user := core.NewRecord(users)
+	user.SetEmail(email)
+	user.SetPassword("correct horse battery")
+	if err := app.Save(user); err != nil {
+		t.Fatal(err)
+	}
+	token, err := user.NewAuthToken()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return user, token
+}
+
+func superuserToken(t testing.TB, app core.App) string {
+	t.Helper()
+	superusers, err := app.FindCollectionByNameOrId(core.CollectionNameSuperusers)
+	if err != nil {
+		t.Fatal(err)
+	}
+	record := core.NewRecord(superusers)
+	record.SetEmail("root@example.com")
+	record.SetPassword("correct horse battery")
+	if err := app.Save(record); err != nil {
+		t.Fatal(err)
+	}
+	token, err := record.NewAuthToken()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return token
+}
+
+// get returns the status and JSON of a GET to PocketBase's API.
+func (s *testServer) get(t testing.TB, path, token string) (int, map[string]any) {
+	t.Helper()
+	request, err := http.NewRequest(http.MethodGet, s.url+path, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	request.Header.Set("Authorization", token)
+	response, err := http.DefaultClient.Do(request)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer response.Body.Close()
+	var body map[string]any
+	if err := json.NewDecoder(response.Body).Decode(&body); err != nil {
+		t.Fatal(err)
+	}
+	return response.StatusCode, body
+}
+
+func compact(t testing.TB, raw string) string {
+	t.Helper()
+	var b bytes.Buffer
+	if err := json.Compact(&b, []byte(raw)); err != nil {
+		t.Fatalf("not JSON: %v: %s", err, raw)
+	}
+	return b.String()
+}
+
+func setCallback(t testing.TB, app core.App, id string, set dbx.Params) {
+	t.Helper()
+	if _, err := app.NonconcurrentDB().Update(callbackCollection, set, dbx.HashExp{"id": id}).Execute(); err != nil {
+		t.Fatal(err)
+	}
+}

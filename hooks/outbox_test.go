@@ -1,0 +1,639 @@
+package hooks
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/pocketbase/dbx"
+	"github.com/pocketbase/pocketbase/core"
+)
+
+func TestCallbackRequest(t *testing.T) {
+	t.Parallel()
+	rec := newReceiver(t, nil)
+	server := newTestServer(t, testConfig())
+	server.mustPost(t, generated("c1", `{"title":"T","score":12345678901234567890,"id":"theirs"}`, rec.callbackURL("c1")))
+
+	received := rec.await(t, 1)[0]
+	record := only(t, server, contentCollection)
+	want := fmt.Sprintf(`{"data":{"title":"T","score":12345678901234567890,"id":%[1]q,"saved_at":%[2]q},"task_id":"pocketbase_%[1]s","metadata":{"database":"pocketbase","table":"aiContent","record_id":%[1]q}}`,
+		record.Id, record.GetDateTime("created").Time().Format("2006-01-02T15:04:05.000Z"))
+	if received.body != want {
+		t.Errorf("body: got %s\nwant %s", received.body, want)
+	}
+	if got, want := received.header.Get("Authorization"), "Bearer "+testKey; got != want {
+		t.Errorf("Authorization: got %q, want %q", got, want)
+	}
+	if got, want := received.header.Get("Content-Type"), "application/json"; got != want {
+		t.Errorf("Content-Type: got %q, want %q", got, want)
+	}
+	if received.path != "/v1/callback/c1" {
+		t.Errorf("path: got %q", received.path)
+	}
+	row := awaitState(t, server, stateDelivered)
+	if row.Id != record.Id || row.GetString("record") != record.Id || row.GetInt("lastStatus") != 200 || row.GetInt("attempts") != 1 || row.GetDateTime("deliveredAt").IsZero() {
+		t.Errorf("row: got %v", row.PublicExport())
+	}
+}
+
+func TestCallbackOutcomes(t *testing.T) {
+	t.Parallel()
+	for _, row := range []struct {
+		name      string
+		answers   []int // one after the other, the last one for ever
+		state     string
+		callbacks int    // with error callbacks
+		lastError string // a part of it
+	}{
+		{"accepted", []int{200}, stateDelivered, 1, ""},
+		{"accepted with 204", []int{204}, stateDelivered, 1, ""},
+		{"refused for good", []int{400}, stateFailed, 2, "answered 400 Bad Request; error callback: answered 400"},
+		{"refused for good, the error callback accepted", []int{410, 200}, stateFailed, 2, "answered 410 Gone; error callback: accepted"},
+		{"unauthorized", []int{401}, stateFailed, 2, "answered 401 Unauthorized"},
+		{"a redirect", []int{307}, stateFailed, 2, "answered 307"},
+		{"unavailable, then accepted", []int{503, 200}, stateDelivered, 2, ""},
+		{"timed out, then accepted", []int{408, 200}, stateDelivered, 2, ""},
+		{"too early, then accepted", []int{425, 200}, stateDelivered, 2, ""},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			t.Parallel()
+			var mu sync.Mutex
+			answers := row.answers
+			rec := newReceiver(t, func(w http.ResponseWriter, _ *http.Request) {
+				mu.Lock()
+				defer mu.Unlock()
+				w.WriteHeader(answers[0])
+				if len(answers) > 1 {
+					answers = answers[1:]
+				}
+			})
+			server := newTestServer(t, testConfig())
+			server.mustPost(t, generated("outcome", `{"title":"T"}`, rec.callbackURL("outcome")))
+			callback := awaitState(t, server, row.state)
+			if got := rec.all(); len(got) != row.callbacks {
+				t.Errorf("callbacks: got %d, want %d", len(got), row.callbacks)
+			}
+			if got := callback.GetString("lastError"); !strings.Contains(got, row.lastError) || row.lastError == "" && got != "" {
+				t.Errorf("lastError: got %q, want %q in it", got, row.lastError)
+			}
+			if row.state == stateFailed && !strings.Contains(rec.all()[1].body, `"error":"processing_failed"`) {
+				t.Errorf("error callback: got %s", rec.all()[1].body)
+			}
+			only(t, server, contentCollection) // whatever becomes of the callback
+		})
+	}
+}
+
+// Every attempt sends the same bytes, whatever became of the record since.
+func TestCallbackBodyIsFrozen(t *testing.T) {
+	t.Parallel()
+	rec := newReceiver(t, answerStatus(503))
+	server := newTestServer(t, testConfig())
+	server.mustPost(t, generated("frozen", `{"title":"As it was"}`, rec.callbackURL("frozen")))
+	rec.await(t, 1)
+	record := only(t, server, contentCollection)
+	record.Set("data", map[string]any{"title": "Edited"})
+	if err := server.Save(record); err != nil {
+		t.Fatal(err)
+	}
+	rec.setAnswer(nil)
+	received := rec.await(t, 2)
+	if received[0].body != received[1].body {
+		t.Errorf("attempts differ:\n%s\n%s", received[0].body, received[1].body)
+	}
+}
+
+func TestCallbackRetryAfterWins(t *testing.T) {
+	t.Parallel()
+	rec := newReceiver(t, func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Retry-After", "120")
+		w.WriteHeader(429)
+	})
+	server := newTestServer(t, testConfig())
+	started := time.Now()
+	server.mustPost(t, generated("later", `{}`, rec.callbackURL("later")))
+	var row *core.Record
+	eventually(t, "the attempt is written down", func() bool {
+		row = only(t, server, callbackCollection)
+		return row.GetInt("lastStatus") == 429
+	})
+	if got := row.GetDateTime("nextAttempt").Time().Sub(started); got < 119*time.Second || got > 140*time.Second {
+		t.Errorf("next attempt after %s, want 2 minutes", got)
+	}
+}
+
+func TestCallbackLargeBodyIsReadFromTheTable(t *testing.T) {
+	t.Parallel()
+	rec := newReceiver(t, nil)
+	server := newTestServer(t, testConfig())
+	text := strings.Repeat("0123456789", 100_000)
+	server.mustPost(t, generated("large", `{"body":"`+text+`","n":1.0}`, rec.callbackURL("large")))
+	if got := rec.await(t, 1)[0].body; !strings.HasPrefix(got, `{"data":{"body":"`+text+`","n":1.0,"id":`) {
+		t.Errorf("body of %d bytes begins %.80s", len(got), got)
+	}
+}
+
+func TestCallbackHostIsPinned(t *testing.T) {
+	t.Parallel()
+	rec := newReceiver(t, nil)
+	config := testConfig()
+	config.CallbackHosts = nil
+	server := newTestServer(t, config)
+	server.mustPost(t, generated("pinned", `{}`, rec.callbackURL("pinned")))
+	row := awaitState(t, server, stateFailed)
+	if got := row.GetString("lastError"); !strings.Contains(got, "is not one that may get the API key") || !strings.Contains(got, "MODELRIVER_CALLBACK_HOSTS") {
+		t.Errorf("lastError: got %q", got)
+	}
+	if got := rec.all(); len(got) != 0 {
+		t.Errorf("callbacks to a host that is not allowed: got %v", got)
+	}
+}
+
+func TestCallbackHookHearsOfFailure(t *testing.T) {
+	t.Parallel()
+	rec := newReceiver(t, answerStatus(404))
+	server := newTestServer(t, testConfig())
+	alarms := make(chan string, 10)
+	server.OnRecordAfterUpdateSuccess(callbackCollection).BindFunc(func(e *core.RecordEvent) error {
+		if e.Record.GetString("state") == stateFailed {
+			alarms <- e.Record.Id + " " + e.Record.GetString("lastError")
+		}
+		return e.Next()
+	})
+	server.mustPost(t, generated("alarm", `{}`, rec.callbackURL("alarm")))
+	row := awaitState(t, server, stateFailed)
+	select {
+	case got := <-alarms:
+		if got != row.Id+" "+row.GetString("lastError") {
+			t.Errorf("alarm: got %q", got)
+		}
+	case <-time.After(20 * time.Second):
+		t.Error("no alarm")
+	}
+}
+
+// A failed callback is sent again by the same webhook, or by setting it pending.
+func TestCallbackFailedAgain(t *testing.T) {
+	t.Parallel()
+	for name, again := range map[string]func(t *testing.T, server *testServer, payload string, header http.Header){
+		"by another webhook": func(t *testing.T, server *testServer, payload string, _ http.Header) {
+			server.mustPost(t, payload)
+		},
+		"by setting the row pending": setPending,
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			rec := newReceiver(t, answerStatus(403))
+			server := newTestServer(t, testConfig())
+			payload := generated("again", `{}`, rec.callbackURL("again"))
+			server.mustPost(t, payload)
+			awaitState(t, server, stateFailed)
+			rec.setAnswer(nil)
+			again(t, server, payload, nil)
+			row := awaitState(t, server, stateDelivered)
+			if row.GetInt("attempts") != 1 || row.GetString("lastError") != "" {
+				t.Errorf("row: got %d attempts, error %q", row.GetInt("attempts"), row.GetString("lastError"))
+			}
+			only(t, server, contentCollection)
+		})
+	}
+}
+
+func TestCallbackWithoutKey(t *testing.T) {
+	t.Parallel()
+	rec := newReceiver(t, nil)
+	config := testConfig()
+	config.APIKey = ""
+	app, p := newTestApp(t, config)
+	server := serve(t, app, p)
+	server.mustPost(t, generated("keyless", `{}`, rec.callbackURL("keyless")))
+	if _, err := p.outbox.runOnce(); err != nil {
+		t.Fatal(err)
+	}
+	row := only(t, app, callbackCollection)
+	if row.GetString("state") != statePending || row.GetInt("attempts") != 0 || len(rec.all()) != 0 {
+		t.Fatalf("row: got %s after %d attempts, want pending after none", row.GetString("state"), row.GetInt("attempts"))
+	}
+
+	t.Run("is sent once there is one", func(t *testing.T) {
+		p.outbox.Stop()
+		later, err := newPlugin(app, testConfig())
+		if err != nil {
+			t.Fatal(err)
+		}
+		later.outbox.Start()
+		defer later.outbox.Stop()
+		awaitState(t, app, stateDelivered)
+	})
+	t.Run("fails when the window ends", func(t *testing.T) {
+		setCallback(t, app, row.Id, dbx.Params{
+			"state": statePending, "attempts": 0, "nextAttempt": dateTime(time.Now()), "expires": dateTime(time.Now().Add(-time.Second)),
+		})
+		p.outbox.Start()
+		p.outbox.Wake()
+		if got := awaitState(t, app, stateFailed).GetString("lastError"); !strings.Contains(got, "MODELRIVER_API_KEY") {
+			t.Errorf("lastError: got %q", got)
+		}
+	})
+}
+
+// Crash points around one attempt: what the row says is what the next process does.
+func TestOutboxResumes(t *testing.T) {
+	t.Parallel()
+	for _, row := range []struct {
+		name string
+		left dbx.Params // on the row when the process died
+		sent bool       // at once
+	}{
+		{"after the commit, before the first attempt", dbx.Params{"attempts": 1, "nextAttempt": dateTime(time.Now().Add(40 * time.Second))}, true},
+		{"unclaimed", dbx.Params{"attempts": 0, "nextAttempt": dateTime(time.Now())}, true},
+		{"between attempts, due", dbx.Params{"attempts": 2, "lastStatus": 503, "lastError": "x", "nextAttempt": dateTime(time.Now().Add(-time.Second))}, true},
+		{"between attempts, not due", dbx.Params{"attempts": 2, "lastStatus": 503, "lastError": "x", "nextAttempt": dateTime(time.Now().Add(40 * time.Second))}, false},
+		{"the window ended while it was down", dbx.Params{"attempts": 1, "expires": dateTime(time.Now().Add(-time.Hour)), "nextAttempt": dateTime(time.Now().Add(-time.Hour))}, true},
+		{"the clock was set back by an hour", dbx.Params{"attempts": 3, "lastStatus": 503, "lastError": "x", "expires": dateTime(time.Now().Add(time.Hour)), "nextAttempt": dateTime(time.Now().Add(time.Hour))}, true},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			t.Parallel()
+			rec := newReceiver(t, nil)
+			app, p := newTestApp(t, testConfig())
+			insertTestCallback(t, app, p, "resumes00000000", rec.callbackURL("resumes"))
+			setCallback(t, app, "resumes00000000", row.left)
+			p.outbox.Start()
+			defer p.outbox.Stop()
+			if row.sent {
+				awaitState(t, app, stateDelivered)
+				return
+			}
+			if _, err := p.outbox.runOnce(); err != nil {
+				t.Fatal(err)
+			}
+			if got := only(t, app, callbackCollection); got.GetInt("attempts") != 2 || len(rec.all()) != 0 {
+				t.Errorf("got %d attempts and %d callbacks, want 2 and none", got.GetInt("attempts"), len(rec.all()))
+			}
+		})
+	}
+}
+
+func insertTestCallback(t testing.TB, app core.App, p *plugin, id, url string) *callback {
+	t.Helper()
+	host, _ := p.outbox.client.Host(url)
+	now := time.Now()
+	cb := &callback{Id: id, URL: url, Host: host, Expires: dateTime(now.Add(p.config.CallbackWindow)), Body: []byte(`{"data":{}}`)}
+	err := app.RunInTransaction(func(tx core.App) error {
+		return insertCallback(tx, cb, now, now, "", "")
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return cb
+}
+
+// A host that hangs takes its own senders only.
+func TestOutboxSlowHostDelaysNobody(t *testing.T) {
+	t.Parallel()
+	hang := make(chan struct{})
+	slow := newReceiver(t, func(http.ResponseWriter, *http.Request) { <-hang })
+	fast := newReceiver(t, nil)
+	server := newTestServer(t, testConfig())
+	t.Cleanup(func() { close(hang) }) // before the server waits for it
+	const n = 2*maxHeld + 50
+	var group sync.WaitGroup
+	for worker := range 8 {
+		group.Go(func() {
+			for i := worker; i < n; i += 8 {
+				channel := fmt.Sprintf("slow-%d", i)
+				if status, body, err := server.tryPost(generated(channel, `{}`, slow.callbackURL(channel)), nil); err != nil || status != 200 {
+					t.Errorf("%s: %d %s %v", channel, status, body, err)
+				}
+			}
+		})
+	}
+	group.Wait()
+	server.mustPost(t, generated("fast", `{}`, fast.callbackURL("fast")))
+	fast.await(t, 1)
+	if got := len(slow.all()); got > maxSending {
+		t.Errorf("the slow host has %d callbacks at the same time, want at most %d", got, maxSending)
+	}
+	server.plugin.outbox.mu.Lock()
+	held := len(server.plugin.outbox.held)
+	server.plugin.outbox.mu.Unlock()
+	if held > maxHeld+1 {
+		t.Errorf("callbacks in memory: got %d, want at most %d", held, maxHeld+1)
+	}
+}
+
+// More callbacks than fit in memory are all sent, each once.
+func TestOutboxOverflowsIntoTheTable(t *testing.T) {
+	t.Parallel()
+	release := make(chan struct{})
+	rec := newReceiver(t, func(http.ResponseWriter, *http.Request) { <-release })
+	server := newTestServer(t, testConfig())
+	const n = 3 * maxHeld
+	var group sync.WaitGroup
+	for worker := range 8 {
+		group.Go(func() {
+			for i := worker; i < n; i += 8 {
+				channel := fmt.Sprintf("overflow-%d", i)
+				if status, body, err := server.tryPost(generated(channel, `{}`, rec.callbackURL(channel)), nil); err != nil || status != 200 {
+					t.Errorf("%s: %d %s %v", channel, status, body, err)
+				}
+			}
+		})
+	}
+	group.Wait()
+	close(release)
+	eventually(t, "all callbacks are delivered", func() bool {
+		delivered, err := server.CountRecords(callbackCollection, dbx.HashExp{"state": stateDelivered})
+		return err == nil && delivered == n
+	})
+	if got := len(rec.all()); got != n {
+		t.Errorf("callbacks: got %d, want %d", got, n)
+	}
+}
+
+func TestOutboxStartAndStop(t *testing.T) {
+	t.Parallel()
+	t.Run("stop without start, twice each", func(t *testing.T) {
+		t.Parallel()
+		_, p := newTestApp(t, testConfig())
+		p.outbox.Stop()
+		p.outbox.Start()
+		p.outbox.Start()
+		p.outbox.Stop()
+		p.outbox.Stop()
+	})
+	t.Run("a callback that is being sent comes to its end", func(t *testing.T) {
+		t.Parallel()
+		arrived := make(chan struct{})
+		rec := newReceiver(t, func(w http.ResponseWriter, _ *http.Request) {
+			close(arrived)
+			time.Sleep(200 * time.Millisecond)
+		})
+		server := newTestServer(t, testConfig())
+		server.mustPost(t, generated("ending", `{}`, rec.callbackURL("ending")))
+		<-arrived
+		server.plugin.outbox.Stop()
+		if got := only(t, server, callbackCollection).GetString("state"); got != stateDelivered {
+			t.Errorf("state: got %s, want delivered", got)
+		}
+	})
+	t.Run("a callback that hangs is cut off and sent by the next start", func(t *testing.T) {
+		t.Parallel()
+		hang, arrived := make(chan struct{}), make(chan struct{}, 10)
+		rec := newReceiver(t, func(w http.ResponseWriter, _ *http.Request) {
+			arrived <- struct{}{}
+			<-hang
+		})
+		server := newTestServer(t, testConfig())
+		server.mustPost(t, generated("hanging", `{}`, rec.callbackURL("hanging")))
+		<-arrived
+		started := time.Now()
+		server.plugin.outbox.Stop()
+		if took := time.Since(started); took > 5*time.Second {
+			t.Errorf("Stop took %s", took)
+		}
+		row := only(t, server, callbackCollection)
+		if row.GetString("state") != statePending {
+			t.Fatalf("state: got %s, want pending", row.GetString("state"))
+		}
+		close(hang)
+		server.plugin.outbox.Start()
+		awaitState(t, server, stateDelivered)
+	})
+	t.Run("webhooks are taken while it is stopped, callbacks sent later", func(t *testing.T) {
+		t.Parallel()
+		rec := newReceiver(t, nil)
+		server := newTestServer(t, testConfig())
+		server.plugin.outbox.Stop()
+		server.mustPost(t, generated("stopped", `{}`, rec.callbackURL("stopped")))
+		if got := only(t, server, callbackCollection); got.GetString("state") != statePending || got.GetInt("attempts") != 0 {
+			t.Errorf("row: got %s, %d attempts", got.GetString("state"), got.GetInt("attempts"))
+		}
+		server.plugin.outbox.Start()
+		awaitState(t, server, stateDelivered)
+	})
+}
+
+// An accepted callback whose outcome could not be written is sent again: at least once.
+func TestOutboxSendsAgainWhatItCouldNotWrite(t *testing.T) {
+	t.Parallel()
+	rec := newReceiver(t, nil)
+	app, p := newTestApp(t, testConfig())
+	insertTestCallback(t, app, p, "unwritten000000", rec.callbackURL("unwritten"))
+	claimed := false
+	rec.setAnswer(func(http.ResponseWriter, *http.Request) {
+		if !claimed {
+			claimed = true
+			// The disk fills up between the answer and the write.
+			if _, err := app.NonconcurrentDB().NewQuery("PRAGMA query_only = 1").Execute(); err != nil {
+				t.Error(err)
+			}
+		}
+	})
+	p.outbox.Start()
+	rec.await(t, 1)
+	p.outbox.Stop()
+	if _, err := app.NonconcurrentDB().NewQuery("PRAGMA query_only = 0").Execute(); err != nil {
+		t.Fatal(err)
+	}
+	if got := only(t, app, callbackCollection).GetString("state"); got != statePending {
+		t.Fatalf("state: got %s, want pending", got)
+	}
+	p.outbox.Start()
+	defer p.outbox.Stop()
+	awaitState(t, app, stateDelivered)
+	if got := len(rec.all()); got != 2 {
+		t.Errorf("callbacks: got %d, want 2", got)
+	}
+}
+
+func TestOutboxDeletesDelivered(t *testing.T) {
+	t.Parallel()
+	app, p := newTestApp(t, testConfig())
+	old, recent := dateTime(time.Now().Add(-46*24*time.Hour)), dateTime(time.Now().Add(-44*24*time.Hour))
+	for id, set := range map[string]dbx.Params{
+		"delivered000old": {"state": stateDelivered, "deliveredAt": old},
+		"delivered000new": {"state": stateDelivered, "deliveredAt": recent},
+		"failed000000old": {"state": stateFailed, "deliveredAt": old},
+		"pending00000old": {"deliveredAt": ""},
+	} {
+		insertTestCallback(t, app, p, id, "https://api.modelriver.com/v1/callback/x")
+		setCallback(t, app, id, set)
+	}
+	for _, job := range app.Cron().Jobs() {
+		if job.Id() == "modelriverRetention" {
+			job.Run()
+		}
+	}
+	var left []string
+	for _, row := range records(t, app, callbackCollection) {
+		left = append(left, row.Id)
+	}
+	if got, want := len(left), 3; got != want || strings.Contains(strings.Join(left, " "), "delivered000old") {
+		t.Errorf("left: got %v, want all but delivered000old", left)
+	}
+}
+
+func TestNextDelay(t *testing.T) {
+	t.Parallel()
+	const window = 5 * time.Minute
+	// Attempts that fail at once: the schedule must end within the window.
+	elapsed := time.Duration(0)
+	attempts := 1
+	for {
+		delay, ok := nextDelay(attempts, 0, window-elapsed)
+		if !ok {
+			break
+		}
+		if delay < 900*time.Millisecond {
+			t.Fatalf("attempt %d: delay %s is a busy loop", attempts, delay)
+		}
+		elapsed += delay
+		attempts++
+	}
+	if elapsed > window || elapsed < window/2 || attempts < 8 {
+		t.Errorf("got %d attempts over %s, want at least 8 over most of %s", attempts, elapsed, window)
+	}
+
+	for _, row := range []struct {
+		name                  string
+		attempts              int
+		retryAfter, remaining time.Duration
+		atLeast, atMost       time.Duration
+		ok                    bool
+	}{
+		{"first", 1, 0, window, 900 * time.Millisecond, 1100 * time.Millisecond, true},
+		{"no attempt counted", 0, 0, window, 900 * time.Millisecond, 1100 * time.Millisecond, true},
+		{"beyond the table", 100, 0, window, 54 * time.Second, 66 * time.Second, true},
+		{"longer Retry-After", 1, 2 * time.Minute, window, 2 * time.Minute, 2 * time.Minute, true},
+		{"shorter Retry-After", 8, time.Second, window, 54 * time.Second, 66 * time.Second, true},
+		{"Retry-After past the window", 1, 10 * time.Minute, window, 10 * time.Minute, 10 * time.Minute, false},
+		{"window ended", 1, 0, -time.Second, 900 * time.Millisecond, 1100 * time.Millisecond, false},
+	} {
+		delay, ok := nextDelay(row.attempts, row.retryAfter, row.remaining)
+		if delay < row.atLeast || delay > row.atMost || ok != row.ok {
+			t.Errorf("%s: got %s, %t, want %s to %s, %t", row.name, delay, ok, row.atLeast, row.atMost, row.ok)
+		}
+	}
+}
+
+func TestCommitter(t *testing.T) {
+	t.Parallel()
+	app, p := newTestApp(t, testConfig())
+	c := p.commits
+
+	t.Run("order of answers is the order of writes", func(t *testing.T) {
+		var mu sync.Mutex
+		var order []int
+		var group sync.WaitGroup
+		hold := make(chan struct{})
+		c.add(func(core.App) error { <-hold; return nil }, func(error) {})
+		for i := range 100 {
+			group.Add(1)
+			c.add(func(core.App) error { return nil }, func(error) {
+				mu.Lock()
+				order = append(order, i)
+				mu.Unlock()
+				group.Done()
+			})
+		}
+		close(hold)
+		group.Wait()
+		for i, got := range order {
+			if got != i {
+				t.Fatalf("order: got %v", order)
+			}
+		}
+	})
+	t.Run("a refused write fails alone, and its neighbours are committed once", func(t *testing.T) {
+		hold := make(chan struct{})
+		c.add(func(core.App) error { <-hold; return nil }, func(error) {})
+		bad := errors.New("bad")
+		results := make([]error, 10)
+		var group sync.WaitGroup
+		for i := range results {
+			group.Add(1)
+			c.add(func(tx core.App) error {
+				if i == 4 {
+					return bad
+				}
+				cb := &callback{Id: fmt.Sprintf("neighbour%06d", i)}
+				return insertCallback(tx, cb, time.Now(), time.Now(), "", "")
+			}, func(err error) {
+				results[i] = err
+				group.Done()
+			})
+		}
+		close(hold)
+		group.Wait()
+		for i, err := range results {
+			if want := map[bool]error{true: bad}[i == 4]; !errors.Is(err, want) {
+				t.Errorf("write %d: got %v, want %v", i, err, want)
+			}
+		}
+		if got := len(records(t, app, callbackCollection)); got != 9 {
+			t.Errorf("rows: got %d, want 9", got)
+		}
+	})
+	t.Run("a panic is an error", func(t *testing.T) {
+		if err := c.do(func(core.App) error { panic("oops") }); err == nil || !strings.Contains(err.Error(), "oops") {
+			t.Errorf("got %v", err)
+		}
+	})
+	t.Run("a database that fails is not asked again for each write", func(t *testing.T) {
+		hold := make(chan struct{})
+		c.add(func(core.App) error { <-hold; return nil }, func(error) {})
+		runs := 0
+		var group sync.WaitGroup
+		for range 5 {
+			group.Add(1)
+			c.add(func(core.App) error { runs++; return context.DeadlineExceeded }, func(err error) {
+				if !errors.Is(err, context.DeadlineExceeded) {
+					t.Errorf("got %v", err)
+				}
+				group.Done()
+			})
+		}
+		close(hold)
+		group.Wait()
+		if runs != 1 {
+			t.Errorf("runs: got %d, want 1", runs)
+		}
+	})
+	t.Run("what waits too long is taken back", func(t *testing.T) {
+		hold := make(chan struct{})
+		c.add(func(core.App) error { <-hold; return nil }, func(error) {})
+		w := c.add(func(core.App) error { t.Error("ran"); return nil }, func(error) { t.Error("done") })
+		c.withdraw(w)
+		close(hold)
+		if err := c.do(func(core.App) error { return nil }); err != nil {
+			t.Fatal(err)
+		}
+	})
+}
+
+// The answer of a receiver must not bring the key into the database.
+func TestKeyStaysOutOfTheDatabase(t *testing.T) {
+	t.Parallel()
+	rec := newReceiver(t, func(w http.ResponseWriter, r *http.Request) {
+		w.WriteHeader(400)
+		io.WriteString(w, "bad header: "+r.Header.Get("Authorization"))
+	})
+	server := newTestServer(t, testConfig())
+	server.Settings().Logs.MaxDays = 5
+	server.mustPost(t, generated("echo", `{}`, rec.callbackURL("echo")))
+	row := awaitState(t, server, stateFailed)
+	if got := row.GetString("lastError"); strings.Contains(got, testKey) || !strings.Contains(got, "[API key]") {
+		t.Errorf("lastError: got %q", got)
+	}
+	if logs := logRows(t, server); strings.Contains(logs, testKey) {
+		t.Errorf("the key is in the logs:\n%s", logs)
+	}
+}

@@ -1,0 +1,299 @@
+package hooks
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/pocketbase/pocketbase/apis"
+	"github.com/pocketbase/pocketbase/core"
+	"github.com/pocketbase/pocketbase/tests"
+)
+
+// newEmptyApp returns an app on which no migration of the plugin has run, as a host's
+// that has not yet added it.
+func newEmptyApp(t *testing.T) *tests.TestApp {
+	t.Helper()
+	app, err := tests.NewTestApp(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(app.Cleanup)
+	for _, name := range []string{callbackCollection, contentCollection} {
+		deleteCollection(t, app, name)
+	}
+	if _, err := app.NonconcurrentDB().NewQuery("DELETE FROM _migrations WHERE file LIKE '%_modelriver_%'").Execute(); err != nil {
+		t.Fatal(err)
+	}
+	return app
+}
+
+func deleteCollection(t *testing.T, app core.App, name string) {
+	t.Helper()
+	collection, err := app.FindCollectionByNameOrId(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := app.Delete(collection); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func textFields(names ...string) []core.Field {
+	var fields []core.Field
+	for _, name := range names {
+		fields = append(fields, &core.TextField{Name: name})
+	}
+	return fields
+}
+
+func TestMigration(t *testing.T) {
+	t.Parallel()
+	complete := append(textFields("title", "category", "channelId", "eventName", "userId", "source", "own"),
+		&core.EditorField{Name: "body"}, &core.JSONField{Name: "metadata"}, &core.JSONField{Name: "data"},
+		&core.AutodateField{Name: "created", OnCreate: true}, &core.AutodateField{Name: "updated", OnCreate: true, OnUpdate: true})
+	for _, row := range []struct {
+		name, collection string
+		fields           []core.Field
+		errorHas         []string
+	}{
+		{"adopts a collection that has the needed fields", "aiContent", complete, nil},
+		{"names what is missing and of another type", "aiContent", append(textFields("title", "body", "data"), &core.NumberField{Name: "userId"}),
+			[]string{"data (json)", "userId (text)", "metadata (json)", "channelId (text)", "created (autodate)"}},
+		{"refuses another spelling", "AICONTENT", complete, []string{`"aiContent" in this spelling`}},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			t.Parallel()
+			app := newEmptyApp(t)
+			existing := core.NewBaseCollection(row.collection)
+			existing.Fields.Add(row.fields...)
+			if err := app.Save(existing); err != nil {
+				t.Fatal(err)
+			}
+			record := core.NewRecord(existing)
+			record.Set("title", "Here before")
+			if err := app.Save(record); err != nil {
+				t.Fatal(err)
+			}
+
+			err := app.RunAllMigrations()
+			for _, want := range row.errorHas {
+				if err == nil || !strings.Contains(err.Error(), want) {
+					t.Errorf("error: got %v, want %s in it", err, want)
+				}
+			}
+			if _, found := app.FindRecordById(row.collection, record.Id); found != nil {
+				t.Errorf("the record that was there: %v", found)
+			}
+			if len(row.errorHas) > 0 {
+				return
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			adopted, err := app.FindCollectionByNameOrId("aiContent")
+			if err != nil || adopted.Fields.GetByName("own") == nil || adopted.ListRule != nil {
+				t.Errorf("adopted collection: got %v, %v; want it as it was", adopted, err)
+			}
+
+			// A webhook fits in, with the host's own limits.
+			p, err := newPlugin(app, testConfig())
+			if err != nil {
+				t.Fatal(err)
+			}
+			p.bind()
+			server := serve(t, app, p)
+			server.mustPost(t, generated("adopted", `{"title":"`+strings.Repeat("x", 6000)+`","body":"`+strings.Repeat("y", 6000)+`"}`, ""))
+			if got := len(records(t, app, contentCollection)); got != 2 {
+				t.Errorf("records: got %d, want 2", got)
+			}
+		})
+	}
+}
+
+func TestMigrationDownKeepsDataAndUpIsRepeatable(t *testing.T) {
+	t.Parallel()
+	server := newTestServer(t, testConfig())
+	server.mustPost(t, generated("kept", `{"title":"Kept"}`, ""))
+	runner := core.NewMigrationsRunner(server, core.AppMigrations)
+	for range 2 {
+		if _, err := runner.Down(len(core.AppMigrations.Items())); err != nil {
+			t.Fatal(err)
+		}
+		if got := only(t, server, contentCollection).GetString("title"); got != "Kept" {
+			t.Errorf("title after down: got %q", got)
+		}
+		if _, err := runner.Up(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	server.mustPost(t, generated("kept", `{"title":"Kept"}`, ""))
+	only(t, server, contentCollection)
+	for _, migration := range core.AppMigrations.Items() {
+		if !strings.Contains(migration.File, "_modelriver_") {
+			t.Errorf("migration %s does not carry the plugin's name", migration.File)
+		}
+	}
+}
+
+func TestMigrationIndexes(t *testing.T) {
+	t.Parallel()
+	app, _ := newTestApp(t, testConfig())
+	for _, row := range []struct{ query, index string }{
+		{"SELECT * FROM aiContent WHERE channelId = 'x'", "idx_modelriver_channel"},
+		{"SELECT * FROM aiContent WHERE eventName = 'x'", "idx_modelriver_event"},
+		{"SELECT * FROM aiContent ORDER BY created DESC, id DESC LIMIT 20", "idx_modelriver_created"},
+		{"SELECT * FROM aiContent WHERE userId = 'x' ORDER BY created DESC", "idx_modelriver_user"},
+		{"SELECT id FROM modelriverCallbacks WHERE state = 'pending' AND host = 'x' AND nextAttempt <= 'x' ORDER BY nextAttempt LIMIT 9", "idx_modelriver_due"},
+		{"SELECT MIN(host) FROM modelriverCallbacks WHERE state = 'pending' AND host > 'x'", "idx_modelriver_due"},
+		{"SELECT id FROM modelriverCallbacks WHERE state = 'delivered' AND deliveredAt < 'x'", "idx_modelriver_delivered"},
+	} {
+		var plan []struct {
+			Detail string `db:"detail"`
+		}
+		if err := app.DB().NewQuery("EXPLAIN QUERY PLAN " + row.query).All(&plan); err != nil {
+			t.Fatal(err)
+		}
+		if len(plan) != 1 || !strings.Contains(plan[0].Detail, row.index) {
+			t.Errorf("%s: got plan %v, want %s", row.query, plan, row.index)
+		}
+	}
+}
+
+// A collection that was changed under a running server costs nothing that was
+// acknowledged, and once it is mended, webhooks are stored again.
+func TestSchemaProblems(t *testing.T) {
+	t.Parallel()
+	removeData := func(t *testing.T, app core.App) {
+		collection, _ := app.FindCollectionByNameOrId(contentCollection)
+		collection.Fields.RemoveByName("data")
+		if err := app.Save(collection); err != nil {
+			t.Fatal(err)
+		}
+	}
+	rename := func(from, to string) func(*testing.T, core.App) {
+		return func(t *testing.T, app core.App) {
+			collection, _ := app.FindCollectionByNameOrId(from)
+			collection.Name = to
+			if err := app.Save(collection); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	for _, row := range []struct {
+		name   string
+		breaks func(t *testing.T, app core.App)
+		answer string
+		mends  func(t *testing.T, app core.App)
+	}{
+		{"a field is removed", removeData, `lacks fields: add data (json) in the dashboard`, func(t *testing.T, app core.App) {
+			collection, _ := app.FindCollectionByNameOrId(contentCollection)
+			collection.Fields.Add(&core.JSONField{Name: "data"})
+			if err := app.Save(collection); err != nil {
+				t.Fatal(err)
+			}
+		}},
+		{"the collection is renamed", rename(contentCollection, "posts"), `was renamed to \"posts\": rename it back`, rename("posts", contentCollection)},
+		{"the callbacks are deleted", func(t *testing.T, app core.App) { deleteCollection(t, app, callbackCollection) },
+			`\"modelriverCallbacks\" was deleted: restart`, nil},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			t.Parallel()
+			app, p := newTestApp(t, testConfig())
+			server := serve(t, app, p)
+			payload := generated("schema", `{"n":1}`, "")
+			row.breaks(t, app)
+			if status, body := server.post(t, payload, nil); status != 503 || !strings.Contains(body, row.answer) {
+				t.Errorf("got %d %s, want 503 with %s", status, body, row.answer)
+			}
+			if row.mends != nil {
+				row.mends(t, app)
+			} else {
+				server = restarted(t, app)
+			}
+			server.mustPost(t, payload)
+			if got := only(t, server, contentCollection).GetString("data"); got != `{"n":1}` {
+				t.Errorf("data: got %s", got)
+			}
+		})
+	}
+}
+
+// restarted serves a copy of the app's data.
+func restarted(t *testing.T, app core.App) *testServer {
+	t.Helper()
+	copied, err := tests.NewTestApp(app.DataDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(copied.Cleanup)
+	p, err := newPlugin(copied, testConfig())
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.bind()
+	return serve(t, copied, p)
+}
+
+func TestConfig(t *testing.T) {
+	t.Parallel()
+	for _, row := range []struct {
+		name     string
+		config   Config
+		errorHas string
+	}{
+		{"zero", Config{}, ""},
+		{"blank secret", Config{WebhookSecrets: []string{"a", " "}}, "secret 2 of 2 is blank"},
+		{"path without slash", Config{Path: "hooks"}, "Path"},
+		{"path with a wildcard", Config{Path: "/{any...}"}, "Path"},
+		{"body beyond what fields hold", Config{MaxBodySize: 1 << 30}, "MaxBodySize"},
+		{"negative window", Config{CallbackWindow: -time.Second}, "negative"},
+		{"API over plain http", Config{APIURL: "http://api.modelriver.com"}, "only https"},
+		{"API on loopback", Config{APIURL: "http://127.0.0.1:4000"}, ""},
+		{"callback host with a path", Config{CallbackHosts: []string{"example.com/x"}}, "use host or host:port"},
+		{"empty callback host", Config{CallbackHosts: []string{""}}, "use host or host:port"},
+		{"API key with a line break", Config{APIKey: "a\nb"}, "API key"},
+	} {
+		app, err := tests.NewTestApp(t.TempDir())
+		if err != nil {
+			t.Fatal(err)
+		}
+		err = Register(app, nil, row.config)
+		if (err == nil) != (row.errorHas == "") || err != nil && !strings.Contains(err.Error(), row.errorHas) {
+			t.Errorf("%s: got %v, want %q in it", row.name, err, row.errorHas)
+		}
+		if err != nil && strings.Contains(err.Error(), "a\nb") {
+			t.Errorf("%s: the error shows the key", row.name)
+		}
+		app.Cleanup()
+	}
+}
+
+func TestRegisterTwiceReplaces(t *testing.T) {
+	t.Parallel()
+	rec := newReceiver(t, nil)
+	app, _ := newTestApp(t, Config{})
+	p, err := newPlugin(app, testConfig())
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.bind()
+	server := serve(t, app, p)
+	server.mustPost(t, generated("twice", `{}`, rec.callbackURL("twice")))
+	awaitState(t, server, stateDelivered)
+}
+
+func TestRegisterOnATakenPath(t *testing.T) {
+	t.Parallel()
+	app, _ := newTestApp(t, Config{Path: "/api/health"})
+	router, err := apis.NewRouter(app)
+	if err != nil {
+		t.Fatal(err)
+	}
+	event := &core.ServeEvent{App: app, Router: router}
+	router.POST("/api/health", func(*core.RequestEvent) error { return nil })
+	err = app.OnServe().Trigger(event, func(e *core.ServeEvent) error { return nil })
+	if err == nil || !strings.Contains(err.Error(), "set Config.Path") {
+		t.Errorf("got %v, want an error that names Config.Path", err)
+	}
+}
