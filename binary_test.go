@@ -65,6 +65,7 @@ type server struct {
 	URL    string // without a slash at the end
 	Dir    string // the data directory
 	env    []string
+	args   []string // more of serve, from the next Start on
 
 	cmd    *exec.Cmd
 	output *output
@@ -104,7 +105,7 @@ func startServerBinary(t testing.TB, binary, dir string, env ...string) *server 
 // returns once it answers.
 func (s *server) Start() {
 	s.t.Helper()
-	s.cmd = exec.Command(s.binary, "serve", "--dir", s.Dir, "--http", strings.TrimPrefix(s.URL, "http://"))
+	s.cmd = exec.Command(s.binary, append([]string{"serve", "--dir", s.Dir, "--http", strings.TrimPrefix(s.URL, "http://")}, s.args...)...)
 	s.cmd.Env = s.env
 	s.cmd.Stdout, s.cmd.Stderr = s.output, s.output
 	if err := s.cmd.Start(); err != nil {
