@@ -18,6 +18,7 @@ const (
 	maxBatch      = 256
 	maxWaiting    = 4096
 	maxCommitWait = 20 * time.Second // ModelRiver gives up on a webhook after 30
+	maxTurnWait   = time.Second      // for the after-success hooks of the batch before
 )
 
 // errBusy is returned for a write that the database did not take in time.
@@ -31,6 +32,8 @@ type committer struct {
 	mu      sync.Mutex
 	waiting []*write
 	busy    bool // a batch is being written
+
+	last chan struct{} // closed when the after-success hooks of the last batch have run
 }
 
 // A write is run once, or again if a neighbour in its batch made that fail.
@@ -40,7 +43,9 @@ type write struct {
 }
 
 func newCommitter(app core.App) *committer {
-	return &committer{app: app}
+	last := make(chan struct{})
+	close(last)
+	return &committer{app: app, last: last}
 }
 
 // do runs the write in a transaction and returns once it is committed, or why it is
@@ -89,7 +94,8 @@ func (c *committer) withdraw(w *write) {
 }
 
 // lead writes one batch. The next batch begins as soon as this one is committed, while
-// PocketBase's after-success hooks of this one still run here.
+// PocketBase's after-success hooks of this one, its realtime events among them, still
+// run here.
 func (c *committer) lead() {
 	c.mu.Lock()
 	n := min(len(c.waiting), maxBatch)
@@ -116,12 +122,26 @@ func (c *committer) next() {
 func (c *committer) commit(batch []*write, next func()) {
 	var refused error
 	committed := false
+	ended := make(chan struct{})
+	defer close(ended)
 	err := c.transact(func(tx core.App) error {
 		tx.TxInfo().OnComplete(func(txErr error) error { // registered first, so it runs first
-			if txErr == nil {
-				committed = true
-				finish(batch, nil)
-				next()
+			if txErr != nil {
+				return nil
+			}
+			committed = true
+			before := c.last
+			c.last = ended
+			finish(batch, nil)
+			next()
+
+			// The hooks that follow, and so realtime events, come in the order of the
+			// commits, unless one hangs.
+			turn := time.NewTimer(maxTurnWait)
+			defer turn.Stop()
+			select {
+			case <-before:
+			case <-turn.C:
 			}
 			return nil
 		})

@@ -131,6 +131,7 @@ type plugin struct {
 	verifier *modelriver.Verifier // nil without a secret
 	commits  *committer
 	outbox   *outbox
+	fanOut   *broadcaster
 
 	schemaErr atomic.Pointer[error] // why webhooks can't be stored now
 	stopping  atomic.Bool
@@ -156,6 +157,7 @@ func newPlugin(app core.App, config Config) (*plugin, error) {
 		return nil, err
 	}
 	p.commits = newCommitter(app)
+	p.fanOut = newBroadcaster(app)
 	p.outbox = newOutbox(app, p.commits, client, config, p.ingestAgain)
 	return p, nil
 }
@@ -222,6 +224,26 @@ func (p *plugin) bind() {
 			}
 			return e.Next()
 		},
+	})
+
+	// Beside PocketBase's own broadcast, which has priority -99, and 99 before a delete.
+	p.app.OnModelAfterCreateSuccess(contentCollection).Bind(&hook.Handler[*core.ModelEvent]{
+		Id: "modelriverBroadcast", Func: p.fanOut.saved("create"), Priority: -98,
+	})
+	p.app.OnModelAfterUpdateSuccess(contentCollection).Bind(&hook.Handler[*core.ModelEvent]{
+		Id: "modelriverBroadcast", Func: p.fanOut.saved("update"), Priority: -98,
+	})
+	p.app.OnModelDelete(contentCollection).Bind(&hook.Handler[*core.ModelEvent]{
+		Id: "modelriverBroadcast", Func: p.fanOut.deletes, Priority: 99,
+	})
+	p.app.OnModelAfterDeleteSuccess(contentCollection).Bind(&hook.Handler[*core.ModelEvent]{
+		Id: "modelriverBroadcast", Func: p.fanOut.deleted, Priority: -98,
+	})
+	p.app.OnModelAfterDeleteError(contentCollection).Bind(&hook.Handler[*core.ModelErrorEvent]{
+		Id: "modelriverBroadcast", Func: p.fanOut.deleteFailed, Priority: -98,
+	})
+	p.app.OnRealtimeConnectRequest().Bind(&hook.Handler[*core.RealtimeConnectRequestEvent]{
+		Id: "modelriverRealtime", Func: p.fanOut.serve, Priority: 9999, // inside the app's own
 	})
 
 	recheck := func(e *core.CollectionEvent) error {

@@ -51,6 +51,7 @@ func newTestApp(t testing.TB, config Config) (*tests.TestApp, *plugin) {
 		t.Fatal(err)
 	}
 	t.Cleanup(app.Cleanup)
+	app.OnRecordEnrich().UnbindAll() // the test app's own, which would turn the fan-out off
 	p, err := newPlugin(app, config)
 	if err != nil {
 		t.Fatal(err)

@@ -1,0 +1,518 @@
+package hooks
+
+import (
+	"encoding/json"
+	"errors"
+	"log/slog"
+	"net/http"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/ganigeorgiev/fexpr"
+	"github.com/pocketbase/pocketbase/apis"
+	"github.com/pocketbase/pocketbase/core"
+	"github.com/pocketbase/pocketbase/tools/routine"
+	"github.com/pocketbase/pocketbase/tools/subscriptions"
+)
+
+// Bounds of the fan-out. A subscriber that exceeds one is disconnected: its SDK
+// connects again and its page fetches again, so that a gap is signalled, never hidden.
+const (
+	maxQueued    = 1000             // messages that wait for one subscriber
+	maxChanges   = 10000            // changes that wait to be broadcast
+	writeTimeout = 10 * time.Second // for a subscriber that stopped reading
+)
+
+// A broadcaster sends changes of aiContent to those subscribers that PocketBase would
+// send them to, but from a goroutine of its own, in the order of the commits, with one
+// encoding for all and one rule check for each viewer. PocketBase does that inside the
+// save, for each subscriber anew.
+//
+// It takes over subscriptions of aiContent without options ("aiContent/*",
+// "aiContent/ID"). The others, and all if the app has OnRecordEnrich hooks, which may
+// give every viewer another record, stay with PocketBase: see [subscriber.Subscriptions].
+type broadcaster struct {
+	app core.App
+
+	mu          sync.Mutex
+	subscribers map[*subscriber]struct{}
+	changes     []*change
+	draining    bool
+	deleting    map[*core.Record]*change // by the record that is being deleted
+
+	rules ruleCache
+}
+
+// A change is one create, update or delete of a record.
+type change struct {
+	action  string
+	record  *core.Record    // as it was then
+	allowed map[string]bool // by rule and viewer, what was checked already
+	gone    bool            // the record can't be checked any more
+}
+
+func newBroadcaster(app core.App) *broadcaster {
+	return &broadcaster{app: app, subscribers: map[*subscriber]struct{}{}, deleting: map[*core.Record]*change{}}
+}
+
+// takesOver reports whether subscriptions without options are served here.
+func (b *broadcaster) takesOver() bool { return b.app.OnRecordEnrich().Length() == 0 }
+
+// saved is bound where PocketBase broadcasts: behind the app's own after-success hooks.
+func (b *broadcaster) saved(action string) func(e *core.ModelEvent) error {
+	return func(e *core.ModelEvent) error {
+		if record := b.recordOf(e); record != nil {
+			b.add(&change{action: action, record: record.Fresh(), allowed: map[string]bool{}})
+		}
+		return e.Next()
+	}
+}
+
+// deletes prepares a delete while the record can still be checked against the rules.
+func (b *broadcaster) deletes(e *core.ModelEvent) error {
+	if record := b.recordOf(e); record != nil {
+		c := &change{action: "delete", record: record.Fresh(), allowed: map[string]bool{}}
+		for _, s := range b.all() {
+			b.deliver(c, s, nil)
+		}
+		c.gone = true
+		b.mu.Lock()
+		b.deleting[record] = c
+		b.mu.Unlock()
+	}
+	return e.Next()
+}
+
+func (b *broadcaster) deleted(e *core.ModelEvent) error {
+	if c := b.takeDeleting(e.Model); c != nil {
+		b.add(c)
+	}
+	return e.Next()
+}
+
+func (b *broadcaster) deleteFailed(e *core.ModelErrorEvent) error {
+	b.takeDeleting(e.Model)
+	return e.Next()
+}
+
+func (b *broadcaster) takeDeleting(model core.Model) *change {
+	record := asRecord(model)
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	c := b.deleting[record]
+	delete(b.deleting, record)
+	return c
+}
+
+// recordOf returns the event's record if anyone could be told of it.
+func (b *broadcaster) recordOf(e *core.ModelEvent) *core.Record {
+	b.mu.Lock()
+	none := len(b.subscribers) == 0
+	b.mu.Unlock()
+	if none || !b.takesOver() {
+		return nil
+	}
+	return asRecord(e.Model)
+}
+
+func asRecord(model core.Model) *core.Record {
+	switch m := model.(type) {
+	case *core.Record:
+		return m
+	case core.RecordProxy:
+		return m.ProxyRecord()
+	}
+	return nil
+}
+
+// add has the change broadcast, after those before it. It never blocks.
+func (b *broadcaster) add(c *change) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if len(b.changes) >= maxChanges {
+		b.changes = nil
+		for s := range b.subscribers {
+			go s.Discard()
+		}
+		return
+	}
+	b.changes = append(b.changes, c)
+	if !b.draining {
+		b.draining = true
+		go b.drain()
+	}
+}
+
+// drain broadcasts what waits until nothing does.
+func (b *broadcaster) drain() {
+	for {
+		b.mu.Lock()
+		if len(b.changes) == 0 {
+			b.changes = nil
+			b.draining = false
+			b.mu.Unlock()
+			return
+		}
+		c := b.changes[0]
+		b.changes = b.changes[1:]
+		b.mu.Unlock()
+
+		err := routine.SafeWrap(func() error {
+			b.broadcast(c)
+			return nil
+		})()
+		if err != nil {
+			b.app.Logger().Error("Failed to broadcast a record", "error", err, "id", c.record.Id)
+		}
+	}
+}
+
+func (b *broadcaster) all() []*subscriber {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	all := make([]*subscriber, 0, len(b.subscribers))
+	for s := range b.subscribers {
+		all = append(all, s)
+	}
+	return all
+}
+
+func (b *broadcaster) broadcast(c *change) {
+	var encoded [2][]byte // for everyone, and for superusers, who see hidden fields
+	encode := func(superuser bool) []byte {
+		i := 0
+		if superuser {
+			i = 1
+		}
+		if encoded[i] == nil {
+			record := c.record.Fresh()
+			if superuser {
+				record.Unhide(record.Collection().Fields.FieldNames()...)
+			}
+			var err error
+			encoded[i], err = json.Marshal(struct {
+				Record *core.Record `json:"record"`
+				Action string       `json:"action"`
+			}{record, c.action})
+			if err != nil {
+				b.app.Logger().Debug("Failed to encode a record for its subscribers", "error", err, "id", c.record.Id)
+				encoded[i] = []byte{}
+			}
+		}
+		return encoded[i]
+	}
+	for _, s := range b.all() {
+		b.deliver(c, s, encode)
+	}
+}
+
+// deliver sends the change to the subscriber for each of its topics that match and
+// that it may see. Without encode it only finds out whether it may.
+func (b *broadcaster) deliver(c *change, s *subscriber, encode func(superuser bool) []byte) {
+	collection := c.record.Collection()
+	for _, t := range *s.topics.Load() {
+		rule := collection.ListRule
+		if t.id != "" {
+			if t.id != c.record.Id {
+				continue
+			}
+			rule = collection.ViewRule
+		}
+		auth, _ := s.Get(apis.RealtimeClientAuthKey).(*core.Record)
+		superuser := auth != nil && auth.IsSuperuser()
+		if !superuser && !b.mayAccess(c, auth, rule) || encode == nil {
+			continue
+		}
+		if data := encode(superuser); len(data) > 0 {
+			s.Send(subscriptions.Message{Name: t.name, Data: data})
+		}
+	}
+}
+
+// mayAccess is PocketBase's CanAccessRecord, asked once for each viewer and rule, and
+// not at all for a rule that is a plain comparison of texts, as the shipped one is.
+func (b *broadcaster) mayAccess(c *change, auth *core.Record, rule *string) bool {
+	if rule == nil {
+		return false
+	}
+	if *rule == "" {
+		return true
+	}
+	if evaluate := b.rules.find(c.record.Collection(), *rule); evaluate != nil {
+		id := ""
+		if auth != nil {
+			id = auth.Id
+		}
+		return evaluate(c.record, id)
+	}
+
+	key := *rule + "\x00"
+	if auth != nil {
+		key += auth.Collection().Id + "/" + auth.Id
+	}
+	allowed, checked := c.allowed[key]
+	if !checked && !c.gone {
+		allowed, _ = b.app.CanAccessRecord(c.record, &core.RequestInfo{
+			Context: core.RequestInfoContextRealtime, Method: http.MethodGet,
+			Query: map[string]string{}, Headers: map[string]string{}, Auth: auth,
+		}, rule)
+		c.allowed[key] = allowed
+	}
+	return allowed
+}
+
+// A subscriber is a realtime client whose messages wait in order for its connection.
+type subscriber struct {
+	*subscriptions.DefaultClient
+	broadcaster *broadcaster
+	topics      atomic.Pointer[[]topic] // those without options, of aiContent
+
+	ready chan struct{} // a message waits
+	mu    sync.Mutex
+	queue []subscriptions.Message
+}
+
+// A topic is a subscription to all records, or to the one of an id.
+type topic struct{ name, id string }
+
+// serve runs a realtime connection as PocketBase does, save that the messages which
+// wait together are flushed together, and that a subscriber who stopped reading is cut.
+func (b *broadcaster) serve(e *core.RealtimeConnectRequestEvent) error {
+	client, ok := e.Client.(*subscriptions.DefaultClient)
+	if !ok {
+		return e.Next() // the app has a client of its own
+	}
+	s := &subscriber{DefaultClient: client, broadcaster: b, ready: make(chan struct{}, 1)}
+	s.topics.Store(&[]topic{})
+	e.Client = s
+
+	broker := e.App.SubscriptionsBroker()
+	broker.Register(s)
+	defer broker.Unregister(s.Id())
+	s.Send(subscriptions.Message{Name: "PB_CONNECT", Data: []byte(`{"clientId":"` + s.Id() + `"}`)})
+	e.App.Logger().Debug("Realtime connection established", slog.String("clientId", s.Id()))
+
+	maxTimer := time.NewTimer(e.MaxTimeout)
+	defer maxTimer.Stop()
+	idleTimer := time.NewTimer(e.IdleTimeout)
+	defer idleTimer.Stop()
+	lastSent := time.Now()
+	for {
+		select {
+		case <-s.ready:
+			if err := s.flush(e); err != nil {
+				e.App.Logger().Debug("Realtime connection closed (failed to send)", slog.String("clientId", s.Id()), slog.String("error", err.Error()))
+				return nil
+			}
+			lastSent = time.Now()
+		case <-idleTimer.C:
+			idle := time.Since(lastSent)
+			if idle >= e.IdleTimeout {
+				return nil
+			}
+			idleTimer.Reset(e.IdleTimeout - idle)
+		case <-maxTimer.C:
+			return nil
+		case <-s.Channel(): // closed by Discard: nothing is ever sent to it
+			return nil
+		case <-e.Request.Context().Done():
+			return nil
+		}
+	}
+}
+
+// flush writes what waits.
+func (s *subscriber) flush(e *core.RealtimeConnectRequestEvent) error {
+	s.mu.Lock()
+	batch := s.queue
+	s.queue = nil
+	s.mu.Unlock()
+
+	err := http.NewResponseController(e.Response).SetWriteDeadline(time.Now().Add(writeTimeout))
+	if err != nil && !errors.Is(err, http.ErrNotSupported) {
+		return err
+	}
+	hook := e.App.OnRealtimeMessageSend()
+	for i := range batch {
+		if hook.Length() == 0 {
+			err = batch[i].WriteSSE(e.Response, s.Id())
+		} else {
+			event := &core.RealtimeMessageEvent{RequestEvent: e.RequestEvent, Client: s, Message: &batch[i]}
+			err = hook.Trigger(event, func(event *core.RealtimeMessageEvent) error {
+				return event.Message.WriteSSE(event.Response, event.Client.Id())
+			})
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return e.Flush()
+}
+
+// Send has the message sent after those before it. It never blocks.
+func (s *subscriber) Send(m subscriptions.Message) {
+	s.mu.Lock()
+	full := len(s.queue) >= maxQueued
+	if !full {
+		s.queue = append(s.queue, m)
+	}
+	s.mu.Unlock()
+	if full {
+		s.Discard()
+		return
+	}
+	select {
+	case s.ready <- struct{}{}:
+	default:
+	}
+}
+
+// Subscriptions hides from PocketBase's broadcast, which asks by prefixes that end in
+// "?", what the broadcaster sends.
+func (s *subscriber) Subscriptions(prefixes ...string) map[string]subscriptions.SubscriptionOptions {
+	topics := *s.topics.Load()
+	if len(prefixes) != 1 || len(topics) == 0 || !strings.HasSuffix(prefixes[0], "?") || !s.broadcaster.takesOver() {
+		return s.DefaultClient.Subscriptions(prefixes...)
+	}
+	found := s.DefaultClient.Subscriptions(prefixes...)
+	for _, t := range topics {
+		delete(found, t.name)
+	}
+	return found
+}
+
+func (s *subscriber) Subscribe(names ...string) {
+	s.DefaultClient.Subscribe(names...)
+	s.sort()
+}
+
+func (s *subscriber) Unsubscribe(names ...string) {
+	s.DefaultClient.Unsubscribe(names...)
+	s.sort()
+}
+
+// Discard ends the connection.
+func (s *subscriber) Discard() {
+	s.DefaultClient.Discard()
+	s.broadcaster.mu.Lock()
+	delete(s.broadcaster.subscribers, s)
+	s.broadcaster.mu.Unlock()
+}
+
+// sort finds the subscriptions that the broadcaster serves.
+func (s *subscriber) sort() {
+	topics := []topic{}
+	names := []string{contentCollection}
+	if collection, err := s.broadcaster.app.FindCachedCollectionByNameOrId(contentCollection); err == nil {
+		names = append(names, collection.Id)
+	}
+	for name := range s.DefaultClient.Subscriptions() {
+		collection, id, _ := strings.Cut(name, "/")
+		if strings.Contains(name, "?") || !slices.Contains(names, collection) {
+			continue
+		}
+		if id == "*" {
+			id = ""
+		}
+		topics = append(topics, topic{name, id})
+	}
+	s.topics.Store(&topics)
+
+	b := s.broadcaster
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if len(topics) > 0 && !s.IsDiscarded() {
+		b.subscribers[s] = struct{}{}
+	} else {
+		delete(b.subscribers, s)
+	}
+}
+
+// A rule tells whether the viewer of an auth id, empty for a guest, may see a record.
+type rule func(record *core.Record, authId string) bool
+
+// A ruleCache keeps the rules of the collection as it is now.
+type ruleCache struct {
+	mu    sync.Mutex
+	rules map[string]rule
+	of    *core.Collection
+}
+
+// find returns the compiled rule, or nil if PocketBase has to be asked.
+func (r *ruleCache) find(collection *core.Collection, text string) rule {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.of != collection {
+		r.of, r.rules = collection, map[string]rule{}
+	}
+	compiled, ok := r.rules[text]
+	if !ok {
+		if groups, err := fexpr.Parse(text); err == nil {
+			compiled = compileRule(collection, groups)
+		}
+		r.rules[text] = compiled
+	}
+	return compiled
+}
+
+// compileRule compiles a rule that consists of nothing but = and != between the record's
+// text fields, @request.auth.id and literals, for which the database need not be asked:
+// both compare byte by byte. It returns nil for any other rule.
+func compileRule(collection *core.Collection, groups []fexpr.ExprGroup) rule {
+	var any []rule // of alternatives, each of which is one or more that must all hold
+	for i, group := range groups {
+		var one rule
+		switch item := group.Item.(type) {
+		case fexpr.Expr:
+			left, right := compileOperand(collection, item.Left), compileOperand(collection, item.Right)
+			if left == nil || right == nil || item.Op != fexpr.SignEq && item.Op != fexpr.SignNeq {
+				return nil
+			}
+			equal := item.Op == fexpr.SignEq
+			one = func(record *core.Record, authId string) bool {
+				return (left(record, authId) == right(record, authId)) == equal
+			}
+		case []fexpr.ExprGroup:
+			one = compileRule(collection, item)
+		case fexpr.ExprGroup:
+			one = compileRule(collection, []fexpr.ExprGroup{item})
+		}
+		if one == nil {
+			return nil
+		}
+		if i > 0 && group.Join == fexpr.JoinAnd { // which binds closer, as in SQL
+			before := any[len(any)-1]
+			any[len(any)-1] = func(record *core.Record, authId string) bool {
+				return before(record, authId) && one(record, authId)
+			}
+		} else {
+			any = append(any, one)
+		}
+	}
+	return func(record *core.Record, authId string) bool {
+		for _, alternative := range any {
+			if alternative(record, authId) {
+				return true
+			}
+		}
+		return false
+	}
+}
+
+func compileOperand(collection *core.Collection, token fexpr.Token) func(record *core.Record, authId string) string {
+	switch token.Type {
+	case fexpr.TokenText:
+		return func(*core.Record, string) string { return token.Literal }
+	case fexpr.TokenIdentifier:
+		if token.Literal == "@request.auth.id" {
+			return func(_ *core.Record, authId string) string { return authId }
+		}
+		if _, ok := collection.Fields.GetByName(token.Literal).(*core.TextField); ok {
+			return func(record *core.Record, _ string) string { return record.GetString(token.Literal) }
+		}
+	}
+	return nil
+}

@@ -1,0 +1,475 @@
+package hooks
+
+import (
+	"encoding/json"
+	"fmt"
+	"math/rand/v2"
+	"net"
+	"net/http"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/ganigeorgiev/fexpr"
+	"github.com/pocketbase/pocketbase/core"
+	"github.com/pocketbase/pocketbase/tools/subscriptions"
+	"github.com/pocketbase/pocketbase/tools/types"
+
+	"github.com/pocketriver/pocketriver/hooks/modelriver"
+)
+
+var timestamps = regexp.MustCompile(`\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{3}Z`)
+
+// Every subscriber must get what PocketBase's own broadcast would send it: the same
+// app, viewers and changes, once with the plugin's fan-out and once without.
+func TestBroadcastEqualsPocketBase(t *testing.T) {
+	t.Parallel()
+	for name, rule := range map[string]*string{
+		"the shipped rule":               types.Pointer(`userId = "" || userId = @request.auth.id`),
+		"public":                         types.Pointer(""),
+		"superusers only":                nil,
+		"signed in only":                 types.Pointer(`@request.auth.id != "" && userId = @request.auth.id`),
+		"a rule that needs the database": types.Pointer(`data.public = true || @request.auth.email ~ "owner"`),
+		"a rule with a join":             types.Pointer(`userId = "" || @collection.users.id ?= userId && @request.auth.id != ""`),
+		"and binds closer than or":       types.Pointer(`userId = "" && category = "general" || userId = @request.auth.id && title != "x"`),
+		"alternatives in parentheses":    types.Pointer(`(userId = "" || userId = @request.auth.id) && (category = "general" || category = "b")`),
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			var received [2]map[string][]string
+			var streams [2]map[string]*stream
+			for i, own := range []bool{true, false} {
+				received[i] = map[string][]string{}
+				streams[i] = playBroadcast(t, rule, own)
+			}
+			equal := func() bool {
+				for key := range streams[0] {
+					for i := range streams {
+						received[i][key] = append(received[i][key], streams[i][key].take()...)
+					}
+					if !slices.Equal(sorted(received[0][key]), sorted(received[1][key])) {
+						return false
+					}
+				}
+				return true
+			}
+			for deadline := time.Now().Add(20 * time.Second); !equal() || !ended(received[0]) || !ended(received[1]); time.Sleep(10 * time.Millisecond) {
+				if time.Now().After(deadline) {
+					for key := range streams[0] {
+						if a, b := sorted(received[0][key]), sorted(received[1][key]); !slices.Equal(a, b) {
+							t.Errorf("%s: ours\n%s\nPocketBase's\n%s", key, strings.Join(a, "\n"), strings.Join(b, "\n"))
+						}
+					}
+					t.Fatal("not the same within 20 s")
+				}
+			}
+			total := 0
+			for _, events := range received[0] {
+				total += len(events)
+			}
+			if total < 20 {
+				t.Errorf("got %d events in all: the comparison has nothing to compare", total)
+			}
+		})
+	}
+}
+
+// ended reports whether the superuser, who sees everything, has seen the last change.
+func ended(received map[string][]string) bool {
+	for _, event := range received["superuser aiContent/*"] {
+		if strings.Contains(event, "the end") {
+			return true
+		}
+	}
+	return false
+}
+
+func sorted(events []string) []string {
+	events = slices.Clone(events)
+	slices.Sort(events)
+	return events
+}
+
+// take returns what has arrived since.
+func (s *stream) take() []string {
+	var taken []string
+	for {
+		select {
+		case event := <-s.events:
+			taken = append(taken, timestamps.ReplaceAllString(event, "TIME"))
+		default:
+			return taken
+		}
+	}
+}
+
+// playBroadcast makes the same changes on a new app before the same viewers, and
+// returns their streams by viewer and topic.
+func playBroadcast(t *testing.T, rule *string, own bool) map[string]*stream {
+	app, p := newTestApp(t, testConfig())
+	if !own {
+		app.OnRealtimeConnectRequest().Unbind("modelriverRealtime")
+	}
+	collection, err := app.FindCollectionByNameOrId(contentCollection)
+	if err != nil {
+		t.Fatal(err)
+	}
+	collection.ListRule, collection.ViewRule = rule, rule
+	collection.Fields.Add(&core.TextField{Name: "secretNote", Hidden: true})
+	if err := app.Save(collection); err != nil {
+		t.Fatal(err)
+	}
+	server := serve(t, app, p)
+
+	users, err := app.FindCollectionByNameOrId("users")
+	if err != nil {
+		t.Fatal(err)
+	}
+	tokens := map[string]string{"guest": "", "superuser": superuserToken(t, app)}
+	for _, name := range []string{"owner", "other"} {
+		user := core.NewRecord(users)
+		user.Id = name + "0000000000"
+		user.SetEmail(name + "@example.com")
+		user.SetPassword("correct horse battery")
+		if err := app.Save(user); err != nil {
+			t.Fatal(err)
+		}
+		if tokens[name], err = user.NewAuthToken(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	first := recordId(mustParse(t, generated("c1", `{}`, "")), nil)
+	streams := map[string]*stream{}
+	for viewer, token := range tokens {
+		for _, topic := range []string{
+			"aiContent/*", "aiContent", collection.Id + "/*", "aiContent/" + first, collection.Id + "/" + first,
+			`aiContent/*?options={"query":{"fields":"id,title"}}`, "users/*",
+		} {
+			streams[viewer+" "+topic] = subscribe(t, server, token, topic)
+		}
+	}
+
+	// A rule is checked against the database as it is then, so each change waits until
+	// the one before it has been broadcast.
+	created := make(chan struct{}, 10)
+	app.OnRecordAfterCreateSuccess(contentCollection).BindFunc(func(e *core.RecordEvent) error {
+		defer func() { created <- struct{}{} }()
+		return e.Next()
+	})
+	settle := func() {
+		eventually(t, "the change is broadcast", func() bool {
+			p.fanOut.mu.Lock()
+			defer p.fanOut.mu.Unlock()
+			return !p.fanOut.draining
+		})
+	}
+	for i, user := range []string{"", "owner0000000000", "other0000000000", ""} {
+		server.mustPost(t, fmt.Sprintf(`{"type":"task.ai_generated","event":"new_content","channel_id":"c%d","ai_response":{"data":{"title":"T%[1]d","public":%t}},"customer_data":{"user_id":%q}}`, i, i%2 == 0, user))
+		<-created
+		settle()
+	}
+	change := func(channel string, set map[string]any) {
+		record, err := app.FindFirstRecordByData(contentCollection, "channelId", channel)
+		if err != nil {
+			t.Fatal(err)
+		}
+		record.Load(set)
+		if err := app.Save(record); err != nil {
+			t.Fatal(err)
+		}
+		settle()
+	}
+	change("c1", map[string]any{"title": "changed", "secretNote": "for superusers"})
+	change("c1", map[string]any{"userId": "other0000000000"}) // leaves the owner's list
+	change("c2", map[string]any{"userId": ""})                // everyone's now
+	for _, channel := range []string{"c1", "c3"} {
+		record, err := app.FindFirstRecordByData(contentCollection, "channelId", channel)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := app.Delete(record); err != nil {
+			t.Fatal(err)
+		}
+		settle()
+	}
+	// What is undone is nobody's business.
+	_ = app.RunInTransaction(func(tx core.App) error {
+		record, err := tx.FindFirstRecordByData(contentCollection, "channelId", "c0")
+		if err != nil {
+			return err
+		}
+		record.Set("title", "undone")
+		if err := tx.Save(record); err != nil {
+			return err
+		}
+		if err := tx.Delete(record); err != nil {
+			return err
+		}
+		return fmt.Errorf("undo")
+	})
+	server.mustPost(t, generated("last", `{"title":"the end","public":true}`, ""))
+	return streams
+}
+
+func mustParse(t *testing.T, payload string) *modelriver.Event {
+	t.Helper()
+	event, err := modelriver.ParseEvent(http.Header{}, []byte(payload))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return event
+}
+
+func TestBroadcastKeepsOrder(t *testing.T) {
+	t.Parallel()
+	app, p := newTestApp(t, testConfig())
+	server := serve(t, app, p)
+	streams := []*stream{subscribe(t, server, "", "aiContent/*"), subscribe(t, server, "", "aiContent/*")}
+	const n = 300
+	for i := range n {
+		go func() {
+			server.tryPost(generated(fmt.Sprint("order-", i), `{}`, ""), nil)
+		}()
+	}
+	var orders [2][]string
+	for i, s := range streams {
+		for len(orders[i]) < n {
+			select {
+			case event := <-s.events:
+				var decoded struct{ Record struct{ Id string } }
+				if err := json.Unmarshal([]byte(event), &decoded); err != nil {
+					t.Fatal(err)
+				}
+				orders[i] = append(orders[i], decoded.Record.Id)
+			case <-time.After(20 * time.Second):
+				t.Fatalf("got %d of %d events", len(orders[i]), n)
+			}
+		}
+	}
+	var want []string
+	if err := app.DB().NewQuery("SELECT id FROM aiContent ORDER BY rowid").Column(&want); err != nil {
+		t.Fatal(err)
+	}
+	for i, order := range orders {
+		if !slices.Equal(order, want) {
+			t.Errorf("subscriber %d: order differs from the order of the commits", i)
+		}
+	}
+}
+
+// With enrich hooks every viewer may get another record, so PocketBase's broadcast
+// stays in charge.
+func TestBroadcastLeavesEnrichHooksToPocketBase(t *testing.T) {
+	t.Parallel()
+	app, p := newTestApp(t, testConfig())
+	app.OnRecordEnrich(contentCollection).BindFunc(func(e *core.RecordEnrichEvent) error {
+		e.Record.Hide("metadata")
+		return e.Next()
+	})
+	server := serve(t, app, p)
+	s := subscribe(t, server, "", "aiContent/*")
+	server.mustPost(t, generated("enriched", `{"title":"T"}`, ""))
+	if event := <-s.events; strings.Contains(event, "metadata") {
+		t.Errorf("event has what the hook hides: %s", event)
+	}
+}
+
+// A hook that does not call e.Next() stops the broadcast, as in PocketBase.
+func TestBroadcastIsBehindTheAppsHooks(t *testing.T) {
+	t.Parallel()
+	app, p := newTestApp(t, testConfig())
+	app.OnRecordAfterCreateSuccess(contentCollection).BindFunc(func(e *core.RecordEvent) error {
+		if e.Record.GetString("title") == "quiet" {
+			return nil
+		}
+		return e.Next()
+	})
+	server := serve(t, app, p)
+	s := subscribe(t, server, "", "aiContent/*")
+	server.mustPost(t, generated("quiet", `{"title":"quiet"}`, ""))
+	server.mustPost(t, generated("loud", `{"title":"loud"}`, ""))
+	if event := <-s.events; !strings.Contains(event, "loud") {
+		t.Errorf("event: got %s", event)
+	}
+}
+
+func TestBroadcastSendsThroughRealtimeHooks(t *testing.T) {
+	t.Parallel()
+	app, p := newTestApp(t, testConfig())
+	app.OnRealtimeMessageSend().BindFunc(func(e *core.RealtimeMessageEvent) error {
+		e.Message.Data = []byte(strings.ReplaceAll(string(e.Message.Data), "plain", "hooked"))
+		return e.Next()
+	})
+	server := serve(t, app, p)
+	s := subscribe(t, server, "", "aiContent/*")
+	server.mustPost(t, generated("hooked", `{"title":"plain"}`, ""))
+	if event := <-s.events; !strings.Contains(event, `"title":"hooked"`) {
+		t.Errorf("event: got %s", event)
+	}
+}
+
+// A subscriber that stopped reading is cut, and costs nobody else anything.
+func TestBroadcastCutsStalledSubscribers(t *testing.T) {
+	t.Parallel()
+	app, p := newTestApp(t, testConfig())
+	server := serve(t, app, p)
+	healthy := subscribe(t, server, "", "aiContent/*")
+
+	conn, err := net.Dial("tcp", strings.TrimPrefix(server.url, "http://"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	conn.(*net.TCPConn).SetReadBuffer(4096)
+	fmt.Fprintf(conn, "GET /api/realtime HTTP/1.1\r\nHost: x\r\n\r\n")
+	buffer := make([]byte, 4096)
+	n, err := conn.Read(buffer)
+	for err == nil && !strings.Contains(string(buffer[:n]), "clientId") {
+		var more int
+		more, err = conn.Read(buffer[n:])
+		n += more
+	}
+	id := strings.Split(strings.SplitN(string(buffer[:n]), `"clientId":"`, 2)[1], `"`)[0]
+	response, err := http.Post(server.url+"/api/realtime", "application/json",
+		strings.NewReader(fmt.Sprintf(`{"clientId":%q,"subscriptions":["aiContent/*"]}`, id)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	response.Body.Close()
+	eventually(t, "both subscribe", func() bool { return len(p.fanOut.all()) == 2 })
+
+	// More than the queue and the socket's buffers hold.
+	text := strings.Repeat("x", 20_000)
+	for i := range maxQueued + 700 {
+		server.mustPost(t, generated(fmt.Sprint("stalled-", i), `{"body":"`+text+`"}`, ""))
+		<-healthy.events
+	}
+	eventually(t, "the stalled subscriber is gone", func() bool { return len(p.fanOut.all()) == 1 && server.SubscriptionsBroker().TotalClients() == 1 })
+}
+
+func TestSubscriberQueue(t *testing.T) {
+	t.Parallel()
+	app, p := newTestApp(t, testConfig())
+	s := &subscriber{DefaultClient: subscriptions.NewDefaultClient(), broadcaster: p.fanOut, ready: make(chan struct{}, 1)}
+	s.topics.Store(&[]topic{})
+	app.SubscriptionsBroker().Register(s)
+
+	s.Subscribe("aiContent/*", "aiContent/x", `aiContent/*?options={"query":{"filter":"a=1"}}`, "users/*")
+	if got := len(p.fanOut.all()); got != 1 {
+		t.Fatalf("subscribers: got %d, want 1", got)
+	}
+	for prefix, want := range map[string]int{"aiContent/*?": 1, "aiContent/x?": 0, "users/*?": 1, "users/*": 1, "aiContent/": 3} {
+		if got := len(s.Subscriptions(prefix)); got != want {
+			t.Errorf("subscriptions of %q: got %d, want %d", prefix, got, want)
+		}
+	}
+	if got := len(s.Subscriptions()); got != 4 {
+		t.Errorf("all subscriptions: got %d, want 4", got)
+	}
+	s.Unsubscribe("aiContent/*", "aiContent/x")
+	if got := len(p.fanOut.all()); got != 0 {
+		t.Errorf("subscribers after unsubscribing: got %d, want 0", got)
+	}
+
+	for range maxQueued {
+		s.Send(subscriptions.Message{})
+	}
+	if s.IsDiscarded() {
+		t.Fatal("discarded before its queue is full")
+	}
+	s.Send(subscriptions.Message{})
+	if !s.IsDiscarded() {
+		t.Error("not discarded when its queue is full")
+	}
+}
+
+// A compiled rule must say what PocketBase says, for any rule and any values.
+func TestCompiledRules(t *testing.T) {
+	t.Parallel()
+	app, _ := newTestApp(t, testConfig())
+	user, _ := newUser(t, app, "u@example.com")
+	collection, err := app.FindCachedCollectionByNameOrId(contentCollection)
+	if err != nil {
+		t.Fatal(err)
+	}
+	random := rand.New(rand.NewPCG(1, 2))
+	pick := func(options ...string) string { return options[random.IntN(len(options))] }
+	values := []string{"", user.Id, "general", "Ä", "a'b", " "}
+	operand := func() string {
+		return pick("userId", "category", "title", "@request.auth.id", `""`, `"general"`, `'Ä'`, `"a'b"`, `"`+user.Id+`"`)
+	}
+	var build func(depth int) string
+	build = func(depth int) string {
+		var b strings.Builder
+		for i := range 1 + random.IntN(3) {
+			if i > 0 {
+				b.WriteString(pick(" && ", " || "))
+			}
+			if depth > 0 && random.IntN(3) == 0 {
+				b.WriteString("(" + build(depth-1) + ")")
+			} else {
+				b.WriteString(operand() + pick(" = ", " != ") + operand())
+			}
+		}
+		return b.String()
+	}
+
+	var stored []*core.Record
+	for range 12 {
+		record := core.NewRecord(collection)
+		record.Set("title", pick("general", "Ä", "a'b"))
+		record.Set("category", values[random.IntN(len(values))])
+		record.Set("userId", values[random.IntN(len(values))])
+		if err := app.Save(record); err != nil {
+			t.Fatal(err)
+		}
+		stored = append(stored, record)
+	}
+	allowed := 0
+	for range 400 {
+		text := build(2)
+		groups, err := fexpr.Parse(text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		compiled := compileRule(collection, groups)
+		if compiled == nil {
+			t.Fatalf("%s: not compiled", text)
+		}
+		record := stored[random.IntN(len(stored))]
+		for _, auth := range []*core.Record{nil, user} {
+			id := ""
+			if auth != nil {
+				id = auth.Id
+			}
+			want, err := app.CanAccessRecord(record, &core.RequestInfo{Context: core.RequestInfoContextRealtime, Auth: auth}, &text)
+			if err != nil {
+				t.Fatalf("%s: %v", text, err)
+			}
+			if got := compiled(record, id); got != want {
+				t.Errorf("%s for %q on userId %q, category %q, title %q: got %t, want %t", text, id,
+					record.GetString("userId"), record.GetString("category"), record.GetString("title"), got, want)
+			}
+			if want {
+				allowed++
+			}
+		}
+	}
+	if allowed < 100 || allowed > 700 {
+		t.Errorf("%d of 800 checks allow: the rules do not tell viewers apart", allowed)
+	}
+	for _, text := range []string{
+		`title ~ "x"`, `data.x = "1"`, `@request.auth.email = ""`, `created = ""`, `title = 1`, `userId = null`,
+		`title = "x" && data.y = 1`, `(title > "x")`, `@collection.users.id ?= userId`, `title:lower = "x"`,
+	} {
+		groups, err := fexpr.Parse(text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if compileRule(collection, groups) != nil {
+			t.Errorf("%s: compiled, though only PocketBase can tell", text)
+		}
+	}
+}
