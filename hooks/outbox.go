@@ -106,7 +106,6 @@ func (o *outbox) Start() {
 
 	o.cancel = func() {
 		cancelLoop()
-		o.loop.Wait()
 		o.mu.Lock()
 		o.running = false
 		for _, l := range o.lanes {
@@ -119,16 +118,17 @@ func (o *outbox) Start() {
 		o.mu.Unlock()
 
 		// Sends come to an end, or are cut off; what they wrote is committed, unless the
-		// database hangs. Either way the rows say what is left to do.
+		// database hangs, and with it the loop. Either way the rows say what is left to do.
 		ended := make(chan struct{})
 		go func() {
+			o.loop.Wait()
 			o.senders.Wait()
 			close(ended)
 		}()
 		grace := time.AfterFunc(stopGrace, cancelSends)
 		select {
 		case <-ended:
-		case <-time.After(2 * stopGrace):
+		case <-time.After(stopGrace + time.Second):
 		}
 		grace.Stop()
 		cancelSends()
@@ -184,6 +184,10 @@ func (o *outbox) run(ctx context.Context) {
 		})()
 		if err != nil {
 			o.app.Logger().Error("Failed to read due callbacks", "error", err)
+			select { // places given back because of the error must not wake us at once
+			case <-o.wake:
+			default:
+			}
 		}
 
 		wait := pollInterval
