@@ -40,10 +40,15 @@ func (p *plugin) ingest(event *modelriver.Event, payload []byte) error {
 	}
 
 	// A place in memory lets the row be claimed as it is inserted: it is sent right
-	// after the commit. Without one it is due at once, and read when there is room.
+	// after the commit. Without one it is due at once, and read when there is room; and
+	// without a key when its window ends.
 	nextAttempt := now
 	reserved := false
-	if event.CallbackURL != "" && (p.config.APIKey != "" || host == "") && p.outbox.reserve(cb) {
+	switch {
+	case cb.URL == "":
+	case p.config.APIKey == "" && host != "":
+		nextAttempt = cb.Expires.Time()
+	case p.outbox.reserve(cb):
 		reserved = true
 		cb.Attempts = 1
 		nextAttempt = now.Add(p.outbox.lease())
@@ -71,8 +76,8 @@ func (p *plugin) ingest(event *modelriver.Event, payload []byte) error {
 	case reserved:
 		p.outbox.send(cb)
 	}
-	if err == nil && !reserved {
-		p.outbox.Wake()
+	if duplicate || cb.Refused {
+		p.outbox.Wake() // a row was armed again, or owes nobody a callback
 	}
 	return err
 }

@@ -83,13 +83,15 @@ func (o *outbox) Start() {
 		return
 	}
 
-	// A first attempt without an outcome was under way when the last process ended.
+	// A first attempt without an outcome was under way when the last process ended, or
+	// it waits for a key, which there is now.
 	now := dateTime(o.now())
+	resumable := dbx.And(
+		dbx.HashExp{"state": statePending, "attempts": []any{0, 1}, "lastStatus": 0},
+		dbx.NewExp("nextAttempt > {:now} AND ({:keyed} OR host = '')", dbx.Params{"now": now, "keyed": o.config.APIKey != ""}),
+	)
 	err := o.commits.do(func(tx core.App) error {
-		_, err := tx.NonconcurrentDB().Update(callbackCollection,
-			dbx.Params{"attempts": 0, "nextAttempt": now},
-			dbx.HashExp{"state": statePending, "attempts": 1, "lastStatus": 0},
-		).Execute()
+		_, err := tx.NonconcurrentDB().Update(callbackCollection, dbx.Params{"attempts": 0, "nextAttempt": now}, resumable).Execute()
 		return err
 	})
 	if err != nil {
