@@ -49,7 +49,7 @@ const callbackColumns = "id, url, host, attempts, expires, payload != '' AS refu
 // insertCallback writes a new pending row, or arms the row of the same id with this
 // callback. payload is empty unless the event was refused.
 func insertCallback(tx core.App, cb *callback, now, nextAttempt time.Time, recordId, payload string) error {
-	_, err := tx.NonconcurrentDB().NewQuery(`
+	_, err := query(tx, `
 		INSERT INTO modelriverCallbacks
 			(id, record, url, host, body, state, attempts, nextAttempt, expires, lastStatus, lastError, deliveredAt, payload, created, updated)
 		VALUES
@@ -73,19 +73,33 @@ func deleteCallback(tx core.App, id string) error {
 
 // A storedEvent is what the database has under an event's id.
 type storedEvent struct {
-	Record  bool   `db:"record"`
-	State   string `db:"state"` // of the callback row; empty if there is none
-	Refused bool   `db:"refused"`
+	Record  bool
+	State   string // of the callback row; empty if there is none
+	Refused bool
 }
 
-func findStored(tx core.App, id string) (storedEvent, error) {
-	var stored storedEvent
-	err := tx.NonconcurrentDB().NewQuery(`
-		SELECT EXISTS (SELECT 1 FROM aiContent WHERE id = {:id}) AS record,
-			COALESCE((SELECT state FROM modelriverCallbacks WHERE id = {:id}), '') AS state,
-			COALESCE((SELECT payload != '' FROM modelriverCallbacks WHERE id = {:id}), 0) AS refused`,
-	).Bind(dbx.Params{"id": id}).One(&stored)
-	return stored, err
+func findStored(tx core.App, id string) (stored storedEvent, err error) {
+	rows, err := query(tx, `
+		SELECT '', 0 FROM aiContent WHERE id = {:id}
+		UNION ALL SELECT state, payload != '' FROM modelriverCallbacks WHERE id = {:id}`,
+	).Bind(dbx.Params{"id": id}).Rows()
+	if err != nil {
+		return stored, err
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var state string
+		var refused bool
+		if err := rows.Scan(&state, &refused); err != nil {
+			return stored, err
+		}
+		if state == "" {
+			stored.Record = true
+		} else {
+			stored.State, stored.Refused = state, refused
+		}
+	}
+	return stored, rows.Err()
 }
 
 // rearmFailed makes a failed row pending again, as if it had just been inserted.
@@ -153,19 +167,38 @@ func findNext(app core.App, host string, now time.Time) (time.Time, error) {
 // to be made, so that a crash needs no rescuer: the row is due again by itself. It
 // returns false if the row has changed since it was read.
 func claim(tx core.App, cb *callback, now, until time.Time) (bool, error) {
-	return changePending(tx, cb, dbx.Params{
-		"attempts":    cb.Attempts + 1,
-		"nextAttempt": dateTime(until),
-		"updated":     dateTime(now),
-	})
+	return changed(query(tx, `
+		UPDATE modelriverCallbacks SET attempts = attempts + 1, nextAttempt = {:until}, updated = {:now}
+		WHERE id = {:id} AND state = 'pending' AND attempts = {:attempts} AND expires = {:expires}`,
+	).Bind(dbx.Params{
+		"until": dateTime(until), "now": dateTime(now), "id": cb.Id, "attempts": cb.Attempts, "expires": cb.Expires,
+	}))
 }
 
-// changePending sets columns of the callback's row if it is still the row that cb was
-// read from, and returns whether it was.
-func changePending(tx core.App, cb *callback, set dbx.Params) (bool, error) {
-	result, err := tx.NonconcurrentDB().Update(callbackCollection, set, dbx.HashExp{
-		"id": cb.Id, "state": statePending, "attempts": cb.Attempts, "expires": cb.Expires,
-	}).Execute()
+// deliverCallback writes down that the callback was accepted.
+func deliverCallback(tx core.App, cb *callback, now time.Time, status int) (bool, error) {
+	return changed(query(tx, `
+		UPDATE modelriverCallbacks SET state = 'delivered', deliveredAt = {:now}, lastStatus = {:status}, lastError = '', updated = {:now}
+		WHERE id = {:id} AND state = 'pending' AND attempts = {:attempts} AND expires = {:expires}`,
+	).Bind(dbx.Params{
+		"now": dateTime(now), "status": status, "id": cb.Id, "attempts": cb.Attempts, "expires": cb.Expires,
+	}))
+}
+
+// retryCallback writes down an attempt that failed and when the next one is due.
+func retryCallback(tx core.App, cb *callback, now, next time.Time, status int, lastError string) (bool, error) {
+	return changed(query(tx, `
+		UPDATE modelriverCallbacks SET nextAttempt = {:next}, lastStatus = {:status}, lastError = {:lastError}, updated = {:now}
+		WHERE id = {:id} AND state = 'pending' AND attempts = {:attempts} AND expires = {:expires}`,
+	).Bind(dbx.Params{
+		"next": dateTime(next), "status": status, "lastError": lastError, "now": dateTime(now),
+		"id": cb.Id, "attempts": cb.Attempts, "expires": cb.Expires,
+	}))
+}
+
+// changed runs an update and returns whether it found its row.
+func changed(update *dbx.Query) (bool, error) {
+	result, err := update.Execute()
 	if err != nil {
 		return false, err
 	}

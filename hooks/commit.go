@@ -9,6 +9,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/pocketbase/dbx"
 	"github.com/pocketbase/pocketbase/core"
 )
 
@@ -145,8 +146,9 @@ func (c *committer) commit(batch []*write, next func()) {
 			}
 			return nil
 		})
+		shared := &batchApp{App: tx, queries: map[string]*dbx.Query{}}
 		for _, w := range batch {
-			if err := runSafely(w.run, tx); err != nil {
+			if err := runSafely(w.run, shared); err != nil {
 				refused = err
 				return err
 			}
@@ -177,6 +179,27 @@ func finish(batch []*write, err error) {
 	for _, w := range batch {
 		w.done(err)
 	}
+}
+
+// A batchApp is the app of a transaction that keeps its prepared queries for all writes
+// of the batch: preparing costs more than running them.
+type batchApp struct {
+	core.App
+	queries map[string]*dbx.Query // closed with the transaction
+}
+
+// query returns a query to be bound and run, within the transaction tx.
+func query(tx core.App, sql string) *dbx.Query {
+	batch, ok := tx.(*batchApp)
+	if !ok {
+		return tx.NonconcurrentDB().NewQuery(sql)
+	}
+	q := batch.queries[sql]
+	if q == nil {
+		q = batch.NonconcurrentDB().NewQuery(sql).Prepare()
+		batch.queries[sql] = q
+	}
+	return q
 }
 
 // transact is RunInTransaction that turns a panic of PocketBase or of a hook after the

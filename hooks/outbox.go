@@ -412,9 +412,7 @@ func (o *outbox) attempt(ctx context.Context, cb *callback) {
 		o.fail(cb, set)
 
 	case err == nil:
-		o.write(cb, dbx.Params{
-			"state": stateDelivered, "deliveredAt": dateTime(now), "lastStatus": status, "lastError": "", "updated": dateTime(now),
-		})
+		o.deliver(cb, now, status)
 
 	default:
 		var answered *modelriver.StatusError
@@ -495,10 +493,10 @@ func (o *outbox) ingestRefused(cb *callback, payload string) {
 	})
 }
 
-// write changes the callback's row and gives its place back.
-func (o *outbox) write(cb *callback, set dbx.Params) {
+// deliver turns the callback's row delivered and gives its place back.
+func (o *outbox) deliver(cb *callback, now time.Time, status int) {
 	o.commit(func(tx core.App) error {
-		_, err := changePending(tx, cb, set)
+		_, err := deliverCallback(tx, cb, now, status)
 		return err
 	}, func(err error) { o.written(cb, err) })
 }
@@ -510,9 +508,7 @@ func (o *outbox) retry(cb *callback, status int, cause error, next time.Time) {
 		lastError = cb.Reason
 	}
 	o.commit(func(tx core.App) error {
-		_, err := changePending(tx, cb, dbx.Params{
-			"nextAttempt": dateTime(next), "lastStatus": status, "lastError": lastError, "updated": dateTime(o.now()),
-		})
+		_, err := retryCallback(tx, cb, o.now(), next, status, lastError)
 		return err
 	}, func(err error) {
 		o.written(cb, err)
