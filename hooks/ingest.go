@@ -69,9 +69,15 @@ func (p *plugin) ingest(event *modelriver.Event, payload []byte) error {
 			return insertCallback(tx, cb, now, nextAttempt, "", keptPayload(event, payload))
 		})
 	}
+	if err != nil {
+		if reserved {
+			p.outbox.release(cb)
+		}
+		return err // and nothing of cb is read: a write that took too long may still run
+	}
 
 	switch {
-	case reserved && (err != nil || duplicate):
+	case reserved && duplicate:
 		p.outbox.release(cb)
 	case reserved:
 		p.outbox.send(cb)
@@ -79,7 +85,7 @@ func (p *plugin) ingest(event *modelriver.Event, payload []byte) error {
 	if duplicate || cb.Refused {
 		p.outbox.Wake() // a row was armed again, or owes nobody a callback
 	}
-	return err
+	return nil
 }
 
 // store writes the event's record and callback row. It returns true, and changes

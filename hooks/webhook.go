@@ -78,7 +78,9 @@ var errTooLarge = errors.New("payload too large")
 // readPayload reads the body once, within its limits of size and time.
 func (p *plugin) readPayload(e *core.RequestEvent) ([]byte, error) {
 	// Not every ResponseWriter has a deadline; a real connection does.
-	_ = http.NewResponseController(e.Response).SetReadDeadline(time.Now().Add(bodyTimeout))
+	controller := http.NewResponseController(e.Response)
+	_ = controller.SetReadDeadline(time.Now().Add(bodyTimeout))
+	defer controller.SetReadDeadline(time.Time{})
 
 	body := io.Reader(e.Request.Body)
 	if rereadable, ok := body.(*router.RereadableReadCloser); ok {
