@@ -26,6 +26,15 @@ const (
 	writeTimeout = 10 * time.Second // for a subscriber that stopped reading
 )
 
+// A subscriber is written to at once if it has been quiet, and else no more often than
+// once in this time, longer with many subscribers: what comes meanwhile goes out in one
+// write. A burst so costs a write for each subscriber and moment, not for each record,
+// and leaves the processor to the webhooks.
+const (
+	flushInterval              = 25 * time.Millisecond
+	flushIntervalPerSubscriber = 20 * time.Microsecond
+)
+
 // A broadcaster sends changes of aiContent to those subscribers that PocketBase would
 // send them to, but from a goroutine of its own, in the order of the commits, with one
 // encoding for all and one rule check for each viewer. PocketBase does that inside the
@@ -299,21 +308,26 @@ func (b *broadcaster) serve(e *core.RealtimeConnectRequestEvent) error {
 	defer maxTimer.Stop()
 	idleTimer := time.NewTimer(e.IdleTimeout)
 	defer idleTimer.Stop()
-	lastSent := time.Now()
+	var later <-chan time.Time // while a flush waits
+	var flushed time.Time
 	for {
 		select {
 		case <-s.ready:
-			if err := s.flush(e); err != nil {
-				e.App.Logger().Debug("Realtime connection closed (failed to send)", slog.String("clientId", s.Id()), slog.String("error", err.Error()))
-				return nil
+			if wait := b.flushInterval() - time.Since(flushed); wait > 0 {
+				if later == nil {
+					later = time.After(wait)
+				}
+				continue
 			}
-			lastSent = time.Now()
+		case <-later:
+			later = nil
 		case <-idleTimer.C:
-			idle := time.Since(lastSent)
+			idle := time.Since(flushed)
 			if idle >= e.IdleTimeout {
 				return nil
 			}
 			idleTimer.Reset(e.IdleTimeout - idle)
+			continue
 		case <-maxTimer.C:
 			return nil
 		case <-s.Channel(): // closed by Discard: nothing is ever sent to it
@@ -321,7 +335,18 @@ func (b *broadcaster) serve(e *core.RealtimeConnectRequestEvent) error {
 		case <-e.Request.Context().Done():
 			return nil
 		}
+		if err := s.flush(e); err != nil {
+			e.App.Logger().Debug("Realtime connection closed (failed to send)", slog.String("clientId", s.Id()), slog.String("error", err.Error()))
+			return nil
+		}
+		flushed = time.Now()
 	}
+}
+
+func (b *broadcaster) flushInterval() time.Duration {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return max(flushInterval, time.Duration(len(b.subscribers))*flushIntervalPerSubscriber)
 }
 
 // flush writes what waits.
@@ -330,6 +355,9 @@ func (s *subscriber) flush(e *core.RealtimeConnectRequestEvent) error {
 	batch := s.queue
 	s.queue = nil
 	s.mu.Unlock()
+	if len(batch) == 0 {
+		return nil
+	}
 
 	err := http.NewResponseController(e.Response).SetWriteDeadline(time.Now().Add(writeTimeout))
 	if err != nil && !errors.Is(err, http.ErrNotSupported) {

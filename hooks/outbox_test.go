@@ -249,22 +249,29 @@ func TestOutboxResumes(t *testing.T) {
 	t.Parallel()
 	for _, row := range []struct {
 		name string
-		left dbx.Params // on the row when the process died
+		left dbx.Params // on the row when the process died; a duration is a time from now
 		sent bool       // at once
 	}{
-		{"after the commit, before the first attempt", dbx.Params{"attempts": 1, "nextAttempt": dateTime(time.Now().Add(40 * time.Second))}, true},
-		{"unclaimed", dbx.Params{"attempts": 0, "nextAttempt": dateTime(time.Now())}, true},
-		{"between attempts, due", dbx.Params{"attempts": 2, "lastStatus": 503, "lastError": "x", "nextAttempt": dateTime(time.Now().Add(-time.Second))}, true},
-		{"between attempts, not due", dbx.Params{"attempts": 2, "lastStatus": 503, "lastError": "x", "nextAttempt": dateTime(time.Now().Add(40 * time.Second))}, false},
-		{"the window ended while it was down", dbx.Params{"attempts": 1, "expires": dateTime(time.Now().Add(-time.Hour)), "nextAttempt": dateTime(time.Now().Add(-time.Hour))}, true},
-		{"the clock was set back by an hour", dbx.Params{"attempts": 3, "lastStatus": 503, "lastError": "x", "expires": dateTime(time.Now().Add(time.Hour)), "nextAttempt": dateTime(time.Now().Add(time.Hour))}, true},
+		{"after the commit, before the first attempt", dbx.Params{"attempts": 1, "nextAttempt": 40 * time.Second}, true},
+		{"unclaimed", dbx.Params{"attempts": 0, "nextAttempt": time.Duration(0)}, true},
+		{"between attempts, due", dbx.Params{"attempts": 2, "lastStatus": 503, "lastError": "x", "nextAttempt": -time.Second}, true},
+		{"between attempts, not due", dbx.Params{"attempts": 2, "lastStatus": 503, "lastError": "x", "nextAttempt": 40 * time.Second}, false},
+		{"the window ended while it was down", dbx.Params{"attempts": 1, "expires": -time.Hour, "nextAttempt": -time.Hour}, true},
+		{"the clock was set back by an hour", dbx.Params{"attempts": 3, "lastStatus": 503, "lastError": "x", "expires": time.Hour, "nextAttempt": time.Hour}, true},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			t.Parallel()
 			rec := newReceiver(t, nil)
 			app, p := newTestApp(t, testConfig())
 			insertTestCallback(t, app, p, "resumes00000000", rec.callbackURL("resumes"))
-			setCallback(t, app, "resumes00000000", row.left)
+			left := dbx.Params{}
+			for field, value := range row.left {
+				if fromNow, ok := value.(time.Duration); ok {
+					value = dateTime(time.Now().Add(fromNow))
+				}
+				left[field] = value
+			}
+			setCallback(t, app, "resumes00000000", left)
 			p.outbox.Start()
 			defer p.outbox.Stop()
 			if row.sent {
