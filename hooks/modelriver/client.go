@@ -70,15 +70,18 @@ type allowedHost struct {
 // NewClient returns a Client that sends apiKey to the host of apiURL, to the given
 // hosts, each "host" or "host:port", and to no other. A host without a port stands
 // for port 443, or for every port of a loopback host. A callback may take as long as
-// timeout. It returns an error if apiURL or one of the hosts is not usable.
+// timeout. It returns an error if one of them is not usable.
 func NewClient(apiKey, apiURL string, hosts []string, timeout time.Duration) (*Client, error) {
 	if strings.ContainsFunc(apiKey, func(r rune) bool { return r <= ' ' || r == 0x7f }) {
 		return nil, errors.New("API key: contains white space or control characters")
 	}
+	if timeout <= 0 {
+		return nil, fmt.Errorf("callback timeout %s: must be longer than zero", timeout)
+	}
 	c := &Client{apiKey: apiKey, timeout: timeout}
 
 	api, err := url.Parse(apiURL)
-	if err != nil || api.Hostname() == "" || api.User != nil {
+	if err != nil || !isPlainHost(api.Hostname()) || api.User != nil {
 		return nil, fmt.Errorf("API URL %q: use a form like https://api.modelriver.com", apiURL)
 	}
 	first := allowedHost{name: strings.ToLower(api.Hostname()), port: portOf(api)}
@@ -88,11 +91,12 @@ func NewClient(apiKey, apiURL string, hosts []string, timeout time.Duration) (*C
 	c.hosts = append(c.hosts, first)
 
 	for _, entry := range hosts {
-		u, err := url.Parse("//" + entry)
-		if err == nil && strings.Count(entry, ":") > 1 && !strings.Contains(entry, "[") {
-			u, err = url.Parse("//[" + entry + "]") // a bare IPv6 address
+		authority := entry
+		if strings.Count(entry, ":") > 1 && !strings.Contains(entry, "[") {
+			authority = "[" + entry + "]" // a bare IPv6 address
 		}
-		if err != nil || u.Hostname() == "" || u.User != nil || u.Path != "" || u.RawQuery != "" || u.Fragment != "" {
+		u, err := url.Parse("//" + authority)
+		if err != nil || !isPlainHost(u.Hostname()) || u.User != nil || u.Path != "" || u.RawQuery != "" || u.Fragment != "" {
 			return nil, fmt.Errorf("callback host %q: use host or host:port", entry)
 		}
 		host := allowedHost{name: strings.ToLower(u.Hostname()), port: u.Port()}
@@ -102,10 +106,14 @@ func NewClient(apiKey, apiURL string, hosts []string, timeout time.Duration) (*C
 		c.hosts = append(c.hosts, host)
 	}
 
-	transport := http.DefaultTransport.(*http.Transport).Clone()
-	transport.MaxIdleConns = 256
-	transport.MaxIdleConnsPerHost = 64 // two, the default, opens a connection for most callbacks of a burst
-	transport.MaxResponseHeaderBytes = 64 << 10
+	transport := &http.Transport{
+		Proxy:                  http.ProxyFromEnvironment,
+		ForceAttemptHTTP2:      true,
+		MaxIdleConns:           256,
+		MaxIdleConnsPerHost:    64, // two, the default, opens a connection for most callbacks of a burst
+		IdleConnTimeout:        90 * time.Second,
+		MaxResponseHeaderBytes: 64 << 10,
+	}
 	c.http = &http.Client{
 		Transport: transport,
 		CheckRedirect: func(*http.Request, []*http.Request) error {
@@ -120,7 +128,7 @@ func NewClient(apiKey, apiURL string, hosts []string, timeout time.Duration) (*C
 // own, or a scheme other than https (http is for loopback hosts).
 func (c *Client) Host(callbackURL string) (string, error) {
 	u, err := url.Parse(callbackURL)
-	if err != nil || u.Hostname() == "" || u.User != nil {
+	if err != nil || !isPlainHost(u.Hostname()) || u.User != nil {
 		return "", fmt.Errorf("%w: not a plain https URL", ErrCallbackHost)
 	}
 	name, port := strings.ToLower(u.Hostname()), portOf(u)
@@ -163,6 +171,8 @@ func (c *Client) SendCallback(ctx context.Context, callbackURL string, body []by
 		}
 		if ctx.Err() == context.DeadlineExceeded {
 			err = fmt.Errorf("no answer within %s", c.timeout)
+		} else if text := c.excerpt([]byte(err.Error())); text != err.Error() {
+			err = errors.New(text) // a broken answer is quoted in it
 		}
 		return 0, err
 	}
@@ -172,6 +182,9 @@ func (c *Client) SendCallback(ctx context.Context, callbackURL string, body []by
 	// read to its end is used again. An answer that trickles in is not waited for.
 	defer time.AfterFunc(maxDrain, cancel).Stop()
 	answer, _ := io.ReadAll(io.LimitReader(response.Body, maxResponse))
+	if len(answer) == maxResponse {
+		answer = answer[:max(0, maxResponse-len(c.apiKey))] // what was cut off may be in the key
+	}
 
 	if response.StatusCode >= 200 && response.StatusCode <= 299 {
 		return response.StatusCode, nil
@@ -202,12 +215,12 @@ func (c *Client) excerpt(answer []byte) string {
 
 // retryAfter reads a Retry-After header, in seconds or as a date.
 func retryAfter(value string, now time.Time) time.Duration {
-	if seconds, err := strconv.Atoi(value); err == nil {
-		const day = 24 * 60 * 60 // longer than any window; keeps the product in range
-		return time.Duration(min(max(seconds, 0), day)) * time.Second
+	const day = 24 * time.Hour // longer than any window
+	if seconds, err := strconv.ParseInt(value, 10, 64); err == nil || errors.Is(err, strconv.ErrRange) {
+		return time.Duration(min(max(seconds, 0), int64(day/time.Second))) * time.Second
 	}
 	if date, err := http.ParseTime(value); err == nil {
-		return max(date.Sub(now), 0)
+		return min(max(date.Sub(now), 0), day)
 	}
 	return 0
 }
@@ -220,6 +233,15 @@ func portOf(u *url.URL) string {
 		return "80"
 	}
 	return "443"
+}
+
+// isPlainHost reports whether host is an ASCII name or an IP address. Other letters
+// have lower-case forms here that differ from the name that would be looked up, so
+// that another host could pass for one that is allowed.
+func isPlainHost(host string) bool {
+	return host != "" && !strings.ContainsFunc(host, func(r rune) bool {
+		return !(r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune(".-_:", r))
+	})
 }
 
 func isLoopback(host string) bool {
@@ -235,12 +257,16 @@ func isLoopback(host string) bool {
 // array is wrapped as items and a scalar as content
 // (https://modelriver.com/docs/webhooks/event-driven).
 func CallbackBody(data json.RawMessage, collection, recordID string, savedAt time.Time) (json.RawMessage, error) {
+	data = bytes.Trim(data, " \t\r\n")
+	if len(data) > 0 && !isObject(data) && !json.Valid(data) {
+		return nil, errors.New("data is not a JSON value") // wrapped, it could become one
+	}
 	object := data
 	switch {
 	case isNull(data):
 		object = json.RawMessage("{}")
 	case isObject(data):
-	case bytes.HasPrefix(bytes.TrimLeft(data, " \t\r\n"), []byte("[")):
+	case data[0] == '[':
 		object = fmt.Appendf(nil, `{"items":%s}`, data)
 	default:
 		object = fmt.Appendf(nil, `{"content":%s}`, data)
