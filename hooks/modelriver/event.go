@@ -26,12 +26,13 @@ type Event struct {
 	// Compare its host with what you trust before you send it a key.
 	CallbackURL string
 
-	// Data is the AI data: any JSON value, byte for byte as sent. It is nil if the
-	// event carries none.
+	// Data is the AI data: any JSON value, byte for byte as sent, a part of the
+	// payload. It is nil if the event carries none.
 	Data json.RawMessage
 
 	// Customer is the customer_data object: the request's cache fields, keyed by
-	// their literal paths, such as "metadata.user_id". It is nil if there is none.
+	// their literal paths, such as "metadata.user_id". It is a part of the payload, or
+	// nil if there is none.
 	Customer json.RawMessage
 
 	// Title and Body are what Data has for them, empty if it has nothing.
@@ -58,22 +59,29 @@ func (e *Event) Stores() bool {
 // event all the same, for which [Event.Stores] is false.
 //
 // ModelRiver's documentation and its published servers put the members in different
-// places. When the data member is itself an envelope, with an ai_response or a
+// places. When the data member is itself an envelope, with an ai_response object or a
 // task type, a member is taken from there first, because in the data scheme only
-// that part is signed; then from the top level, then from the headers.
+// that part is signed; then from the top level, then from the headers. Under a type of
+// task.completed, data is always the answer. For the same reason a payload that came
+// with [HeaderXSignature] and a data member has no AI data outside of it.
 func ParseEvent(header http.Header, payload []byte) (*Event, error) {
 	top, err := members(payload)
 	if err != nil {
 		return nil, fmt.Errorf("parse event: %w", err)
 	}
+	if top["data"] != nil && header.Get(HeaderXSignature) != "" {
+		delete(top, "ai_response")
+	}
 
 	data := optionalMembers(top["data"])
+	topType := text(top["type"])
 	var envelope map[string]json.RawMessage
-	if data["ai_response"] != nil || isNull(top["type"]) && strings.HasPrefix(text(data["type"]), "task.") {
+	if isObject(data["ai_response"]) && topType != TypeCompleted ||
+		topType == "" && strings.HasPrefix(text(data["type"]), "task.") {
 		envelope = data
 	}
 	member := func(name string) json.RawMessage {
-		if raw := envelope[name]; !isNull(raw) {
+		if raw := envelope[name]; !isNull(raw) && string(raw) != `""` {
 			return raw
 		}
 		return top[name]
@@ -124,28 +132,22 @@ func ParseEvent(header http.Header, payload []byte) (*Event, error) {
 	event.Model = firstText(meta["model"], meta["used_model"])
 	event.Provider = firstText(meta["provider"], meta["used_provider"])
 
-	event.Data = aiData(event.Type, top, envelope, member("ai_response"))
+	// The AI data is ai_response.data, or the data member itself where there is no
+	// ai_response. A null counts only where a type announces it and no error explains it.
+	event.Data = top["data"]
+	if envelope != nil {
+		event.Data = envelope["data"]
+	}
+	if aiResponse != nil {
+		event.Data = aiResponse["data"]
+	} else if raw := member("ai_response"); !isNull(raw) {
+		event.Data = raw // never seen, but nothing else holds the answer then
+	}
+	if string(event.Data) == "null" && (event.Type == "" || !isNull(member("error"))) {
+		event.Data = nil
+	}
 	event.Title, event.Body = titleAndBody(event.Data)
 	return event, nil
-}
-
-// aiData finds the AI data: ai_response.data, or the data member itself where there
-// is no ai_response. A null counts as AI data only where a type announces it and no
-// error explains it.
-func aiData(eventType string, top, envelope map[string]json.RawMessage, aiResponse json.RawMessage) json.RawMessage {
-	raw := top["data"]
-	if envelope != nil {
-		raw = envelope["data"]
-	}
-	if isObject(aiResponse) {
-		raw = optionalMembers(aiResponse)["data"]
-	} else if !isNull(aiResponse) {
-		raw = aiResponse // never seen, but nothing else holds the answer then
-	}
-	if string(raw) == "null" && (eventType == "" || !isNull(top["error"])) {
-		return nil
-	}
-	return raw
 }
 
 // userID finds the user that the content was made for. A value that is no text and
@@ -185,14 +187,7 @@ func titleAndBody(data json.RawMessage) (title, body string) {
 
 // choiceContent returns choices[0].message.content.
 func choiceContent(choices json.RawMessage) string {
-	if len(choices) == 0 {
-		return ""
-	}
-	var list []json.RawMessage
-	if err := json.Unmarshal(choices, &list); err != nil || len(list) == 0 {
-		return ""
-	}
-	message := optionalMembers(optionalMembers(list[0])["message"])
+	message := optionalMembers(optionalMembers(firstElement(choices))["message"])
 	return text(message["content"])
 }
 
@@ -209,8 +204,12 @@ func firstText(values ...json.RawMessage) string {
 // https://api.modelriver.com/v1/callback/CHANNEL, or "" if there is none.
 func lastSegment(rawURL string) string {
 	u, err := url.Parse(rawURL)
-	if err != nil || u.Path == "" || strings.HasSuffix(u.Path, "/") {
+	if err != nil || u.Host == "" || u.Path == "" || strings.HasSuffix(u.Path, "/") {
 		return ""
 	}
-	return path.Base(u.Path)
+	last := path.Base(u.Path)
+	if last == "callback" {
+		return "" // one for all, without a channel
+	}
+	return last
 }

@@ -22,6 +22,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
+	"unicode/utf8"
 )
 
 // Request headers of a webhook. ModelRiver's documentation and guides name the
@@ -46,30 +48,103 @@ const (
 	TypeCompleted = "task.completed"
 )
 
-// members returns the members of the JSON object raw. Of a repeated key the last
-// one counts. It is an error if raw is not exactly one JSON object.
+// members returns the members of the JSON object raw, as parts of it. Of a repeated
+// key the last one counts. It is an error if raw is not exactly one JSON object.
 //
 // Signing and parsing both read a payload through members, so that what was
 // verified is what is used.
 func members(raw []byte) (map[string]json.RawMessage, error) {
-	if !isObject(raw) {
-		return nil, errors.New("not a JSON object")
-	}
-	var m map[string]json.RawMessage
-	if err := json.Unmarshal(raw, &m); err != nil {
+	if err := checkObject(raw); err != nil {
 		return nil, err
 	}
-	return m, nil
+	return optionalMembers(raw), nil
 }
 
-// optionalMembers is members for a value that may be missing or of another kind,
-// which has none then.
+// optionalMembers is members for a part of valid JSON that may be missing or of
+// another kind, which has none then.
 func optionalMembers(raw json.RawMessage) map[string]json.RawMessage {
-	m, err := members(raw)
-	if err != nil {
+	if !isObject(raw) {
 		return nil
 	}
+	m := map[string]json.RawMessage{}
+	eachMember(raw, func(name string, _, value json.RawMessage) { m[name] = value })
 	return m
+}
+
+// checkObject returns an error unless raw is exactly one JSON object.
+func checkObject(raw []byte) error {
+	if !isObject(raw) {
+		return errors.New("not a JSON object")
+	}
+	if !json.Valid(raw) {
+		return json.Unmarshal(raw, new(any)) // says what is wrong, and where
+	}
+	return nil
+}
+
+// eachMember calls do for each member of a valid JSON object, with its bytes and those
+// of its value. encoding/json would check and copy the object once more at each level.
+func eachMember(object json.RawMessage, do func(name string, member, value json.RawMessage)) {
+	for i := skipSpace(object, skipSpace(object, 0)+1); object[i] != '}'; {
+		nameEnd := valueEnd(object, i)
+		start := skipSpace(object, skipSpace(object, nameEnd)+1) // after the colon
+		end := valueEnd(object, start)
+		do(text(object[i:nameEnd]), object[i:end:end], object[start:end:end])
+		if i = skipSpace(object, end); object[i] == ',' {
+			i = skipSpace(object, i+1)
+		}
+	}
+}
+
+// firstElement returns the first element of a valid JSON array, or nil.
+func firstElement(raw json.RawMessage) json.RawMessage {
+	if len(raw) == 0 || raw[0] != '[' {
+		return nil
+	}
+	i := skipSpace(raw, 1)
+	if raw[i] == ']' {
+		return nil
+	}
+	return raw[i:valueEnd(raw, i)]
+}
+
+// valueEnd returns where the value ends that begins at raw[i], in valid JSON.
+func valueEnd(raw []byte, i int) int {
+	depth := 0
+	for ; i < len(raw); i++ {
+		switch raw[i] {
+		case '"':
+			for i++; raw[i] != '"'; i++ {
+				if raw[i] == '\\' {
+					i++
+				}
+			}
+			if depth == 0 {
+				return i + 1
+			}
+		case '{', '[':
+			depth++
+		case '}', ']':
+			if depth == 0 {
+				return i // the end of what a number or a literal is in
+			}
+			if depth--; depth == 0 {
+				return i + 1
+			}
+		case ',', ' ', '\t', '\r', '\n':
+			if depth == 0 {
+				return i
+			}
+		}
+	}
+	return i
+}
+
+func skipSpace(raw []byte, i int) int {
+	for raw[i] == ' ' || raw[i] == '\t' || raw[i] == '\r' || raw[i] == '\n' {
+		i++
+	}
+	return i
 }
 
 func isObject(raw []byte) bool {
@@ -86,6 +161,9 @@ func isNull(raw json.RawMessage) bool {
 func text(raw json.RawMessage) string {
 	if len(raw) == 0 || raw[0] != '"' {
 		return ""
+	}
+	if content := raw[1 : len(raw)-1]; bytes.IndexByte(content, '\\') < 0 && utf8.Valid(content) {
+		return string(content)
 	}
 	var s string
 	if err := json.Unmarshal(raw, &s); err != nil {
@@ -109,20 +187,17 @@ type Member struct {
 }
 
 // SetMembers returns the JSON object with the given members set: one that is there
-// already is replaced, the others are appended in order. All other bytes of the
-// object, such as the digits of its numbers, stay as they are. It returns an error
-// if object is not a JSON object.
+// already is replaced, the others are appended in order. All other members, such as
+// the digits of their numbers, stay as they are. It returns an error if object is not
+// exactly one JSON object, or if a value to set is not JSON.
 func SetMembers(object json.RawMessage, set ...Member) (json.RawMessage, error) {
-	if !isObject(object) {
-		return nil, errors.New("not a JSON object")
+	if err := checkObject(object); err != nil {
+		return nil, err
 	}
-	replaced := func(name string) bool {
-		for _, m := range set {
-			if m.Name == name {
-				return true
-			}
+	for _, m := range set {
+		if !json.Valid(m.Value) {
+			return nil, fmt.Errorf("member %q: not a JSON value", m.Name)
 		}
-		return false
 	}
 
 	out := make([]byte, 1, len(object)+64*len(set))
@@ -133,34 +208,13 @@ func SetMembers(object json.RawMessage, set ...Member) (json.RawMessage, error) 
 		}
 		out = append(out, b...)
 	}
-
-	decoder := json.NewDecoder(bytes.NewReader(object))
-	if _, err := decoder.Token(); err != nil { // {
-		return nil, err
-	}
-	for decoder.More() {
-		start := decoder.InputOffset()
-		name, err := decoder.Token()
-		if err != nil {
-			return nil, err
+	eachMember(object, func(name string, member, _ json.RawMessage) {
+		if !slices.ContainsFunc(set, func(m Member) bool { return m.Name == name }) {
+			appendMember(member)
 		}
-		var value json.RawMessage
-		if err := decoder.Decode(&value); err != nil {
-			return nil, err
-		}
-		if !replaced(name.(string)) {
-			appendMember(bytes.TrimLeft(object[start:decoder.InputOffset()], ", \t\r\n"))
-		}
-	}
-	if _, err := decoder.Token(); err != nil { // }
-		return nil, err
-	}
+	})
 	for _, m := range set {
-		name, err := json.Marshal(m.Name)
-		if err != nil {
-			return nil, err
-		}
-		appendMember(fmt.Appendf(nil, "%s:%s", name, m.Value))
+		appendMember(fmt.Appendf(nil, "%s:%s", String(m.Name), m.Value))
 	}
 	return append(out, '}'), nil
 }
