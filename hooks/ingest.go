@@ -207,6 +207,10 @@ func keptPayload(event *modelriver.Event, payload []byte) string {
 	if again.CallbackURL != event.CallbackURL {
 		added = append(added, modelriver.Member{Name: "callback_url", Value: modelriver.String(event.CallbackURL)})
 	}
+	if string(again.Data) != string(event.Data) {
+		// With the headers of the data scheme, an ai_response beside data didn't count.
+		added = append(added, modelriver.Member{Name: "ai_response", Value: json.RawMessage("null")})
+	}
 	if len(added) > 0 {
 		if with, err := modelriver.SetMembers(payload, added...); err == nil {
 			return string(with)

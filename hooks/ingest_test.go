@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"reflect"
 	"strings"
 	"sync"
 	"testing"
@@ -538,6 +539,31 @@ func TestPrivacy(t *testing.T) {
 			if response.StatusCode != http.StatusForbidden {
 				t.Errorf("%s: %s answered %d, want 403", viewer.name, method, response.StatusCode)
 			}
+		}
+	}
+}
+
+// A refused payload that is ingested again, without its headers, is the same event.
+func TestKeptPayloadIsTheSameEvent(t *testing.T) {
+	t.Parallel()
+	header := http.Header{}
+	header.Set(modelriver.HeaderXSignature, "00")
+	header.Set(modelriver.HeaderChannelID, "c1")
+	header.Set(modelriver.HeaderCallbackURL, "https://api.modelriver.com/v1/callback/c2")
+	for _, payload := range []string{
+		`{"data":{"n":1.0}}`,
+		`{"channel_id":"c3","data":{"n":1.0}}`,
+		`{"channel_id":"","callback_url":null,"ai_response":{"data":{"n":1.0}}}`,
+		`{"data":{"n":1.0},"ai_response":{"data":"not signed"}}`,
+		`{"data":{"type":"task.completed","channel_id":"","data":{"n":1.0}},"ai_response":{"data":"not signed"}}`,
+	} {
+		event, err := modelriver.ParseEvent(header, []byte(payload))
+		if err != nil || string(event.Data) != `{"n":1.0}` {
+			t.Fatalf("%s: got %s, %v", payload, event.Data, err)
+		}
+		again, err := modelriver.ParseEvent(nil, []byte(keptPayload(event, []byte(payload))))
+		if err != nil || !reflect.DeepEqual(event, again) {
+			t.Errorf("%s: got %+v, %v, want %+v", payload, again, err, event)
 		}
 	}
 }
