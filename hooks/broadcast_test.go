@@ -341,10 +341,22 @@ func TestBroadcastCutsStalledSubscribers(t *testing.T) {
 	eventually(t, "both subscribe", func() bool { return len(p.fanOut.all()) == 2 })
 
 	// More than the queue and the socket's buffers hold.
+	const webhooks = maxQueued + 700
+	all := make(chan struct{})
+	go func() {
+		for range webhooks {
+			<-healthy.events
+		}
+		close(all)
+	}()
 	text := strings.Repeat("x", 20_000)
-	for i := range maxQueued + 700 {
+	for i := range webhooks {
 		server.mustPost(t, generated(fmt.Sprint("stalled-", i), `{"body":"`+text+`"}`, ""))
-		<-healthy.events
+	}
+	select {
+	case <-all:
+	case <-time.After(20 * time.Second):
+		t.Error("the healthy subscriber did not get every event")
 	}
 	eventually(t, "the stalled subscriber is gone", func() bool { return len(p.fanOut.all()) == 1 && server.SubscriptionsBroker().TotalClients() == 1 })
 }
