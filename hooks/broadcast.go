@@ -282,6 +282,8 @@ type subscriber struct {
 	ready chan struct{} // a message waits
 	mu    sync.Mutex
 	queue []subscriptions.Message
+
+	deadlineSet time.Time // of the connection's writes
 }
 
 // A topic is a subscription to all records, or to the one of an id.
@@ -304,16 +306,18 @@ func (b *broadcaster) serve(e *core.RealtimeConnectRequestEvent) error {
 	s.Send(subscriptions.Message{Name: "PB_CONNECT", Data: []byte(`{"clientId":"` + s.Id() + `"}`)})
 	e.App.Logger().Debug("Realtime connection established", slog.String("clientId", s.Id()))
 
-	maxTimer := time.NewTimer(e.MaxTimeout)
-	defer maxTimer.Stop()
-	idleTimer := time.NewTimer(e.IdleTimeout)
-	defer idleTimer.Stop()
+	opened := time.Now()
+	flushed := opened
+	expires := func() time.Duration {
+		return min(e.MaxTimeout-time.Since(opened), e.IdleTimeout-time.Since(flushed))
+	}
+	expiry := time.NewTimer(expires())
+	defer expiry.Stop()
 	var later <-chan time.Time // while a flush waits
-	var flushed time.Time
 	for {
 		select {
 		case <-s.ready:
-			if wait := b.flushInterval() - time.Since(flushed); wait > 0 {
+			if wait := b.flushInterval() - time.Since(flushed); wait > 0 && flushed != opened {
 				if later == nil {
 					later = time.After(wait)
 				}
@@ -321,15 +325,13 @@ func (b *broadcaster) serve(e *core.RealtimeConnectRequestEvent) error {
 			}
 		case <-later:
 			later = nil
-		case <-idleTimer.C:
-			idle := time.Since(flushed)
-			if idle >= e.IdleTimeout {
+		case <-expiry.C:
+			left := expires()
+			if left <= 0 {
 				return nil
 			}
-			idleTimer.Reset(e.IdleTimeout - idle)
+			expiry.Reset(left)
 			continue
-		case <-maxTimer.C:
-			return nil
 		case <-s.Channel(): // closed by Discard: nothing is ever sent to it
 			return nil
 		case <-e.Request.Context().Done():
@@ -359,9 +361,13 @@ func (s *subscriber) flush(e *core.RealtimeConnectRequestEvent) error {
 		return nil
 	}
 
-	err := http.NewResponseController(e.Response).SetWriteDeadline(time.Now().Add(writeTimeout))
-	if err != nil && !errors.Is(err, http.ErrNotSupported) {
-		return err
+	var err error
+	if now := time.Now(); now.Sub(s.deadlineSet) > writeTimeout/5 { // not for each: that costs
+		s.deadlineSet = now
+		err = http.NewResponseController(e.Response).SetWriteDeadline(now.Add(writeTimeout))
+		if err != nil && !errors.Is(err, http.ErrNotSupported) {
+			return err
+		}
 	}
 	hook := e.App.OnRealtimeMessageSend()
 	for i := range batch {

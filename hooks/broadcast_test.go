@@ -341,17 +341,23 @@ func TestBroadcastCutsStalledSubscribers(t *testing.T) {
 	eventually(t, "both subscribe", func() bool { return len(p.fanOut.all()) == 2 })
 
 	// More than the queue and the socket's buffers hold.
-	const webhooks = maxQueued + 700
+	const changes = maxQueued + 700
 	all := make(chan struct{})
 	go func() {
-		for range webhooks {
+		for range changes {
 			<-healthy.events
 		}
 		close(all)
 	}()
-	text := strings.Repeat("x", 20_000)
-	for i := range webhooks {
-		server.mustPost(t, generated(fmt.Sprint("stalled-", i), `{"body":"`+text+`"}`, ""))
+	collection, err := app.FindCachedCollectionByNameOrId(contentCollection)
+	if err != nil {
+		t.Fatal(err)
+	}
+	record := core.NewRecord(collection)
+	record.Set("body", strings.Repeat("x", 20_000))
+	for range changes {
+		p.fanOut.add(&change{action: "create", record: record, allowed: map[string]bool{}})
+		time.Sleep(100 * time.Microsecond) // no faster than a healthy subscriber reads
 	}
 	select {
 	case <-all:
