@@ -3,6 +3,7 @@ package hooks
 import (
 	"encoding/json"
 	"fmt"
+	"io"
 	"math/rand/v2"
 	"net"
 	"net/http"
@@ -489,5 +490,36 @@ func TestCompiledRules(t *testing.T) {
 		if compileRule(collection, groups) != nil {
 			t.Errorf("%s: compiled, though only PocketBase can tell", text)
 		}
+	}
+}
+
+// PocketBase's limits of a realtime connection, which an app may change, hold here too.
+func TestBroadcastKeepsStreamLimits(t *testing.T) {
+	t.Parallel()
+	for name, set := range map[string]func(e *core.RealtimeConnectRequestEvent){
+		"idle": func(e *core.RealtimeConnectRequestEvent) { e.IdleTimeout = 300 * time.Millisecond },
+		"max":  func(e *core.RealtimeConnectRequestEvent) { e.MaxTimeout = 300 * time.Millisecond },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			app, p := newTestApp(t, testConfig())
+			app.OnRealtimeConnectRequest().BindFunc(func(e *core.RealtimeConnectRequestEvent) error {
+				set(e)
+				return e.Next()
+			})
+			server := serve(t, app, p)
+			response, err := http.Get(server.url + "/api/realtime")
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer response.Body.Close()
+			body, err := io.ReadAll(response.Body) // until the server ends it
+			if err != nil || !strings.Contains(string(body), "event:PB_CONNECT") {
+				t.Errorf("got %q, %v", body, err)
+			}
+			if got := server.SubscriptionsBroker().TotalClients(); got != 0 {
+				t.Errorf("clients after the end: got %d, want 0", got)
+			}
+		})
 	}
 }
