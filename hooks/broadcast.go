@@ -444,8 +444,8 @@ func (s *subscriber) sort() {
 		names = append(names, collection.Id)
 	}
 	for name := range s.DefaultClient.Subscriptions() {
-		collection, id, _ := strings.Cut(name, "/")
-		if strings.Contains(name, "?") || !slices.Contains(names, collection) {
+		collection, id, one := strings.Cut(name, "/")
+		if strings.Contains(name, "?") || !slices.Contains(names, collection) || one && id == "" {
 			continue
 		}
 		if id == "*" {
