@@ -14,6 +14,7 @@ import (
 	"github.com/ganigeorgiev/fexpr"
 	"github.com/pocketbase/pocketbase/apis"
 	"github.com/pocketbase/pocketbase/core"
+	"github.com/pocketbase/pocketbase/tools/hook"
 	"github.com/pocketbase/pocketbase/tools/routine"
 	"github.com/pocketbase/pocketbase/tools/subscriptions"
 )
@@ -24,6 +25,7 @@ const (
 	maxQueued    = 1000             // messages that wait for one subscriber
 	maxChanges   = 10000            // changes that wait to be broadcast
 	writeTimeout = 10 * time.Second // for a subscriber that stopped reading
+	maxHookTime  = time.Second      // of the app's after-success hooks, before others go first
 )
 
 // A subscriber is written to at once if it has been quiet, and else no more often than
@@ -44,12 +46,14 @@ const (
 // "aiContent/ID"). The others, and all if the app has OnRecordEnrich hooks, which may
 // give every viewer another record, stay with PocketBase: see [subscriber.Subscriptions].
 type broadcaster struct {
-	app core.App
+	app    core.App
+	enrich *hook.TaggedHook[*core.RecordEnrichEvent]
 
 	mu          sync.Mutex
 	subscribers map[*subscriber]struct{}
-	changes     []*change
+	changes     []*change // in the order of the commits
 	draining    bool
+	reserved    map[*core.Record]*change // by the record whose after-success hooks still run
 	deleting    map[*core.Record]*change // by the record that is being deleted
 
 	rules ruleCache
@@ -58,24 +62,67 @@ type broadcaster struct {
 // A change is one create, update or delete of a record.
 type change struct {
 	action  string
-	record  *core.Record    // as it was then
+	record  *core.Record    // as it was then; nil while its place is only reserved
+	expires time.Time       // of the reservation
+	dropped bool            // the place was given up, or taken away
 	allowed map[string]bool // by rule and viewer, what was checked already
 	gone    bool            // the record can't be checked any more
 }
 
 func newBroadcaster(app core.App) *broadcaster {
-	return &broadcaster{app: app, subscribers: map[*subscriber]struct{}{}, deleting: map[*core.Record]*change{}}
+	return &broadcaster{
+		app:         app,
+		enrich:      app.OnRecordEnrich(),
+		subscribers: map[*subscriber]struct{}{},
+		reserved:    map[*core.Record]*change{},
+		deleting:    map[*core.Record]*change{},
+	}
 }
 
 // takesOver reports whether subscriptions without options are served here.
-func (b *broadcaster) takesOver() bool { return b.app.OnRecordEnrich().Length() == 0 }
+func (b *broadcaster) takesOver() bool { return b.enrich.Length() == 0 }
+
+// reserve keeps the record's place in the order of the commits while the app's own
+// after-success hooks run, which decide whether it is broadcast at all.
+func (b *broadcaster) reserve(record *core.Record) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if len(b.subscribers) == 0 || !b.takesOver() {
+		return
+	}
+	c := &change{expires: time.Now().Add(maxHookTime)}
+	b.reserved[record] = c
+	b.append(c)
+}
+
+// drop gives the record's place up if its hooks have ended without a broadcast.
+func (b *broadcaster) drop(record *core.Record) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if c := b.reserved[record]; c != nil {
+		delete(b.reserved, record)
+		c.dropped = true
+		b.wake()
+	}
+}
 
 // saved is bound where PocketBase broadcasts: behind the app's own after-success hooks.
 func (b *broadcaster) saved(action string) func(e *core.ModelEvent) error {
 	return func(e *core.ModelEvent) error {
-		if record := b.recordOf(e); record != nil {
-			b.add(&change{action: action, record: record.Fresh(), allowed: map[string]bool{}})
+		record := b.recordOf(e)
+		if record == nil {
+			return e.Next()
 		}
+		saved := &change{action: action, record: record.Fresh(), allowed: map[string]bool{}}
+		b.mu.Lock()
+		if c := b.reserved[record]; c != nil && !c.dropped {
+			*c = *saved
+			b.wake()
+		} else {
+			b.append(saved) // another writer's, or its hooks took too long
+		}
+		delete(b.reserved, record)
+		b.mu.Unlock()
 		return e.Next()
 	}
 }
@@ -141,7 +188,15 @@ func asRecord(model core.Model) *core.Record {
 func (b *broadcaster) add(c *change) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	b.append(c)
+}
+
+// append is add with the lock held.
+func (b *broadcaster) append(c *change) {
 	if len(b.changes) >= maxChanges {
+		for _, waiting := range b.changes {
+			waiting.dropped = true
+		}
 		b.changes = nil
 		for s := range b.subscribers {
 			go s.Discard()
@@ -149,26 +204,49 @@ func (b *broadcaster) add(c *change) {
 		return
 	}
 	b.changes = append(b.changes, c)
-	if !b.draining {
+	b.wake()
+}
+
+// wake starts to broadcast, unless that is under way. The lock is held.
+func (b *broadcaster) wake() {
+	if !b.draining && len(b.changes) > 0 {
 		b.draining = true
 		go b.drain()
 	}
 }
 
+// next takes the first change, unless its hooks still run. It returns nil when there is
+// nothing to do until the next wake.
+func (b *broadcaster) next() *change {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for len(b.changes) > 0 {
+		c := b.changes[0]
+		if c.record == nil && !c.dropped {
+			if left := time.Until(c.expires); left > 0 {
+				time.AfterFunc(left, func() {
+					b.mu.Lock()
+					defer b.mu.Unlock()
+					b.wake()
+				})
+				b.draining = false
+				return nil
+			}
+			c.dropped = true
+		}
+		b.changes = b.changes[1:]
+		if !c.dropped {
+			return c
+		}
+	}
+	b.changes = nil
+	b.draining = false
+	return nil
+}
+
 // drain broadcasts what waits until nothing does.
 func (b *broadcaster) drain() {
-	for {
-		b.mu.Lock()
-		if len(b.changes) == 0 {
-			b.changes = nil
-			b.draining = false
-			b.mu.Unlock()
-			return
-		}
-		c := b.changes[0]
-		b.changes = b.changes[1:]
-		b.mu.Unlock()
-
+	for c := b.next(); c != nil; c = b.next() {
 		err := routine.SafeWrap(func() error {
 			b.broadcast(c)
 			return nil
@@ -278,6 +356,7 @@ type subscriber struct {
 	*subscriptions.DefaultClient
 	broadcaster *broadcaster
 	topics      atomic.Pointer[[]topic] // those without options, of aiContent
+	plain       atomic.Bool             // it has no others
 
 	ready chan struct{} // a message waits
 	mu    sync.Mutex
@@ -369,13 +448,13 @@ func (s *subscriber) flush(e *core.RealtimeConnectRequestEvent) error {
 			return err
 		}
 	}
-	hook := e.App.OnRealtimeMessageSend()
+	sends := e.App.OnRealtimeMessageSend()
 	for i := range batch {
-		if hook.Length() == 0 {
+		if sends.Length() == 0 {
 			err = batch[i].WriteSSE(e.Response, s.Id())
 		} else {
 			event := &core.RealtimeMessageEvent{RequestEvent: e.RequestEvent, Client: s, Message: &batch[i]}
-			err = hook.Trigger(event, func(event *core.RealtimeMessageEvent) error {
+			err = sends.Trigger(event, func(event *core.RealtimeMessageEvent) error {
 				return event.Message.WriteSSE(event.Response, event.Client.Id())
 			})
 		}
@@ -411,6 +490,9 @@ func (s *subscriber) Subscriptions(prefixes ...string) map[string]subscriptions.
 	if len(prefixes) != 1 || len(topics) == 0 || !strings.HasSuffix(prefixes[0], "?") || !s.broadcaster.takesOver() {
 		return s.DefaultClient.Subscriptions(prefixes...)
 	}
+	if s.plain.Load() {
+		return nil // the common case, asked six times for each record
+	}
 	found := s.DefaultClient.Subscriptions(prefixes...)
 	for _, t := range topics {
 		delete(found, t.name)
@@ -443,7 +525,8 @@ func (s *subscriber) sort() {
 	if collection, err := s.broadcaster.app.FindCachedCollectionByNameOrId(contentCollection); err == nil {
 		names = append(names, collection.Id)
 	}
-	for name := range s.DefaultClient.Subscriptions() {
+	subscriptions := s.DefaultClient.Subscriptions()
+	for name := range subscriptions {
 		collection, id, one := strings.Cut(name, "/")
 		if strings.Contains(name, "?") || !slices.Contains(names, collection) || one && id == "" {
 			continue
@@ -454,6 +537,7 @@ func (s *subscriber) sort() {
 		topics = append(topics, topic{name, id})
 	}
 	s.topics.Store(&topics)
+	s.plain.Store(len(topics) == len(subscriptions))
 
 	b := s.broadcaster
 	b.mu.Lock()

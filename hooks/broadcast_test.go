@@ -2,6 +2,7 @@ package hooks
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -163,7 +164,7 @@ func playBroadcast(t *testing.T, rule *string, own bool) map[string]*stream {
 		eventually(t, "the change is broadcast", func() bool {
 			p.fanOut.mu.Lock()
 			defer p.fanOut.mu.Unlock()
-			return !p.fanOut.draining
+			return !p.fanOut.draining && len(p.fanOut.changes) == 0
 		})
 	}
 	for i, user := range []string{"", "owner0000000000", "other0000000000", ""} {
@@ -519,6 +520,54 @@ func TestBroadcastKeepsStreamLimits(t *testing.T) {
 			}
 			if got := server.SubscriptionsBroker().TotalClients(); got != 0 {
 				t.Errorf("clients after the end: got %d, want 0", got)
+			}
+		})
+	}
+}
+
+// A hook after the commit that takes its time delays the broadcast of its own record
+// only so long, and the order of the others not at all.
+func TestBroadcastWaitsForHooks(t *testing.T) {
+	t.Parallel()
+	for _, row := range []struct {
+		name string
+		hook func(e *core.RecordEvent) error // of the first record
+		want []string
+	}{
+		{"a slow hook keeps the order", func(e *core.RecordEvent) error {
+			time.Sleep(maxHookTime / 4)
+			return e.Next()
+		}, []string{"first", "second", "third"}},
+		{"a hook that hangs lets the others pass", func(e *core.RecordEvent) error {
+			time.Sleep(maxHookTime * 2)
+			return e.Next()
+		}, []string{"second", "third", "first"}},
+		{"a hook that fails", func(e *core.RecordEvent) error { return errors.New("no") }, []string{"second", "third"}},
+		{"a hook that panics", func(e *core.RecordEvent) error { panic("no") }, []string{"second", "third"}},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			t.Parallel()
+			app, p := newTestApp(t, testConfig())
+			app.OnRecordAfterCreateSuccess(contentCollection).BindFunc(func(e *core.RecordEvent) error {
+				if e.Record.GetString("title") == "first" {
+					return row.hook(e)
+				}
+				return e.Next()
+			})
+			server := serve(t, app, p)
+			s := subscribe(t, server, "", "aiContent/*")
+			for _, title := range []string{"first", "second", "third"} {
+				server.mustPost(t, generated(title, `{"title":"`+title+`"}`, ""))
+			}
+			for i, want := range row.want {
+				select {
+				case event := <-s.events:
+					if !strings.Contains(event, `"title":"`+want+`"`) {
+						t.Fatalf("event %d: got %s, want %s", i, event, want)
+					}
+				case <-time.After(20 * time.Second):
+					t.Fatalf("event %d: none, want %s", i, want)
+				}
 			}
 		})
 	}

@@ -19,7 +19,6 @@ const (
 	maxBatch      = 256
 	maxWaiting    = 4096
 	maxCommitWait = 20 * time.Second // ModelRiver gives up on a webhook after 30
-	maxTurnWait   = time.Second      // for the after-success hooks of the batch before
 )
 
 // errBusy is returned for a write that the database did not take in time.
@@ -33,27 +32,41 @@ type committer struct {
 	mu      sync.Mutex
 	waiting []*write
 	busy    bool // a batch is being written
-
-	last chan struct{} // closed when the after-success hooks of the last batch have run
 }
 
 // A write is run once, or again if a neighbour in its batch made that fail.
 type write struct {
-	run  func(tx core.App) error
+	run func(tx core.App) error
+
+	// done is called with the outcome, in the order of the commits and before
+	// PocketBase's after-success hooks. It must not block, and may be nil.
 	done func(err error)
+
+	// settled is called when those hooks of a committed write have run. It may be nil.
+	settled func()
 }
 
 func newCommitter(app core.App) *committer {
-	last := make(chan struct{})
-	close(last)
-	return &committer{app: app, last: last}
+	return &committer{app: app}
 }
 
-// do runs the write in a transaction and returns once it is committed, or why it is
-// not. It returns before PocketBase's after-success hooks have run.
-func (c *committer) do(run func(tx core.App) error) error {
+// do runs fn in a transaction and returns once it is committed, or why it is not. It
+// returns before PocketBase's after-success hooks have run.
+func (c *committer) do(fn func(tx core.App) error) error {
+	return c.wait(&write{run: fn})
+}
+
+// wait is do for a write that has more to it.
+func (c *committer) wait(w *write) error {
 	result := make(chan error, 1)
-	w := c.add(run, func(err error) { result <- err })
+	done := w.done
+	w.done = func(err error) {
+		if done != nil {
+			done(err)
+		}
+		result <- err
+	}
+	c.add(w)
 	timeout := time.NewTimer(maxCommitWait)
 	defer timeout.Stop()
 	select {
@@ -65,22 +78,19 @@ func (c *committer) do(run func(tx core.App) error) error {
 	}
 }
 
-// add is do that does not wait: done is called with the outcome, in the order of the
-// commits. It must not block.
-func (c *committer) add(run func(tx core.App) error, done func(err error)) *write {
-	w := &write{run: run, done: done}
+// add is wait that does not.
+func (c *committer) add(w *write) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if len(c.waiting) >= maxWaiting {
-		go done(errBusy)
-		return w
+		go w.done(errBusy)
+		return
 	}
 	c.waiting = append(c.waiting, w)
 	if !c.busy {
 		c.busy = true
 		go c.lead()
 	}
-	return w
 }
 
 func (c *committer) withdraw(w *write) {
@@ -123,26 +133,12 @@ func (c *committer) next() {
 func (c *committer) commit(batch []*write, next func()) {
 	var refused error
 	committed := false
-	ended := make(chan struct{})
-	defer close(ended)
 	err := c.transact(func(tx core.App) error {
 		tx.TxInfo().OnComplete(func(txErr error) error { // registered first, so it runs first
-			if txErr != nil {
-				return nil
-			}
-			committed = true
-			before := c.last
-			c.last = ended
-			finish(batch, nil)
-			next()
-
-			// The hooks that follow, and so realtime events, come in the order of the
-			// commits, unless one hangs.
-			turn := time.NewTimer(maxTurnWait)
-			defer turn.Stop()
-			select {
-			case <-before:
-			case <-turn.C:
+			if txErr == nil {
+				committed = true
+				finish(batch, nil)
+				next()
 			}
 			return nil
 		})
@@ -160,6 +156,11 @@ func (c *committer) commit(batch []*write, next func()) {
 	case committed:
 		if err != nil {
 			c.app.Logger().Warn("A hook failed after its record was stored", "error", err)
+		}
+		for _, w := range batch {
+			if w.settled != nil {
+				w.settled()
+			}
 		}
 	case len(batch) > 1 && refused != nil && !databaseFailed(refused):
 		for i, w := range batch {

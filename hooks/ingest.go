@@ -54,10 +54,18 @@ func (p *plugin) ingest(event *modelriver.Event, payload []byte) error {
 		nextAttempt = now.Add(p.outbox.lease())
 	}
 
-	duplicate := false
-	err := p.commits.do(func(tx core.App) (err error) {
-		duplicate, err = p.store(tx, event, cb, now, nextAttempt)
-		return err
+	var record *core.Record
+	err := p.commits.wait(&write{
+		run: func(tx core.App) (err error) {
+			record, err = p.store(tx, event, cb, now, nextAttempt)
+			return err
+		},
+		done: func(err error) {
+			if err == nil && record != nil {
+				p.fanOut.reserve(record)
+			}
+		},
+		settled: func() { p.fanOut.drop(record) },
 	})
 	var refused *refusal
 	if errors.As(err, &refused) {
@@ -76,6 +84,7 @@ func (p *plugin) ingest(event *modelriver.Event, payload []byte) error {
 		return err // and nothing of cb is read: a write that took too long may still run
 	}
 
+	duplicate := record == nil && !cb.Refused
 	switch {
 	case reserved && duplicate:
 		p.outbox.release(cb)
@@ -88,39 +97,39 @@ func (p *plugin) ingest(event *modelriver.Event, payload []byte) error {
 	return nil
 }
 
-// store writes the event's record and callback row. It returns true, and changes
-// nothing but a failed callback, which it arms again, if the event is stored already;
-// and a [*refusal] if the record may not be.
-func (p *plugin) store(tx core.App, event *modelriver.Event, cb *callback, now, nextAttempt time.Time) (duplicate bool, err error) {
+// store writes the event's record and callback row, and returns the record. If the
+// event is stored already it returns nil, and changes nothing but a failed callback,
+// which it arms again. The error is a [*refusal] if the record may not be stored.
+func (p *plugin) store(tx core.App, event *modelriver.Event, cb *callback, now, nextAttempt time.Time) (*core.Record, error) {
 	stored, err := findStored(tx, cb.Id)
 	if err != nil {
-		return false, err
+		return nil, err
 	}
 	if stored.Record || stored.State != "" && !stored.Refused {
 		if stored.State == stateFailed {
 			err = rearmFailed(tx, cb.Id, now, p.config.CallbackWindow)
 		}
-		return true, err
+		return nil, err
 	}
 
 	record, err := p.saveRecord(tx, event, cb.Id)
 	if err != nil {
-		return false, err
+		return nil, err
 	}
 	if cb.URL == "" { // no callback is owed, nor any longer one that tells of a refusal
 		if stored.Refused {
 			err = deleteCallback(tx, cb.Id)
 		}
-		return false, err
+		return record, err
 	}
 	cb.Refused, cb.Reason = false, ""
 	cb.Body, err = modelriver.CallbackBody(
 		json.RawMessage(record.GetString("data")), contentCollection, record.Id, record.GetDateTime("created").Time(),
 	)
 	if err != nil {
-		return false, &refusal{fmt.Errorf("data: %w", err)}
+		return nil, &refusal{fmt.Errorf("data: %w", err)}
 	}
-	return false, insertCallback(tx, cb, now, nextAttempt, record.Id, "")
+	return record, insertCallback(tx, cb, now, nextAttempt, record.Id, "")
 }
 
 // saveRecord saves the event as a new record, through all of PocketBase's hooks.

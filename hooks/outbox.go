@@ -527,10 +527,10 @@ func (o *outbox) fail(cb *callback, set map[string]any) {
 // commit adds a write that Stop waits for.
 func (o *outbox) commit(run func(tx core.App) error, done func(err error)) {
 	o.senders.Add(1)
-	o.commits.add(run, func(err error) {
+	o.commits.add(&write{run: run, done: func(err error) {
 		done(err)
 		o.senders.Done()
-	})
+	}})
 }
 
 // written ends an attempt. If its outcome could not be written down, the lease ends

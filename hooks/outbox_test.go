@@ -541,15 +541,15 @@ func TestCommitter(t *testing.T) {
 		var order []int
 		var group sync.WaitGroup
 		hold := make(chan struct{})
-		c.add(func(core.App) error { <-hold; return nil }, func(error) {})
+		c.add(&write{run: func(core.App) error { <-hold; return nil }, done: func(error) {}})
 		for i := range 100 {
 			group.Add(1)
-			c.add(func(core.App) error { return nil }, func(error) {
+			c.add(&write{run: func(core.App) error { return nil }, done: func(error) {
 				mu.Lock()
 				order = append(order, i)
 				mu.Unlock()
 				group.Done()
-			})
+			}})
 		}
 		close(hold)
 		group.Wait()
@@ -561,22 +561,22 @@ func TestCommitter(t *testing.T) {
 	})
 	t.Run("a refused write fails alone, and its neighbours are committed once", func(t *testing.T) {
 		hold := make(chan struct{})
-		c.add(func(core.App) error { <-hold; return nil }, func(error) {})
+		c.add(&write{run: func(core.App) error { <-hold; return nil }, done: func(error) {}})
 		bad := errors.New("bad")
 		results := make([]error, 10)
 		var group sync.WaitGroup
 		for i := range results {
 			group.Add(1)
-			c.add(func(tx core.App) error {
+			c.add(&write{run: func(tx core.App) error {
 				if i == 4 {
 					return bad
 				}
 				cb := &callback{Id: fmt.Sprintf("neighbour%06d", i)}
 				return insertCallback(tx, cb, time.Now(), time.Now(), "", "")
-			}, func(err error) {
+			}, done: func(err error) {
 				results[i] = err
 				group.Done()
-			})
+			}})
 		}
 		close(hold)
 		group.Wait()
@@ -596,17 +596,17 @@ func TestCommitter(t *testing.T) {
 	})
 	t.Run("a database that fails is not asked again for each write", func(t *testing.T) {
 		hold := make(chan struct{})
-		c.add(func(core.App) error { <-hold; return nil }, func(error) {})
+		c.add(&write{run: func(core.App) error { <-hold; return nil }, done: func(error) {}})
 		runs := 0
 		var group sync.WaitGroup
 		for range 5 {
 			group.Add(1)
-			c.add(func(core.App) error { runs++; return context.DeadlineExceeded }, func(err error) {
+			c.add(&write{run: func(core.App) error { runs++; return context.DeadlineExceeded }, done: func(err error) {
 				if !errors.Is(err, context.DeadlineExceeded) {
 					t.Errorf("got %v", err)
 				}
 				group.Done()
-			})
+			}})
 		}
 		close(hold)
 		group.Wait()
@@ -616,8 +616,9 @@ func TestCommitter(t *testing.T) {
 	})
 	t.Run("what waits too long is taken back", func(t *testing.T) {
 		hold := make(chan struct{})
-		c.add(func(core.App) error { <-hold; return nil }, func(error) {})
-		w := c.add(func(core.App) error { t.Error("ran"); return nil }, func(error) { t.Error("done") })
+		c.add(&write{run: func(core.App) error { <-hold; return nil }, done: func(error) {}})
+		w := &write{run: func(core.App) error { t.Error("ran"); return nil }, done: func(error) { t.Error("done") }}
+		c.add(w)
 		c.withdraw(w)
 		close(hold)
 		if err := c.do(func(core.App) error { return nil }); err != nil {
