@@ -3,7 +3,7 @@ DEV = MODELRIVER_WEBHOOK_SECRET=dev-secret MODELRIVER_API_KEY=dev-key MODELRIVER
 SDK = pb_public/vendor/pocketbase.es.mjs
 SOURCES = $(shell find . -name '*.go' -not -path './node_modules/*') $(shell find hooks pb_public -type f -not -path 'pb_public/vendor/*') go.mod go.sum
 
-.PHONY: help run send test clean
+.PHONY: help run send test bench clean
 
 help: ## list these targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -17,6 +17,9 @@ send: pocketriver ## send a sample webhook to `make run` and show the callback
 test: $(SDK) ## run all tests
 	go vet ./...
 	go test -race ./...
+
+bench: ## measure beside stock PocketBase, about 15 minutes (see docs/benchmarks.md)
+	go run ./hooks/bench $(BENCH)
 
 clean: ## remove what was built, not pb_data
 	rm -rf pocketriver dist node_modules pb_public/vendor

@@ -1,0 +1,210 @@
+//go:build linux
+
+package main
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strconv"
+	"time"
+
+	"github.com/pocketbase/dbx"
+	"github.com/pocketbase/pocketbase/core"
+	"github.com/pocketbase/pocketbase/tools/types"
+
+	_ "github.com/pocketriver/pocketriver/migrations"
+)
+
+const dateLayout = "2006-01-02 15:04:05.000Z"
+
+// makeData creates a data directory that every server is started with a copy of: the
+// plugin's collections, which stock PocketBase serves as well, and a superuser. Anyone
+// may create records, which is the cheapest that PocketBase's REST API can do; public
+// also drops the rule by which a viewer sees only own and public records.
+func makeData(dir string, public bool, fill func(app core.App) error) error {
+	app := core.NewBaseApp(core.BaseAppConfig{DataDir: dir})
+	if err := app.Bootstrap(); err != nil {
+		return err
+	}
+	defer app.ResetBootstrapState()
+	if err := app.RunAllMigrations(); err != nil {
+		return err
+	}
+
+	content, err := app.FindCollectionByNameOrId("aiContent")
+	if err != nil {
+		return err
+	}
+	content.CreateRule = types.Pointer("")
+	if public {
+		content.ListRule = types.Pointer("")
+		content.ViewRule = types.Pointer("")
+	}
+	if err := app.Save(content); err != nil {
+		return err
+	}
+
+	superusers, err := app.FindCollectionByNameOrId(core.CollectionNameSuperusers)
+	if err != nil {
+		return err
+	}
+	superuser := core.NewRecord(superusers)
+	superuser.SetEmail("bench@example.com")
+	superuser.SetRandomPassword()
+	if err := app.Save(superuser); err != nil {
+		return err
+	}
+	if fill != nil {
+		if err := fill(app); err != nil {
+			return err
+		}
+	}
+	_, err = app.NonconcurrentDB().NewQuery("PRAGMA wal_checkpoint(TRUNCATE)").Execute()
+	return err
+}
+
+// addUsers creates users and returns a token of each. They share one password, which
+// takes longer to make than all else about them.
+func addUsers(app core.App, count int) (tokens []string, err error) {
+	users, err := app.FindCollectionByNameOrId("users")
+	if err != nil {
+		return nil, err
+	}
+	first := core.NewRecord(users)
+	first.SetRandomPassword()
+	password := first.GetRaw("password").(*core.PasswordFieldValue)
+	err = app.RunInTransaction(func(tx core.App) error {
+		for i := range count {
+			user := core.NewRecord(users)
+			user.SetEmail(fmt.Sprintf("viewer%d@example.com", i))
+			user.RefreshTokenKey()
+			user.SetRaw("password", &core.PasswordFieldValue{Hash: password.Hash})
+			if err := tx.SaveNoValidate(user); err != nil {
+				return err
+			}
+			token, err := user.NewAuthToken()
+			if err != nil {
+				return err
+			}
+			tokens = append(tokens, token)
+		}
+		return nil
+	})
+	return tokens, err
+}
+
+// superuserToken returns a token for the superuser of makeData.
+func superuserToken(app core.App) (string, error) {
+	superuser, err := app.FindAuthRecordByEmail(core.CollectionNameSuperusers, "bench@example.com")
+	if err != nil {
+		return "", err
+	}
+	return superuser.NewAuthToken()
+}
+
+// spreadId returns the id of the i-th of n rows: in order, so that they are quickly
+// inserted, and over the whole range, so that later ids fall between them.
+func spreadId(i, n int) string {
+	const range12 = 4738381338321616896 // 36^12
+	return fmt.Sprintf("%012s000", strconv.FormatUint(uint64(i)*(range12/uint64(n)), 36))
+}
+
+// addContent inserts small records that were stored and called back in the past.
+func addContent(app core.App, count int) error {
+	const batch = 1000
+	begin := time.Now().Add(-30 * 24 * time.Hour).UTC()
+	step := 29 * 24 * time.Hour / time.Duration(count)
+	for from := 0; from < count; from += batch {
+		err := app.RunInTransaction(func(tx core.App) error {
+			for i := from; i < min(from+batch, count); i++ {
+				at := begin.Add(time.Duration(i) * step).Format(dateLayout)
+				id := spreadId(i, count)
+				_, err := insertContent(tx.NonconcurrentDB()).Bind(contentRow(id, channel(-1-i), at, "A short text.", `{"title":"Old","description":"A short text."}`)).Execute()
+				if err != nil {
+					return err
+				}
+				_, err = insertCallback(tx.NonconcurrentDB()).Bind(callbackRow(id, "delivered", at, at, "")).Execute()
+				if err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func insertContent(db dbx.Builder) *dbx.Query {
+	return db.NewQuery(`INSERT INTO aiContent
+		(id, title, body, category, metadata, data, channelId, eventName, userId, source, created, updated) VALUES
+		({:id}, {:title}, {:body}, {:category}, {:metadata}, {:data}, {:channelId}, {:eventName}, '', 'modelriver', {:at}, {:at})`)
+}
+
+func contentRow(id, channelId, at, body, data string) dbx.Params {
+	return dbx.Params{
+		"id": id, "title": sampleTitle, "body": body, "category": sampleCategory, "metadata": sampleMetadata, "data": data,
+		"channelId": channelId, "eventName": sampleEvent, "at": at,
+	}
+}
+
+func insertCallback(db dbx.Builder) *dbx.Query {
+	return db.NewQuery(`INSERT INTO modelriverCallbacks
+		(id, record, url, host, body, state, attempts, nextAttempt, expires, lastStatus, lastError, deliveredAt, payload, created, updated) VALUES
+		({:id}, {:record}, {:url}, {:host}, {:body}, {:state}, {:attempts}, {:nextAttempt}, {:expires}, {:status}, '', {:deliveredAt}, '', {:at}, {:at})`)
+}
+
+func callbackRow(id, state, at, nextAttempt, host string) dbx.Params {
+	row := dbx.Params{
+		"id": id, "record": id, "url": "http://" + host + "/v1/callback/" + id, "host": host, "body": `{"data":{}}`,
+		"state": state, "attempts": 2, "nextAttempt": nextAttempt, "expires": nextAttempt, "status": 503, "deliveredAt": "", "at": at,
+	}
+	if state == "delivered" {
+		row["status"], row["deliveredAt"] = 200, at
+	}
+	return row
+}
+
+// copyData copies the databases of a closed data directory.
+func copyData(from, to string) error {
+	if err := os.MkdirAll(to, 0o700); err != nil {
+		return err
+	}
+	for _, name := range []string{"data.db", "auxiliary.db"} {
+		if err := copyFile(filepath.Join(from, name), filepath.Join(to, name)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func copyFile(from, to string) error {
+	source, err := os.Open(from)
+	if err != nil {
+		return err
+	}
+	defer source.Close()
+	target, err := os.Create(to)
+	if err != nil {
+		return err
+	}
+	if _, err := io.Copy(target, source); err != nil {
+		target.Close()
+		return err
+	}
+	return target.Close()
+}
+
+// openData opens a server's database to look into it.
+func openData(s *server) (*dbx.DB, error) {
+	return dbx.Open("sqlite", "file:"+filepath.Join(s.dir, "pb_data", "data.db")+"?mode=ro&_pragma=busy_timeout(10000)")
+}
+
+func count(db *dbx.DB, table, where string) (n int, err error) {
+	err = db.NewQuery("SELECT COUNT(*) FROM " + table + " WHERE " + where).Row(&n)
+	return n, err
+}
