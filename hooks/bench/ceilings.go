@@ -109,9 +109,7 @@ func runInserts() error {
 				if _, err := content.Bind(contentRow(id, name, at, sampleDescription, sampleData)).Execute(); err != nil {
 					return err
 				}
-				row := callbackRow(id, "pending", at, at, "127.0.0.1:1")
-				row["body"] = `{"data":` + sampleData + `,"task_id":"pocketbase_` + id + `"}`
-				if _, err := callback.Bind(row).Execute(); err != nil {
+				if _, err := callback.Bind(callbackRow(id, "pending", at)).Execute(); err != nil {
 					return err
 				}
 				result.Count++

@@ -7,7 +7,6 @@ import (
 	"io"
 	"os"
 	"path/filepath"
-	"strconv"
 	"time"
 
 	"github.com/pocketbase/dbx"
@@ -104,33 +103,37 @@ func superuserToken(app core.App) (string, error) {
 	return superuser.NewAuthToken()
 }
 
-// spreadId returns the id of the i-th of n rows: in order, so that they are quickly
-// inserted, and over the whole range, so that later ids fall between them.
-func spreadId(i, n int) string {
-	const range12 = 4738381338321616896 // 36^12
-	return fmt.Sprintf("%012s000", strconv.FormatUint(uint64(i)*(range12/uint64(n)), 36))
-}
-
-// addContent inserts small records that were stored and called back in the past.
-func addContent(app core.App, count int) error {
-	const batch = 1000
-	begin := time.Now().Add(-30 * 24 * time.Hour).UTC()
-	step := 29 * 24 * time.Hour / time.Duration(count)
-	for from := 0; from < count; from += batch {
+// addContent inserts small records that were stored, and called back, during a month.
+// Their ids and channels are in order, so that they are quickly inserted, and spread
+// over the whole range, so that later ones fall between them.
+func addContent(app core.App, rows int) error {
+	const batch = 100_000
+	const month = 30 * 24 * 3600
+	for from := 0; from < rows; from += batch {
+		params := dbx.Params{
+			"from": from, "to": min(from+batch, rows), "rows": rows, "digits": "0123456789abcdefghijklmnopqrstuvwxyz",
+			"begin": time.Now().Unix() - month, "step": float64(month) / float64(rows),
+			"title": sampleTitle, "category": sampleCategory, "metadata": sampleMetadata, "event": sampleEvent,
+		}
+		const old = `
+			WITH RECURSIVE
+				numbers(i) AS (SELECT {:from} UNION ALL SELECT i + 1 FROM numbers WHERE i + 1 < {:to}),
+				spread(i, k) AS (SELECT i, i * 46656 / {:rows} FROM numbers),
+				old(i, id, at) AS (SELECT i,
+					substr({:digits}, k / 1296 + 1, 1) || substr({:digits}, k / 36 % 36 + 1, 1) || substr({:digits}, k % 36 + 1, 1) || printf('%012d', i),
+					strftime('%Y-%m-%d %H:%M:%fZ', {:begin} + i * {:step}, 'unixepoch') FROM spread)`
 		err := app.RunInTransaction(func(tx core.App) error {
-			for i := from; i < min(from+batch, count); i++ {
-				at := begin.Add(time.Duration(i) * step).Format(dateLayout)
-				id := spreadId(i, count)
-				_, err := insertContent(tx.NonconcurrentDB()).Bind(contentRow(id, channel(-1-i), at, "A short text.", `{"title":"Old","description":"A short text."}`)).Execute()
-				if err != nil {
-					return err
-				}
-				_, err = insertCallback(tx.NonconcurrentDB()).Bind(callbackRow(id, "delivered", at, at, "")).Execute()
-				if err != nil {
-					return err
-				}
+			_, err := tx.NonconcurrentDB().NewQuery(old + `
+				INSERT INTO aiContent (id, title, body, category, metadata, data, channelId, eventName, userId, source, created, updated)
+				SELECT id, {:title}, 'A short text.', {:category}, {:metadata}, '{"title":"Old","description":"A short text."}',
+					printf('%08x-01d0-4000-8000-%012d', i * 4294967295 / {:rows}, i), {:event}, '', 'modelriver', at, at FROM old`).Bind(params).Execute()
+			if err != nil {
+				return err
 			}
-			return nil
+			_, err = tx.NonconcurrentDB().NewQuery(old + `
+				INSERT INTO modelriverCallbacks (id, record, url, host, body, state, attempts, nextAttempt, expires, lastStatus, lastError, deliveredAt, payload, created, updated)
+				SELECT id, id, 'https://api.modelriver.com/v1/callback/' || id, 'api.modelriver.com:443', '{"data":{}}', 'delivered', 1, at, at, 200, '', at, '', at, at FROM old`).Bind(params).Execute()
+			return err
 		})
 		if err != nil {
 			return err
@@ -155,18 +158,14 @@ func contentRow(id, channelId, at, body, data string) dbx.Params {
 func insertCallback(db dbx.Builder) *dbx.Query {
 	return db.NewQuery(`INSERT INTO modelriverCallbacks
 		(id, record, url, host, body, state, attempts, nextAttempt, expires, lastStatus, lastError, deliveredAt, payload, created, updated) VALUES
-		({:id}, {:record}, {:url}, {:host}, {:body}, {:state}, {:attempts}, {:nextAttempt}, {:expires}, {:status}, '', {:deliveredAt}, '', {:at}, {:at})`)
+		({:id}, {:record}, {:url}, {:host}, {:body}, {:state}, 2, {:at}, {:at}, 503, '', '', '', {:at}, {:at})`)
 }
 
-func callbackRow(id, state, at, nextAttempt, host string) dbx.Params {
-	row := dbx.Params{
-		"id": id, "record": id, "url": "http://" + host + "/v1/callback/" + id, "host": host, "body": `{"data":{}}`,
-		"state": state, "attempts": 2, "nextAttempt": nextAttempt, "expires": nextAttempt, "status": 503, "deliveredAt": "", "at": at,
+func callbackRow(id, state, at string) dbx.Params {
+	return dbx.Params{
+		"id": id, "record": id, "url": "http://127.0.0.1:1/v1/callback/" + id, "host": "127.0.0.1:1",
+		"body": `{"data":` + sampleData + `,"task_id":"pocketbase_` + id + `"}`, "state": state, "at": at,
 	}
-	if state == "delivered" {
-		row["status"], row["deliveredAt"] = 200, at
-	}
-	return row
 }
 
 // copyData copies the databases of a closed data directory.
@@ -202,6 +201,17 @@ func copyFile(from, to string) error {
 // openData opens a server's database to look into it.
 func openData(s *server) (*dbx.DB, error) {
 	return dbx.Open("sqlite", "file:"+filepath.Join(s.dir, "pb_data", "data.db")+"?mode=ro&_pragma=busy_timeout(10000)")
+}
+
+// change runs a statement on the database of a server that does not run.
+func change(dir, statement string, params dbx.Params) error {
+	db, err := dbx.Open("sqlite", filepath.Join(dir, "pb_data", "data.db")+fullPragmas)
+	if err != nil {
+		return err
+	}
+	defer db.Close()
+	_, err = db.NewQuery(statement).Bind(params).Execute()
+	return err
 }
 
 func count(db *dbx.DB, table, where string) (n int, err error) {

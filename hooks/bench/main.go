@@ -207,6 +207,15 @@ func (b *bench) target(what string, measured float64, sign string, wanted float6
 	b.targets.add(what, ratio(measured), sign+" "+strconv.FormatFloat(wanted, 'g', -1, 64), reached)
 }
 
+// targetCount is target for a number of things that went wrong.
+func (b *bench) targetCount(what string, measured, wanted int) {
+	reached := "missed"
+	if measured <= wanted {
+		reached = "reached"
+	}
+	b.targets.add(what, strconv.Itoa(measured), "≤ "+strconv.Itoa(wanted), reached)
+}
+
 func progress(format string, args ...any) {
 	fmt.Fprintf(os.Stderr, format+"\n", args...)
 }
