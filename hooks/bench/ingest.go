@@ -101,7 +101,7 @@ func (b *bench) ingest() error {
 		}
 	}
 
-	legend := &table{title: "Ingest: what is compared", head: []string{"", "what"}, text: true}
+	legend := &table{title: "Ingest, what is compared", head: []string{"", "what"}, text: true}
 	for _, v := range variants {
 		legend.rows = append(legend.rows, []string{v.name, v.label})
 	}
@@ -110,7 +110,7 @@ func (b *bench) ingest() error {
 
 	for _, connections := range b.connections {
 		t := &table{
-			title: fmt.Sprintf("Ingest: %d connections", connections),
+			title: fmt.Sprintf("Ingest, connections: %d", connections),
 			head:  []string{"", "rps", "lowest–highest", "× A", "p50 ms", "p99 ms", "p99 × A", "CPU/request µs", "memory MB", "load generator: % of a core"},
 		}
 		a := samples[cell{connections, "A"}]

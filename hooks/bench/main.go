@@ -103,7 +103,7 @@ func run() error {
 	}
 	only := flag.String("only", strings.Join(names, ","), "the parts to run")
 	rounds := flag.Int("rounds", 5, "how often each measurement is made, for the median")
-	duration := flag.Duration("duration", 1500*time.Millisecond, "how long one measurement sends")
+	duration := flag.Duration("duration", time.Second, "how long one measurement sends")
 	connections := flag.String("connections", "1,8,32,128", "the numbers of connections of ingest")
 	subscribers := flag.String("subscribers", "0,1,100,1000,5000", "the numbers of subscribers of fanout")
 	markdown := flag.Bool("markdown", false, "print the tables for docs/benchmarks.md")
@@ -152,7 +152,7 @@ func run() error {
 	for _, line := range b.describeMachine() {
 		fmt.Println(line)
 	}
-	fmt.Printf("%s%d rounds in %s; other programs used %.0f %% of the machine meanwhile.\n", map[bool]string{true: "- "}[*markdown], b.rounds, time.Since(began).Round(time.Second), 100*machine.others())
+	fmt.Printf("%s%d round(s) in %s; other programs used %.0f %% of the machine meanwhile.\n", map[bool]string{true: "- "}[*markdown], b.rounds, time.Since(began).Round(time.Second), 100*machine.others())
 	for _, t := range append(b.tables, b.targets) {
 		if len(t.rows) > 0 {
 			t.print(os.Stdout, *markdown)
