@@ -3,6 +3,7 @@
 package main
 
 import (
+	"bytes"
 	"encoding/gob"
 	"errors"
 	"fmt"
@@ -210,6 +211,8 @@ func (b *bench) serveIn(kind serverKind, dir string) (s *server, took time.Durat
 	args := append([]string{}, kind.args...)
 	args = append(args, "serve", "--http="+addr, "--dir="+filepath.Join(dir, "pb_data"))
 	cmd := exec.Command(kind.binary, args...)
+	cmd.Args[0] = filepath.Base(kind.binary) // a path below TMPDIR would look like "go run", and PocketBase log all SQL
+	cmd.Dir = dir
 	cmd.Env = kind.env
 	cmd.Stdout, cmd.Stderr = output, output
 	began := time.Now()
@@ -223,7 +226,12 @@ func (b *bench) serveIn(kind serverKind, dir string) (s *server, took time.Durat
 		text, _ := os.ReadFile(output.Name())
 		return nil, 0, fmt.Errorf("%s: %w\n%s", filepath.Base(kind.binary), err, text)
 	}
-	return s, time.Since(began), nil
+	took = time.Since(began)
+	if text, _ := os.ReadFile(output.Name()); bytes.Contains(text, []byte("SELECT ")) {
+		p.end(syscall.SIGKILL)
+		return nil, 0, errors.New("the server runs in development mode: it logs its SQL")
+	}
+	return s, took, nil
 }
 
 // stop kills the server and removes its directory.
