@@ -17,7 +17,6 @@ import (
 	"github.com/pocketbase/dbx"
 	"github.com/pocketbase/pocketbase"
 	"github.com/pocketbase/pocketbase/core"
-	_ "modernc.org/sqlite"
 
 	"github.com/pocketriver/pocketriver/hooks/modelriver"
 )
