@@ -209,6 +209,12 @@ func (p *plugin) bind() {
 		Priority: -10000, // around every other hook
 	})
 
+	p.app.OnModelCreateExecute(contentCollection).Bind(&hook.Handler[*core.ModelEvent]{
+		Id:       "modelriverInsert",
+		Func:     p.commits.insert,
+		Priority: 10000, // inside every other hook
+	})
+
 	p.app.OnRecordUpdate(callbackCollection).Bind(&hook.Handler[*core.RecordEvent]{
 		Id: "modelriverRearm",
 		Func: func(e *core.RecordEvent) error {
