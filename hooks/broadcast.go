@@ -1,6 +1,7 @@
 package hooks
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"log/slog"
@@ -440,30 +441,45 @@ func (s *subscriber) flush(e *core.RealtimeConnectRequestEvent) error {
 		return nil
 	}
 
-	var err error
 	if now := time.Now(); now.Sub(s.deadlineSet) > writeTimeout/5 { // not for each: that costs
 		s.deadlineSet = now
-		err = http.NewResponseController(e.Response).SetWriteDeadline(now.Add(writeTimeout))
+		err := http.NewResponseController(e.Response).SetWriteDeadline(now.Add(writeTimeout))
 		if err != nil && !errors.Is(err, http.ErrNotSupported) {
 			return err
 		}
 	}
-	sends := e.App.OnRealtimeMessageSend()
-	for i := range batch {
-		if sends.Length() == 0 {
-			err = batch[i].WriteSSE(e.Response, s.Id())
-		} else {
+	if sends := e.App.OnRealtimeMessageSend(); sends.Length() > 0 {
+		for i := range batch {
 			event := &core.RealtimeMessageEvent{RequestEvent: e.RequestEvent, Client: s, Message: &batch[i]}
-			err = sends.Trigger(event, func(event *core.RealtimeMessageEvent) error {
+			err := sends.Trigger(event, func(event *core.RealtimeMessageEvent) error {
 				return event.Message.WriteSSE(event.Response, event.Client.Id())
 			})
+			if err != nil {
+				return err
+			}
 		}
-		if err != nil {
-			return err
-		}
+		return e.Flush()
+	}
+
+	// One large write goes past the small buffers of net/http.
+	buffer := flushBuffers.Get().(*bytes.Buffer)
+	buffer.Reset()
+	for i := range batch {
+		_ = batch[i].WriteSSE(buffer, s.Id())
+	}
+	_, err := e.Response.Write(buffer.Bytes())
+	if buffer.Cap() <= maxFlushBuffer {
+		flushBuffers.Put(buffer)
+	}
+	if err != nil {
+		return err
 	}
 	return e.Flush()
 }
+
+const maxFlushBuffer = 256 << 10 // a larger one is not kept
+
+var flushBuffers = sync.Pool{New: func() any { return new(bytes.Buffer) }}
 
 // Send has the message sent after those before it. It never blocks.
 func (s *subscriber) Send(m subscriptions.Message) {
