@@ -252,6 +252,12 @@ func (p *plugin) bind() {
 		Id: "modelriverRealtime", Func: p.fanOut.serve, Priority: 9999, // inside the app's own
 	})
 
+	p.app.OnBackupCreate().Bind(&hook.Handler[*core.BackupEvent]{
+		Id:       "modelriverBackup",
+		Func:     p.backup,
+		Priority: 10000, // within every other hook
+	})
+
 	recheck := func(e *core.CollectionEvent) error {
 		p.checkSchema(e.App)
 		return e.Next()
