@@ -94,7 +94,7 @@ func main() {
 		failed.Store(true) // an unknown command
 	}
 	if err := app.Execute(); err != nil {
-		log.Fatal(err)
+		log.Fatalf("%v (the data directory is %s: it must be writable)", err, app.DataDir())
 	}
 	if failed.Load() {
 		os.Exit(1)
