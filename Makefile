@@ -3,7 +3,7 @@ DEV = MODELRIVER_WEBHOOK_SECRET=dev-secret MODELRIVER_API_KEY=dev-key MODELRIVER
 SDK = pb_public/vendor/pocketbase.es.mjs
 SOURCES = $(shell find . -name '*.go' -not -path './node_modules/*') $(shell find hooks pb_public -type f -not -path 'pb_public/vendor/*') go.mod go.sum
 
-.PHONY: help run send test bench clean
+.PHONY: help run send test bench torture clean
 
 help: ## list these targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -20,6 +20,15 @@ test: $(SDK) ## run all tests
 
 bench: ## measure beside stock PocketBase, about 15 minutes (see docs/benchmarks.md)
 	go run ./hooks/bench $(BENCH)
+
+# How long, and with which faults: `make torture FOR=1h SEED=42`. The seed of a run is
+# printed. It needs root for mounts, and strace.
+FOR = 15m
+SEED = 0
+
+torture: $(SDK) ## attack the binary with every fault for 15 minutes
+	go test -count=1 -timeout 0 -v -run 'TestTorture|TestWaitingCallbacks' . -torture $(FOR) -seed $(SEED)
+	go test -count=1 -timeout 0 -run 'TestLedgerBalances|TestNextDelayStays' ./hooks -rapid.checks=1000
 
 clean: ## remove what was built, not pb_data
 	rm -rf pocketriver dist node_modules pb_public/vendor

@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"encoding/json"
+	"flag"
 	"fmt"
 	"io"
 	"net"
@@ -34,6 +35,13 @@ func TestMain(m *testing.M) {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
+	// The tests wait for processes far more than they compute.
+	flag.Parse()
+	flag.VisitAll(func(f *flag.Flag) {
+		if f.Name == "test.parallel" && f.Value.String() == f.DefValue {
+			f.Value.Set("8")
+		}
+	})
 	code := m.Run()
 	os.RemoveAll(buildDir)
 	os.Exit(code)
