@@ -113,7 +113,9 @@ func startServerBinary(t testing.TB, binary, dir string, env ...string) *server 
 // returns once it answers.
 func (s *server) Start() {
 	s.t.Helper()
-	s.cmd = exec.Command(s.binary, append([]string{"serve", "--dir", s.Dir, "--http", strings.TrimPrefix(s.URL, "http://")}, s.args...)...)
+	// PocketBase takes a binary in the temporary directory for one of `go run`, and then
+	// prints every query.
+	s.cmd = exec.Command(s.binary, append([]string{"serve", "--dev=false", "--dir", s.Dir, "--http", strings.TrimPrefix(s.URL, "http://")}, s.args...)...)
 	s.cmd.Env = s.env
 	s.cmd.Stdout, s.cmd.Stderr = s.output, s.output
 	if err := s.cmd.Start(); err != nil {
