@@ -541,7 +541,7 @@ func TestCallbackReceivers(t *testing.T) {
 		m.violate("a redirect was followed: %s %s", r.Method, r.URL)
 	})
 
-	const each = 40 // more than twice what is sent to a host at a time
+	const each = 20 // more than is sent to a host at a time
 	rows := []struct {
 		name      string
 		behave    behaviour
@@ -639,7 +639,7 @@ func residentMemory(t testing.TB, s *server) int {
 // when it answers again.
 func TestWaitingCallbacksTakeNoMemory(t *testing.T) {
 	t.Parallel()
-	n := 2_000
+	n := 600
 	if *tortureFor > shortTorture {
 		n = 10_000
 	}
