@@ -15,7 +15,10 @@ send: pocketriver ## send a sample webhook to `make run` and show the callback
 	$(DEV) ./pocketriver modelriver send
 
 test: $(SDK) ## run all tests
+	node_modules/.bin/tsc --noEmit --allowJs --checkJs --strict --target es2022 --lib es2022,dom,dom.iterable \
+		--module nodenext pb_public/live-query.js
 	go vet ./...
+	go vet -tags no_ui ./...
 	go test -race ./...
 
 bench: ## measure beside stock PocketBase, about 15 minutes (see docs/benchmarks.md)

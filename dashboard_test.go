@@ -1,0 +1,195 @@
+package main
+
+import (
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync/atomic"
+	"testing"
+)
+
+// payload returns a webhook's payload.
+func payload(channel, title, more string) []byte {
+	return fmt.Appendf(nil, `{"type":"task.ai_generated","event":"new_content","channel_id":%q,
+		"ai_response":{"data":{"title":%q,"description":"A text."}},"customer_data":{"category":"stories"}%s}`, channel, title, more)
+}
+
+// openDashboard signs in to PocketBase's dashboard and opens the plugin's page.
+func openDashboard(t testing.TB, s *server) *tab {
+	t.Helper()
+	p := openTab(t, s.URL+"/_/#/login")
+	p.Wait(`document.querySelector("input[type=email], input[name=identity]")`)
+	p.Type(`input[type=email], input[name=identity]`, testEmail)
+	p.Type(`input[type=password]`, testPassword+"\r")
+	p.Wait(`document.querySelector(".app-main-nav")`)
+	p.Click(`a[href="#/modelriver"]`)
+	p.Wait(`document.querySelector(".modelriver-figures")`)
+	return p
+}
+
+// figure is the JavaScript expression of a figure's text.
+func figure(label string) string {
+	return fmt.Sprintf(`[...document.querySelectorAll(".modelriver-figure")].find(f => f.firstChild.textContent === %q)?.lastChild.textContent`, label)
+}
+
+func TestDashboardShowsFiguresListsAndRetries(t *testing.T) {
+	t.Parallel()
+	var accept atomic.Bool
+	var got atomic.Int64
+	modelriver := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		got.Add(1)
+		if !accept.Load() {
+			http.Error(w, "no", http.StatusBadRequest)
+		}
+	}))
+	t.Cleanup(modelriver.Close)
+	callbackTo := func(channel string) string {
+		return fmt.Sprintf(`,"callback_url":%q`, modelriver.URL+"/v1/callback/"+channel)
+	}
+
+	s := startServer(t, "")
+	s.Superuser()
+	p := openDashboard(t, s)
+	p.Wait(`document.body.innerText.includes("Nothing has arrived yet")`)
+	p.Wait(figure("Received today") + ` === "0"`)
+	if eval[bool](p, `!!document.querySelector(".modelriver-setup")`) {
+		t.Error("the set-up card shows though secret and key are set")
+	}
+
+	for i := range 3 {
+		channel := fmt.Sprint("c", i)
+		if status := s.Send(payload(channel, "Title "+channel, callbackTo(channel))); status != 200 {
+			t.Fatalf("webhook: got %d, want 200", status)
+		}
+	}
+	p.Wait(`document.body.innerText.includes("Title c2")`)
+	p.Wait(figure("Received today") + ` === "3" && ` + figure("Stored today") + ` === "3" && ` + figure("Failed") + ` === "3"`)
+	p.Wait(`document.querySelectorAll(".modelriver-retry").length === 3`)
+	p.Wait(`document.querySelector(".modelriver-error").textContent.includes("400")`)
+
+	// Retry one, then all.
+	accept.Store(true)
+	p.Click(".modelriver-retry")
+	p.Wait(figure("Failed") + ` === "2" && ` + figure("Delivered today") + ` === "1"`)
+	p.Wait(`document.querySelectorAll(".modelriver-retry").length === 2`)
+	p.Click(".modelriver-retry-all")
+	p.Wait(`document.querySelector(".modal .btn.warning")`)
+	p.Click(".modal .btn.warning")
+	p.Wait(figure("Failed") + ` === "0" && ` + figure("Delivered today") + ` === "3"`)
+	p.Wait(figure("Median callback") + ` !== "–"`)
+	p.Wait(`document.querySelectorAll(".modelriver .label.success").length >= 4`) // and the state of the page
+
+	// The record opens.
+	p.Click(".modelriver-open")
+	p.Wait(`document.querySelector(".record-preview-modal, .modal.active, .modal[open], .modal:popover-open")?.innerText.includes("Title c2")`)
+
+	for _, scheme := range []string{"light", "dark"} {
+		p.Media("prefers-color-scheme", scheme)
+		for _, width := range []int64{1280, 390} {
+			p.Size(width, 860)
+			p.Open(s.URL + "/_/?" + scheme + fmt.Sprint(width) + "#/modelriver")
+			p.Wait(`document.querySelectorAll(".modelriver .list-item").length === 6`)
+			if eval[bool](p, `document.documentElement.scrollWidth > innerWidth`) {
+				t.Errorf("%s, %d px: the page scrolls sideways", scheme, width)
+			}
+			p.Screenshot(fmt.Sprintf("dashboard-%s-%d", scheme, width))
+		}
+	}
+	p.Clean(true)
+}
+
+func TestDashboardTellsWhatIsMissing(t *testing.T) {
+	t.Parallel()
+	s := startServer(t, "", "MODELRIVER_WEBHOOK_SECRET=", "MODELRIVER_API_KEY=")
+	s.Superuser()
+	p := openDashboard(t, s)
+	p.Wait(`document.querySelector(".modelriver-setup")`)
+	text := eval[string](p, `document.querySelector(".modelriver-setup").innerText`)
+	for _, want := range []string{s.URL + "/webhooks/modelriver", "MODELRIVER_WEBHOOK_SECRET", "MODELRIVER_API_KEY"} {
+		if !strings.Contains(text, want) {
+			t.Errorf("the set-up card lacks %q: %s", want, text)
+		}
+	}
+	p.Size(1280, 860)
+	p.Screenshot("dashboard-setup")
+	p.Clean(true)
+}
+
+func TestDashboardSurvivesARestart(t *testing.T) {
+	t.Parallel()
+	s := startServer(t, "")
+	s.Superuser()
+	p := openDashboard(t, s)
+	s.Restart()
+	s.Send(payload("after", "After the restart", ""))
+	p.Wait(`document.body.innerText.includes("After the restart")`)
+	p.Wait(figure("Stored today") + ` === "1"`)
+	p.Clean(false)
+}
+
+func TestDashboardFilesAreNeverStale(t *testing.T) {
+	t.Parallel()
+	s := startServer(t, "")
+	for path, want := range map[string]string{
+		"/_/extensions.js":                       "no-cache",
+		"/_/extensions/modelriver/style.css":     "no-cache",
+		"/_/extensions/modelriver/live-query.js": "no-cache",
+		"/_/images/logo.svg":                     "max-age=1209600, stale-while-revalidate=86400",
+	} {
+		response, err := http.Get(s.URL + path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		response.Body.Close()
+		if got := response.Header.Get("Cache-Control"); response.StatusCode != 200 || got != want {
+			t.Errorf("%s: got %s, Cache-Control %q, want 200, %q", path, response.Status, got, want)
+		}
+	}
+}
+
+func TestStatsAreForSuperusers(t *testing.T) {
+	t.Parallel()
+	s := startServer(t, "")
+	for name, token := range map[string]string{"a guest": "", "a stranger": "x.y.z"} {
+		request, _ := http.NewRequest(http.MethodGet, s.URL+"/api/modelriver/stats", nil)
+		request.Header.Set("Authorization", token)
+		response, err := http.DefaultClient.Do(request)
+		if err != nil {
+			t.Fatal(err)
+		}
+		response.Body.Close()
+		if response.StatusCode != http.StatusUnauthorized {
+			t.Errorf("%s: got %s, want 401", name, response.Status)
+		}
+	}
+}
+
+func TestBinaryWithoutDashboardWorks(t *testing.T) {
+	t.Parallel()
+	buildBinary(t) // makes the folder
+	path := filepath.Join(buildDir, "pocketriver-no-ui")
+	if out, err := exec.Command("go", "build", "-tags", "no_ui", "-o", path, ".").CombinedOutput(); err != nil {
+		t.Fatalf("go build -tags no_ui: %v\n%s", err, out)
+	}
+	s := startServerBinary(t, path, "")
+	token := s.Superuser()
+	if status := s.Send(payload("c", "Stored without a dashboard", "")); status != 200 {
+		t.Fatalf("webhook: got %d, want 200", status)
+	}
+	var stats struct{ Stored int }
+	s.API(token, http.MethodGet, "/api/modelriver/stats", nil, &stats)
+	if stats.Stored != 1 {
+		t.Errorf("stored: got %d, want 1", stats.Stored)
+	}
+	response, err := http.Get(s.URL + "/_/extensions/modelriver/live-query.js")
+	if err != nil {
+		t.Fatal(err)
+	}
+	response.Body.Close()
+	if got := response.Header.Get("Content-Type"); strings.Contains(got, "javascript") {
+		t.Errorf("the dashboard's files are served without a dashboard: %s", got)
+	}
+}

@@ -1,0 +1,506 @@
+/**
+ * Live queries for PocketBase: a list that is always the one the server would give.
+ *
+ *     const stop = liveQuery(pb, "aiContent", { limit: 10 }, ({ items, status }) => { … });
+ *
+ * PocketBase's realtime events come without order or replay, and none at all for a row
+ * that leaves a filter or a rule. So an event changes the rows here only if it leaves no
+ * doubt; otherwise, and after every lost connection, the list is fetched again.
+ *
+ * The stream is not the SDK's own. That one never retries a failed first connection,
+ * and keeps the identity it was opened with: after a sign-out it still brings the old
+ * user's events. It could only be renewed by dropping the subscriptions of others.
+ *
+ * @module
+ */
+
+/** @typedef {import("pocketbase").default} PocketBase */
+/** @typedef {import("pocketbase").RecordModel} RecordModel */
+
+/**
+ * @typedef {object} Query
+ * @property {string} [filter] a PocketBase filter; all rows by default
+ * @property {string} [sort] by default "-created,-id"; id is added if it is missing, so that the order is always the same
+ * @property {number} [limit] how many rows, 1 to 1000, by default 50
+ * @property {string} [fields] as in getList; leave id in it
+ * @property {string} [expand] as in getList; a change of only the expanded record shows within a minute
+ */
+
+/**
+ * What a list is at a time. Rows and list are replaced when they change, never altered.
+ *
+ * @typedef {object} Result
+ * @property {RecordModel[]} items
+ * @property {"connecting" | "live" | "offline" | "failed"} status
+ *   live: items are what the server has. connecting, offline: items are the last that were
+ *   known, and it is tried again. failed: the server refused the query, see error
+ * @property {Error | null} error why the last attempt failed
+ */
+
+/** @typedef {{ action: string, record: RecordModel }} Change */
+
+/**
+ * A query as its stream sees it.
+ * @typedef {object} Listener
+ * @property {string} topic
+ * @property {(change: Change) => void} change
+ * @property {() => void} opened the stream brings the topic's events from now on
+ * @property {() => void} closed
+ * @property {() => void} reset somebody else is signed in
+ */
+
+const EMIT_EVERY = 50; // milliseconds, as everything here
+const MIN_GAP = 100; // between two fetches for events, doubled while they keep coming
+const MAX_GAP = 1000;
+const RETRY_MIN = 200;
+const RETRY_MAX = 10_000;
+const POLL_LIVE = 60_000; // for rows that left a rule, of which no event tells
+const POLL_OFFLINE = 10_000;
+const HANGING = 5_000;
+const CONNECT_TIMEOUT = 15_000;
+const TICK = 5_000;
+const ASLEEP = 60_000; // a page that long unseen may have a stream that only looks open
+const SILENT = 330_000; // PocketBase ends a stream that is idle for 5 minutes: later it is dead
+const MANY = 1000; // changes or ids kept in memory
+
+/**
+ * Calls onChange with the rows of a list now and whenever they or the status change,
+ * until the returned function is called.
+ *
+ * @param {PocketBase} pb
+ * @param {string} collection
+ * @param {Query} query
+ * @param {(result: Result) => void} onChange
+ * @returns {() => void} stop
+ */
+export function liveQuery(pb, collection, query, onChange) {
+	const { filter, fields, expand, limit = 50 } = query;
+	if (!(Number.isInteger(limit) && limit >= 1 && limit <= 1000)) {
+		throw new RangeError("liveQuery: limit must be 1 to 1000, as in PocketBase's lists");
+	}
+	const keys = (query.sort || "-created,-id").split(",").map((key) => key.trim());
+	if (!keys.some((key) => /^[-+]?id$/.test(key))) {
+		keys.push(keys[keys.length - 1].startsWith("-") ? "-id" : "id");
+	}
+	// Only then is an event enough to know a row's place, because it never moves.
+	const byEvents = !filter && !fields && !expand && keys.every((key) => /^[-+]?(created|id)$/.test(key));
+
+	/** @type {Result} */
+	let result = { items: [], status: "connecting", error: null };
+	let emitted = result; // whoever calls knows that nothing is known yet
+	let emitTimer = 0;
+	let emittedAt = 0;
+
+	let fetched = false;
+	let refused = false;
+	let failures = 0;
+	let active = false; // the stream brings our events
+	let synced = false; // fetched since
+	let gap = MIN_GAP;
+	let started = 0;
+	let took = 0;
+	let loadTimer = 0;
+	let due = 0;
+	/** @type {AbortController | null} */
+	let loading = null;
+	let stale = false; // what is being loaded may be
+	/** @type {Change[]} */
+	let meanwhile = []; // while loading
+	/** @type {Set<string>} */
+	let deleted = new Set();
+
+	/** @param {Partial<Result>} changed */
+	function update(changed) {
+		result = { ...result, ...changed };
+		result.status = refused ? "failed" : synced ? "live" : failures || stream.failing() ? "offline" : "connecting";
+		if (!emitTimer) emitTimer = setTimer(emit, emittedAt + EMIT_EVERY - Date.now());
+	}
+
+	function emit() {
+		clearTimeout(emitTimer);
+		emitTimer = 0;
+		const { items, status, error } = result;
+		if (items === emitted.items && status === emitted.status && error === emitted.error) return;
+		emittedAt = Date.now();
+		emitted = result;
+		onChange(result);
+	}
+
+	/** @param {number} delay until the next load, unless one comes earlier */
+	function loadIn(delay) {
+		if (loadTimer && due <= Date.now() + delay) return;
+		clearTimeout(loadTimer);
+		due = Date.now() + delay;
+		loadTimer = setTimer(load, delay);
+	}
+
+	// Has the list loaded soon. A burst of events makes few requests, and a slow server
+	// gets time to breathe.
+	function invalidate() {
+		if (loading) {
+			stale = true;
+			return;
+		}
+		const now = Date.now();
+		if (loadTimer && due - now <= MAX_GAP) return;
+		gap = now - started > 2 * MAX_GAP ? MIN_GAP : Math.min(2 * gap, MAX_GAP);
+		loadIn(started + Math.max(gap, 3 * took) - now);
+	}
+
+	async function load() {
+		clearTimeout(loadTimer);
+		loadTimer = 0;
+		loading?.abort();
+		const mine = (loading = new AbortController());
+		stale = false;
+		meanwhile = [];
+		started = Date.now();
+		const mayBeSynced = active;
+		try {
+			const page = await pb.collection(collection).getList(1, limit, {
+				filter, fields, expand, sort: keys.join(","), skipTotal: true, requestKey: null, signal: mine.signal,
+			});
+			if (loading !== mine) return;
+			if (!page.page) throw new Error("The answer was cut off"); // an empty list to the SDK
+			took = Date.now() - started;
+			loading = null;
+			failures = 0;
+			refused = false;
+			fetched = true;
+			synced = mayBeSynced;
+			let rows = reuse(page.items);
+			for (const change of meanwhile) {
+				const next = apply(rows, change);
+				if (next) rows = next;
+				else stale = true;
+			}
+			meanwhile = [];
+			loadIn((synced ? POLL_LIVE : POLL_OFFLINE) * jitter());
+			if (stale) invalidate();
+			update({ items: rows, error: null });
+		} catch (err) {
+			if (loading !== mine) return;
+			loading = null;
+			synced = false;
+			// PocketBase says its own status in the body; a proxy's page may pass.
+			const { status = 0, response } = /** @type {import("pocketbase").ClientResponseError} */ (err);
+			refused = status >= 400 && status < 500 && ![408, 425, 429].includes(status) && response?.status === status;
+			loadIn(refused ? POLL_OFFLINE : backoff(failures++));
+			update({ items: refused ? [] : result.items, error: /** @type {Error} */ (err) });
+		}
+	}
+
+	/**
+	 * Keeps the rows that are still the same, for whoever compares them.
+	 * @param {RecordModel[]} rows
+	 */
+	function reuse(rows) {
+		const known = new Map(result.items.map((row) => [row.id, row]));
+		rows = rows.map((row) => {
+			const old = known.get(row.id);
+			return old && same(old, row) ? old : row;
+		});
+		return rows.length === result.items.length && rows.every((row, i) => row === result.items[i]) ? result.items : rows;
+	}
+
+	/**
+	 * Returns the rows after a change, or null if that cannot be told from it.
+	 * @param {RecordModel[]} rows
+	 * @param {Change} change
+	 */
+	function apply(rows, { action, record }) {
+		const at = rows.findIndex((row) => row.id === record.id);
+		const old = rows[at];
+		if (action === "delete") {
+			if (deleted.size === MANY) deleted = new Set();
+			deleted.add(record.id);
+			if (!old) return rows;
+			// In a full list another row takes the place; a newer one has come back.
+			if (rows.length === limit || old.updated !== record.updated) return null;
+			return rows.filter((row) => row !== old);
+		}
+		if (deleted.has(record.id)) return null; // it came too late, or the row came back
+		if (old) {
+			if (same(old, record)) return rows;
+			if (!(record.updated > old.updated) || compare(old, record)) return null;
+			return rows.map((row) => (row === old ? record : row));
+		}
+		const before = rows.findIndex((row) => compare(record, row) < 0);
+		if (before < 0) return rows.length < limit ? [...rows, record] : rows;
+		return [...rows.slice(0, before), record, ...rows.slice(before)].slice(0, limit);
+	}
+
+	/**
+	 * @param {RecordModel} a
+	 * @param {RecordModel} b
+	 */
+	function compare(a, b) {
+		for (const key of keys) {
+			const name = key.replace(/^[-+]/, "");
+			if (a[name] !== b[name]) return a[name] < b[name] === key.startsWith("-") ? 1 : -1;
+		}
+		return 0;
+	}
+
+	/** @type {Listener} */
+	const listener = {
+		topic: collection + "/*",
+		change(change) {
+			if (!byEvents) return invalidate();
+			if (loading) {
+				if (meanwhile.length < MANY) meanwhile.push(change);
+				else stale = true;
+			}
+			if (!fetched) return;
+			const items = apply(result.items, change);
+			if (items) update({ items });
+			else if (!loading) invalidate();
+		},
+		opened() {
+			active = true;
+			if (!loading || fetched) return load();
+			stale = true; // the first rows may be shown before that, unless they hang
+			loadIn(HANGING);
+		},
+		closed() {
+			active = synced = false;
+			if (!loading) loadIn(POLL_OFFLINE * jitter());
+			update({});
+		},
+		reset() {
+			fetched = refused = synced = false;
+			failures = 0;
+			deleted = new Set();
+			update({ items: [], error: null });
+			emit(); // nobody sees another's rows, not for a moment
+			load();
+		},
+	};
+
+	const stream = streamOf(pb);
+	stream.add(listener);
+	if (!loading) load();
+	return () => {
+		stream.remove(listener);
+		loading?.abort();
+		loading = null;
+		clearTimeout(loadTimer);
+		clearTimeout(emitTimer);
+	};
+}
+
+/** @type {WeakMap<PocketBase, ReturnType<typeof createStream>>} */
+const streams = new WeakMap();
+
+/** @param {PocketBase} pb */
+function streamOf(pb) {
+	const stream = streams.get(pb) ?? createStream(pb);
+	streams.set(pb, stream);
+	return stream;
+}
+
+/**
+ * The one stream of events for all live queries of a client, open while there are any.
+ * @param {PocketBase} pb
+ */
+function createStream(pb) {
+	/** @type {Set<Listener>} */
+	const listeners = new Set();
+	/** @type {EventSource | null} */
+	let source = null;
+	let clientId = "";
+	/** @type {Set<string>} */
+	let heardTopics = new Set(); // on the source
+	/** @type {Set<string>} */
+	let sentTopics = new Set(); // that the server brings
+	/** @type {AbortController | null} */
+	let request = null; // that tells it
+	let open = false;
+	let failing = false;
+	let attempts = 0;
+	let retryTimer = 0;
+	let connectTimer = 0;
+	let endTimer = 0;
+	let ticker = 0;
+	let seen = 0; // when the page was last seen awake
+	let heard = 0; // when the server was last heard
+	let viewer = "";
+	let unbind = () => {};
+
+	function begin() {
+		viewer = currentViewer();
+		seen = Date.now();
+		ticker = Number(setInterval(tick, TICK));
+		const page = globalThis.document;
+		/** @type {[EventTarget | undefined, string, (event: any) => void][]} */
+		const bindings = [
+			[globalThis.window, "online", connect],
+			[globalThis.window, "offline", lost],
+			[globalThis.window, "pageshow", (event) => event.persisted && connect()],
+			[page, "resume", connect],
+			[page, "visibilitychange", tick],
+		];
+		const unbindAuth = pb.authStore.onChange(checkViewer);
+		for (const [target, type, run] of bindings) target?.addEventListener(type, run);
+		unbind = () => {
+			unbindAuth();
+			for (const [target, type, run] of bindings) target?.removeEventListener(type, run);
+		};
+		connect();
+	}
+
+	function end() {
+		unbind();
+		clearInterval(ticker);
+		ticker = attempts = 0;
+		failing = false;
+		close();
+	}
+
+	/** Looks after what no event tells. */
+	function tick() {
+		if (checkViewer() || globalThis.document?.hidden) return;
+		const now = Date.now();
+		const slept = now - seen > ASLEEP;
+		seen = now;
+		if (slept || (open && now - heard > SILENT)) connect();
+	}
+
+	function currentViewer() {
+		const { isValid, record, token } = pb.authStore;
+		return !isValid ? "" : record ? record.collectionId + "/" + record.id : token;
+	}
+
+	/** Begins anew if somebody else is signed in, or nobody any more. */
+	function checkViewer() {
+		const now = currentViewer();
+		if (now === viewer) return false;
+		viewer = now;
+		close();
+		for (const listener of listeners) listener.reset();
+		connect();
+		return true;
+	}
+
+	function connect() {
+		close();
+		source = new EventSource(pb.buildURL("/api/realtime"));
+		connectTimer = setTimer(lost, CONNECT_TIMEOUT);
+		source.onerror = lost;
+		source.addEventListener("PB_CONNECT", (event) => {
+			clientId = event.lastEventId;
+			post();
+		});
+		for (const { topic } of listeners) listen(topic);
+	}
+
+	function close() {
+		clearTimeout(retryTimer);
+		clearTimeout(connectTimer);
+		source?.close();
+		source = null;
+		request?.abort();
+		clientId = "";
+		heardTopics = new Set();
+		sentTopics = new Set();
+		open = false;
+		for (const listener of listeners) listener.closed();
+	}
+
+	function lost() {
+		failing = !open; // an open stream that ends is PocketBase's way
+		close();
+		retryTimer = setTimer(connect, backoff(attempts++));
+	}
+
+	/** @param {string} topic */
+	function listen(topic) {
+		if (heardTopics.has(topic)) return;
+		heardTopics.add(topic);
+		source?.addEventListener(topic, (event) => {
+			heard = Date.now();
+			if (checkViewer()) return;
+			const change = JSON.parse(event.data);
+			for (const listener of listeners) if (listener.topic === topic) listener.change(change);
+		});
+	}
+
+	/** Tells the server the topics, unless it has them, one request after the other. */
+	async function post() {
+		while (clientId && !request) {
+			const id = clientId;
+			const topics = new Set([...listeners].map((listener) => listener.topic));
+			if (!topics.size || (topics.size === sentTopics.size && [...topics].every((topic) => sentTopics.has(topic)))) return;
+			request = new AbortController();
+			let sent = true;
+			try {
+				await pb.send("/api/realtime", {
+					method: "POST", body: { clientId, subscriptions: [...topics] }, requestKey: null, signal: request.signal,
+				});
+			} catch {
+				sent = false;
+			}
+			request = null;
+			if (id !== clientId) continue; // it is another stream by now
+			if (!sent) return lost();
+			clearTimeout(connectTimer);
+			const before = sentTopics;
+			sentTopics = topics;
+			heard = Date.now();
+			open = true;
+			failing = false;
+			attempts = 0;
+			for (const listener of listeners) {
+				if (topics.has(listener.topic) && !before.has(listener.topic)) listener.opened();
+			}
+		}
+	}
+
+	return {
+		failing: () => failing,
+
+		/** @param {Listener} listener */
+		add(listener) {
+			clearTimeout(endTimer);
+			listeners.add(listener);
+			if (!ticker) return begin();
+			listen(listener.topic);
+			if (sentTopics.has(listener.topic)) listener.opened();
+			else post();
+		},
+
+		/** @param {Listener} listener */
+		remove(listener) {
+			if (!listeners.delete(listener)) return;
+			// A page that goes on to another query keeps its connection.
+			clearTimeout(endTimer);
+			endTimer = setTimer(() => (listeners.size ? post() : end()), 1000);
+		},
+	};
+}
+
+/**
+ * @param {RecordModel} a
+ * @param {RecordModel} b
+ */
+function same(a, b) {
+	return a.updated === b.updated && JSON.stringify(a) === JSON.stringify(b);
+}
+
+/** @param {number} failures before */
+function backoff(failures) {
+	return Math.min(RETRY_MIN * 2 ** failures, RETRY_MAX) * jitter();
+}
+
+/** Keeps pages that lost a server together from coming back together. */
+function jitter() {
+	return 0.5 + Math.random();
+}
+
+/**
+ * @param {() => void} run
+ * @param {number} delay
+ */
+function setTimer(run, delay) {
+	return Number(setTimeout(run, Math.max(0, delay)));
+}
