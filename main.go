@@ -135,6 +135,10 @@ func connect(path string) (*dbx.DB, error) {
 	return dbx.Open("sqlite", path+"?_txlock=immediate&_pragma=busy_timeout(10000)&_pragma=journal_mode(WAL)&_pragma=journal_size_limit(200000000)&_pragma=synchronous(FULL)&_pragma=foreign_keys(ON)&_pragma=temp_store(MEMORY)&_pragma=cache_size(-32000)")
 }
 
+// contentPolicy lets the page load and call nothing but its own server, and no other
+// site frame it. An icon may be a data: URL.
+const contentPolicy = "default-src 'self'; img-src 'self' data:; object-src 'none'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
+
 // servePublic serves the feed page, or the files of publicDir, where no route does.
 func servePublic(e *core.ServeEvent, publicDir string, indexFallback bool) error {
 	if !isatty.IsTerminal(os.Stdout.Fd()) {
@@ -150,7 +154,10 @@ func servePublic(e *core.ServeEvent, publicDir string, indexFallback bool) error
 	if publicDir != "" {
 		files = os.DirFS(publicDir)
 	}
-	e.Router.GET("/{path...}", apis.Static(files, indexFallback))
+	e.Router.GET("/{path...}", apis.Static(files, indexFallback)).BindFunc(func(e *core.RequestEvent) error {
+		e.Response.Header().Set("Content-Security-Policy", contentPolicy)
+		return e.Next()
+	})
 	return e.Next()
 }
 

@@ -1,0 +1,392 @@
+// The feed page: aiContent as it arrives, through liveQuery. Text goes to the page only
+// as textContent.
+import PocketBase from "./vendor/pocketbase.es.mjs";
+import { liveQuery } from "./live-query.js";
+
+const STEP = 20; // rows at first, and with each "load more"
+const MOST = 999; // PocketBase lists 1000 at most, and one tells that there are more
+const FOLD = 600; // characters of a long body that show at first
+const FEW = 100; // members of data that show at first
+
+const pb = new PocketBase(new URL(".", location.href).href);
+const $ = (id) => document.getElementById(id);
+const params = new URLSearchParams(location.search);
+const view = { q: "", category: "", event: "", channel: "", mine: "" };
+for (const name in view) view[name] = params.get(name) ?? "";
+
+let limit = STEP;
+let stop = () => {};
+let last = { items: [], status: "connecting", error: null };
+let lostAt = null;
+const cards = new Map(); // id -> { row, node }
+const seen = { category: new Set(), event: new Set() };
+
+/** Creates an element; on… are listeners, other keys properties or attributes. */
+function make(tag, props = {}, ...children) {
+	const node = document.createElement(tag);
+	for (const [key, value] of Object.entries(props)) {
+		if (key in node) node[key] = value;
+		else node.setAttribute(key, value);
+	}
+	node.append(...children);
+	return node;
+}
+
+function filter() {
+	const all = [];
+	const equal = (field, value) => value && all.push(`${field} = ${JSON.stringify(value)}`);
+	equal("channelId", view.channel);
+	equal("category", view.category);
+	equal("eventName", view.event);
+	if (view.mine && pb.authStore.record) equal("userId", pb.authStore.record.id);
+	if (view.q) {
+		const text = JSON.stringify(view.q.replaceAll("%", "\\%"));
+		all.push(`(title ~ ${text} || body ~ ${text})`);
+	}
+	return all.join(" && ");
+}
+
+/** Shows the list that view asks for, from now on. */
+function start() {
+	const query = new URLSearchParams(Object.entries(view).filter(([, value]) => value));
+	history.replaceState(null, "", query.size ? "?" + query : location.pathname);
+	for (const name of ["q", "category", "event"]) if ($(name).value !== view[name]) $(name).value = view[name];
+	$("mine").checked = !!view.mine;
+	$("controls").hidden = !!view.channel;
+	$("channel").hidden = !view.channel;
+	$("channel").querySelector("code").textContent = view.channel;
+
+	stop();
+	$("feed").ariaBusy = "true";
+	let first = true;
+	stop = liveQuery(pb, "aiContent", { filter: filter(), limit: limit + 1 }, (result) => {
+		// Until the new list is there, the old one stays.
+		const waiting = first && result.status === "offline";
+		last = waiting ? { ...result, items: last.items } : result;
+		show(last, !first);
+		if (!waiting) first = false;
+	});
+}
+
+function show({ items, status, error }, announce) {
+	const rows = items.slice(0, limit);
+	const fresh = [];
+	const ids = new Set(rows.map((row) => row.id));
+	for (const [id, { node }] of cards) {
+		if (ids.has(id)) continue;
+		node.remove();
+		cards.delete(id);
+	}
+	let place = $("feed").firstElementChild;
+	let above = announce; // what comes above the rows that were there is new
+	for (const row of rows) {
+		let card = cards.get(row.id);
+		if (card) above = false;
+		if (card?.row !== row) {
+			const node = draw(row, card?.node);
+			if (card) {
+				if (place === card.node) place = node;
+				card.node.replaceWith(node);
+			} else if (above) {
+				fresh.push(row);
+				node.classList.add("new");
+			}
+			card = { row, node };
+			cards.set(row.id, card);
+			remember(row);
+		}
+		if (card.node === place) place = place.nextElementSibling;
+		else $("feed").insertBefore(card.node, place);
+	}
+	$("feed").ariaBusy = "false";
+	$("more").hidden = items.length <= limit || limit >= MOST;
+	if (fresh.length) tell(fresh);
+	showState(status, error);
+	showEmpty(status === "live" && !rows.length);
+}
+
+/** Draws a row; folded and opened parts of the node it replaces stay as they are. */
+function draw(row, old) {
+	const { title, body, category, eventName, userId, metadata } = row;
+	const model = [metadata?.ai_provider, metadata?.ai_model].filter((name) => typeof name === "string").join(" / ");
+	const lines = body.split("\n", 9);
+	const text = lines.slice(0, 8).join("\n").slice(0, FOLD);
+	const long = text.length < body.length;
+	const paragraph = make("p", { className: "body", id: "body-" + row.id });
+	const fold = make("button", { type: "button", "aria-controls": paragraph.id });
+	const setFold = (open) => {
+		paragraph.textContent = open || !long ? body : text.replace(/\s+\S*$/, "") + " …";
+		fold.ariaExpanded = String(open);
+		fold.textContent = open ? "Show less" : "Show all";
+	};
+	fold.onclick = () => setFold(fold.ariaExpanded !== "true");
+	setFold(!!view.channel || old?.querySelector("[aria-controls]")?.ariaExpanded === "true");
+
+	const about = make("p", { className: "about" }, narrow("category", category));
+	if (userId) about.append(make("span", { className: "own" }, userId === pb.authStore.record?.id ? "Only for you" : "For one user"));
+	if (eventName) about.append(narrow("event", eventName));
+	if (model) about.append(make("span", {}, model));
+	about.append(when(row.created));
+
+	const data = make("details", { className: "data" }, make("summary", {}, "Data"));
+	data.ontoggle = () => data.open && data.children.length === 1 && openData(row, data);
+	data.open = !!old?.querySelector(".data")?.open;
+
+	const tools = make("div", { className: "tools" });
+	if (long) tools.append(fold);
+	if (body) tools.append(copier("Copy text", () => body));
+	tools.append(data);
+	return make("li", {}, make("article", {}, make("h2", {}, title), about, paragraph, tools));
+}
+
+/** A value that the feed can be narrowed to. */
+function narrow(name, value) {
+	return make("button", {
+		type: "button", className: name, title: `Only this ${name}`,
+		onclick: () => change({ [name]: value, channel: "" }),
+	}, value);
+}
+
+function when(created) {
+	const date = new Date(created.replace(" ", "T"));
+	const exact = date.toLocaleString(undefined, { dateStyle: "medium", timeStyle: "short" });
+	const time = make("time", { dateTime: date.toISOString(), title: date.toString() }, make("span"), ` · ${exact}`);
+	age(time);
+	return time;
+}
+
+const relative = new Intl.RelativeTimeFormat(undefined, { numeric: "auto" });
+function age(time) {
+	const seconds = (Date.parse(time.dateTime) - Date.now()) / 1000;
+	const [unit, size] = [["day", 86400], ["hour", 3600], ["minute", 60]].find(([, size]) => -seconds >= size) ?? [];
+	time.firstChild.textContent = unit ? relative.format(Math.ceil(seconds / size), unit) : "just now";
+}
+
+/** A number as it was sent, where JavaScript has no such number. */
+class Exact {
+	constructor(source) {
+		this.source = source;
+	}
+	toJSON() {
+		return JSON.rawJSON?.(this.source) ?? Number(this.source);
+	}
+}
+
+async function openData({ id, data, metadata }, details) {
+	const parse = (text) => JSON.parse(text, (_, value, context) =>
+		typeof value === "number" && context?.source && context.source !== String(value) ? new Exact(context.source) : value);
+	let value = { data, metadata };
+	try {
+		value = await pb.send(`/api/collections/aiContent/records/${id}`, {
+			requestKey: null, // and no fields: PocketBase rounds numbers to pick them
+			fetch: async (...request) => {
+				const response = await fetch(...request);
+				response.json = async () => parse(await response.text());
+				return response;
+			},
+		});
+	} catch {} // then without the last digits
+	if (details.children.length > 1) return;
+	details.append(copier("Copy JSON", () => JSON.stringify(value.data, null, 2)), members({ data: value.data, metadata: value.metadata }));
+}
+
+function members(value) {
+	const entries = Object.entries(value);
+	const list = make("ul");
+	const add = (from) => {
+		for (const [key, member] of entries.slice(from, from + FEW)) list.append(make("li", {}, branch(key, member)));
+		const rest = entries.length - from - FEW;
+		if (rest > 0) list.append(make("li", {}, make("button", {
+			type: "button", onclick: (event) => (event.target.parentNode.remove(), add(from + FEW)),
+		}, `${rest} more`)));
+	};
+	add(0);
+	return list;
+}
+
+function branch(key, value) {
+	const name = make("span", { className: "key" }, key);
+	if (value === null || typeof value !== "object" || value instanceof Exact) {
+		const text = value instanceof Exact ? value.source : typeof value === "string" ? value : JSON.stringify(value);
+		return make("div", {}, name, make("span", { className: typeof value }, text));
+	}
+	const count = Object.keys(value).length;
+	const details = make("details", {}, make("summary", {}, name, Array.isArray(value) ? `[${count}]` : `{${count}}`));
+	const open = () => details.open && details.children.length === 1 && details.append(members(value));
+	details.ontoggle = open;
+	details.open = count < 8;
+	return details;
+}
+
+function copier(label, text) {
+	const button = make("button", { type: "button" }, label);
+	button.onclick = async () => {
+		let copied = true;
+		try {
+			await navigator.clipboard.writeText(text());
+		} catch { // no clipboard but over https
+			const area = make("textarea", { value: text() });
+			button.after(area);
+			area.select();
+			copied = document.execCommand("copy");
+			area.remove();
+		}
+		button.textContent = copied ? "Copied" : "Not copied";
+		setTimeout(() => (button.textContent = label), 2000);
+	};
+	return button;
+}
+
+/** Tells of new rows to who listens, and to who has scrolled away. */
+function tell(fresh) {
+	$("news").textContent = fresh.length === 1 ? `New: ${fresh[0].title}` : `${fresh.length} new`;
+	if (scrollY < 300) return;
+	const button = $("fresh");
+	button.count = (button.hidden ? 0 : button.count) + fresh.length;
+	button.textContent = `↑ ${button.count} new`;
+	button.hidden = false;
+}
+
+let stateTimer = 0;
+function showState(status, error) {
+	clearTimeout(stateTimer);
+	// PocketBase ends a stream every now and then: that is not worth a word.
+	if (status === "connecting" && $("state").dataset.status === "live") {
+		stateTimer = setTimeout(() => setState(status), 1000);
+	} else {
+		setState(status);
+	}
+	lostAt = status === "offline" ? (lostAt ?? new Date()) : null;
+	const notice = status === "failed" ? `The server refuses this list: ${error.message}`
+		: lostAt && `No connection since ${lostAt.toLocaleTimeString()}. ${cards.size ? "You see what was there then." : ""} Trying again …`;
+	$("notice").hidden = !notice;
+	if (notice !== $("notice").textContent) $("notice").textContent = notice || "";
+}
+
+function setState(status) {
+	const text = { live: "Live", connecting: "Connecting…", offline: "Offline", failed: "Refused" }[status];
+	if ($("state").textContent !== text) $("state").textContent = text;
+	$("state").dataset.status = status;
+}
+
+function showEmpty(empty) {
+	const section = $("empty");
+	const kind = !empty ? "" : view.channel ? "channel" : filter() ? "filter" : "none";
+	if (section.dataset.kind === kind) return;
+	section.dataset.kind = kind;
+	section.hidden = !empty;
+	const address = new URL("webhooks/modelriver", pb.baseURL).href;
+	const command = "./pocketriver modelriver send" + (location.host === "127.0.0.1:8090" ? "" : ` --url ${address}`);
+	const text = (...parts) => make("p", {}, ...parts);
+	section.replaceChildren(...{
+		"": () => [],
+		none: () => [
+			make("h2", {}, "Nothing has arrived yet"),
+			text("Try it out: send a sample, as ModelRiver would, with the server's MODELRIVER_WEBHOOK_SECRET in the environment."),
+			make("pre", {}, make("code", {}, command)),
+			copier("Copy the command", () => command),
+			text("It appears here at once. For real content, give ModelRiver this webhook address: ", make("code", {}, address)),
+			text("What arrived, and what failed, is in the ", make("a", { href: "./_/#/modelriver" }, "dashboard"), "."),
+		],
+		filter: () => [
+			make("h2", {}, "Nothing matches"),
+			make("button", { type: "button", onclick: () => change({ q: "", category: "", event: "", mine: "" }) }, "Show everything"),
+		],
+		channel: () => [
+			make("h2", { className: "waiting" }, "Waiting for the result"),
+			text("It appears here the moment it lands. Leave this page open."),
+		],
+	}[kind]());
+}
+
+/** Offers a row's category and event for filtering. */
+function remember({ category, eventName, event = eventName }) {
+	for (const [name, value] of [["category", category], ["event", event]]) {
+		if (!value || seen[name].has(value) || seen[name].size >= 200) continue;
+		seen[name].add(value);
+		const next = [...$(name).options].slice(1).find((option) => option.value > value);
+		$(name).add(make("option", { value }, value), next ?? null);
+	}
+}
+
+/** Offers what the viewer's latest rows have, and what is chosen. */
+function offer() {
+	for (const name in seen) {
+		seen[name].clear();
+		$(name).length = 1;
+	}
+	remember(view);
+	const asked = viewer;
+	pb.collection("aiContent").getList(1, 200, { fields: "category,eventName", sort: "-created,-id", skipTotal: true, requestKey: null })
+		.then(({ items }) => asked === viewer && items.forEach(remember), () => {});
+}
+
+function change(changed) {
+	Object.assign(view, changed);
+	limit = STEP;
+	start();
+}
+
+function showAccount() {
+	const { isValid, record } = pb.authStore;
+	$("who").textContent = (isValid && (record?.name || record?.email || record?.username)) || "";
+	$("sign").textContent = isValid ? "Sign out" : "Sign in";
+	$("mine-label").hidden = !isValid;
+}
+
+let typing = 0;
+$("q").oninput = () => {
+	clearTimeout(typing);
+	typing = setTimeout(() => change({ q: $("q").value.trim() }), 250);
+};
+for (const name of ["category", "event"]) $(name).onchange = () => change({ [name]: $(name).value });
+$("mine").onchange = () => change({ mine: $("mine").checked ? "1" : "" });
+$("more").onclick = () => {
+	limit = Math.min(limit + STEP, MOST);
+	start();
+};
+$("fresh").onclick = () => scrollTo({ top: 0 });
+addEventListener("scroll", () => {
+	if (scrollY < 300) $("fresh").hidden = true;
+}, { passive: true });
+$("sign").onclick = () => (pb.authStore.isValid ? pb.authStore.clear() : $("dialog").showModal());
+
+const form = $("dialog").querySelector("form");
+form.querySelector("[value=cancel]").onclick = () => $("dialog").close();
+form.onsubmit = async (event) => {
+	event.preventDefault();
+	try {
+		await pb.collection("users").authWithPassword(form.identity.value, form.password.value);
+		$("dialog").close();
+	} catch (err) {
+		$("refusal").textContent = err.status === 400 ? "That is not the right name and password." : err.message;
+	}
+};
+$("dialog").onclose = () => {
+	form.reset();
+	$("refusal").textContent = "";
+};
+
+let viewer = pb.authStore.record?.id;
+pb.authStore.onChange((_, record) => {
+	showAccount();
+	if (record?.id === viewer) return;
+	// Nothing of the one before stays, in no corner.
+	viewer = record?.id;
+	last = { ...last, items: [] };
+	show(last);
+	$("news").textContent = "";
+	change(record ? { mine: "" } : { q: "", category: "", event: "", mine: "" });
+	offer();
+});
+setInterval(() => {
+	document.querySelectorAll("time").forEach(age);
+	showAccount(); // a session may have ended
+}, 20_000);
+
+offer();
+showAccount();
+start();
+if (pb.authStore.isValid) {
+	pb.collection("users").authRefresh().catch(({ status }) => [401, 403, 404].includes(status) && pb.authStore.clear());
+}
