@@ -171,6 +171,9 @@ func (p *plugin) bind() {
 			if err := p.bindRoutes(e); err != nil {
 				return err
 			}
+			if err := p.bindDashboard(e); err != nil {
+				return err
+			}
 			if err := p.restoreSchema(e.App); err != nil {
 				return err
 			}
