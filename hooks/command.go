@@ -1,269 +1,468 @@
 package hooks
 
 import (
-	"bytes"
-	"context"
-	_ "embed"
+	"database/sql"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
-	"net"
-	"net/http"
 	"os"
-	"os/signal"
+	"slices"
+	"strings"
+	"text/tabwriter"
 	"time"
 
-	"github.com/google/uuid"
+	"github.com/mattn/go-isatty"
+	"github.com/pocketbase/dbx"
+	"github.com/pocketbase/pocketbase/core"
+	"github.com/pocketbase/pocketbase/tools/types"
 	"github.com/spf13/cobra"
-
-	"github.com/pocketriver/pocketriver/hooks/modelriver"
 )
-
-//go:embed sample.json
-var samplePayload []byte
 
 func (p *plugin) newCommand() *cobra.Command {
 	command := &cobra.Command{
 		Use:   "modelriver",
 		Short: "Tries out and operates ModelRiver's webhooks and callbacks",
+		Long: `Tries out and operates ModelRiver's webhooks and callbacks.
+
+Every command works beside a running server on the same data directory (--dir).`,
+		Args: cobra.NoArgs,
+		RunE: func(command *cobra.Command, _ []string) error { return command.Help() },
 	}
-	command.AddCommand(p.newSendCommand())
+	command.AddCommand(
+		p.newSendCommand(), p.newSimulateCommand(),
+		p.newStatusCommand(), p.newCallbacksCommand(), p.newRetryCommand(), p.newDoctorCommand(),
+	)
 	return command
 }
 
-// sendOptions are the flags of the send command.
-type sendOptions struct {
-	url, event, channel, user, scheme string
-	noCallback                        bool
-	wait                              time.Duration
+// openData makes sure that the collections are there: PocketBase applies migrations
+// on serve only. Where they are, it leaves the data alone, for another release may be
+// serving it.
+func (p *plugin) openData() error {
+	if p.app.HasTable(contentCollection) && p.app.HasTable(callbackCollection) {
+		return nil
+	}
+	if err := p.app.RunAllMigrations(); err != nil {
+		return err
+	}
+	return schemaProblem(p.app)
 }
 
-func (p *plugin) newSendCommand() *cobra.Command {
-	var options sendOptions
-	command := &cobra.Command{
-		Use:   "send [file|-]",
-		Short: "Signs a payload, posts it to a running server and shows the callback",
-		Long: `Signs a payload as ModelRiver would, posts it to a running server and shows the
-answer. Then it takes ModelRiver's place for the callback, on a port of its own, and
-shows that too. Without a file a built-in sample is sent, with - standard input.
+// A status is what the status command reports.
+type status struct {
+	DataDir      string          `json:"dataDir"`
+	Received     int             `json:"received"`     // stored and refused
+	LastReceived *types.DateTime `json:"lastReceived"` // null if nothing was
+	Stored       int             `json:"stored"`       // records
+	Refused      int             `json:"refused"`      // events whose payload is kept
+	Waiting      int             `json:"waiting"`      // callbacks that are pending
+	Delivered    int             `json:"delivered"`    // callbacks, as long as they are kept
+	Failed       int             `json:"failed"`       // callbacks
 
-It signs with MODELRIVER_WEBHOOK_SECRET, which must be the server's. For the callback
-the server must be started with MODELRIVER_CALLBACK_HOSTS=127.0.0.1.`,
-		Example: `  modelriver send
-  modelriver send --user 4q1xlclmfloku33
-  modelriver send --no-callback --scheme data envelope.json
-  jq '.event = "summary"' delivery.json | modelriver send -`,
-		Args:         cobra.MaximumNArgs(1),
+	OldestWaiting *waitingCallback `json:"oldestWaiting"` // null if none waits
+	LastError     *callbackError   `json:"lastError"`     // of a callback that waits or failed; null if none
+}
+
+type waitingCallback struct {
+	Id      string         `json:"id" db:"id"`
+	Created types.DateTime `json:"created" db:"created"`
+	Next    types.DateTime `json:"nextAttempt" db:"nextAttempt"`
+}
+
+type callbackError struct {
+	Id      string         `json:"id" db:"id"`
+	State   string         `json:"state" db:"state"`
+	Updated types.DateTime `json:"updated" db:"updated"`
+	Status  int            `json:"lastStatus" db:"lastStatus"`
+	Error   string         `json:"lastError" db:"lastError"`
+}
+
+func (p *plugin) newStatusCommand() *cobra.Command {
+	var asJSON bool
+	command := &cobra.Command{
+		Use:   "status",
+		Short: "Shows what was received and which callbacks wait or failed",
+		Long: `Shows what was received and which callbacks wait or failed.
+
+It ends with status 1 if a callback has failed, for cron and monitors. Received are the
+records that are stored and the events that were refused; delivered callbacks count as
+long as they are kept.`,
+		Example: `  modelriver status
+  modelriver status --json | jq .failed
+  modelriver status >/dev/null || mail -s "Callbacks failed" ops@example.com </dev/null`,
+		Args:         cobra.NoArgs,
 		SilenceUsage: true,
-		RunE: func(command *cobra.Command, args []string) error {
-			ctx, stop := signal.NotifyContext(command.Context(), os.Interrupt)
-			defer stop()
-			payload, err := readPayloadFile(command.InOrStdin(), args)
+		RunE: func(command *cobra.Command, _ []string) error {
+			if err := p.openData(); err != nil {
+				return err
+			}
+			s, err := p.readStatus()
 			if err != nil {
 				return err
 			}
-			return p.send(ctx, command.OutOrStdout(), payload, options)
+			out := command.OutOrStdout()
+			if asJSON {
+				encoder := json.NewEncoder(out)
+				encoder.SetEscapeHTML(false)
+				encoder.SetIndent("", "  ")
+				err = encoder.Encode(s)
+			} else {
+				err = s.print(out, time.Now())
+			}
+			if err != nil {
+				return err
+			}
+			if s.Failed > 0 {
+				return fmt.Errorf("%s failed: see them with \"modelriver callbacks --state failed\", send them again with \"modelriver retry\"", count(s.Failed, "callback"))
+			}
+			return nil
 		},
 	}
-	command.SetContext(context.Background()) // of its own if it is run without one
-	flags := command.Flags()
-	flags.StringVar(&options.url, "url", "http://127.0.0.1:8090"+p.config.Path, "where to post")
-	flags.StringVar(&options.event, "event", "", "event name to set in the payload")
-	flags.StringVar(&options.channel, "channel", "", "channel id to set in the payload (default: a new one for the sample)")
-	flags.StringVar(&options.user, "user", "", "user that the content is for, so that only they see it (customer_data.user_id)")
-	flags.StringVar(&options.scheme, "scheme", "body", "how to sign: body, data or timestamped-body")
-	flags.BoolVar(&options.noCallback, "no-callback", false, "ask for no callback")
-	flags.DurationVar(&options.wait, "wait", 10*time.Second, "how long to wait for the callback")
+	command.Flags().BoolVar(&asJSON, "json", false, "print JSON, for scripts")
 	return command
 }
 
-func readPayloadFile(stdin io.Reader, args []string) ([]byte, error) {
-	switch {
-	case len(args) == 0:
-		return nil, nil
-	case args[0] == "-":
-		return io.ReadAll(stdin)
-	}
-	return os.ReadFile(args[0])
-}
+func (p *plugin) readStatus() (*status, error) {
+	db := p.app.ConcurrentDB()
+	s := &status{DataDir: p.app.DataDir()}
 
-// send posts one webhook and reports on out what comes back.
-func (p *plugin) send(ctx context.Context, out io.Writer, payload []byte, options sendOptions) error {
-	if len(p.config.WebhookSecrets) == 0 {
-		return errors.New("no secret to sign with: set MODELRIVER_WEBHOOK_SECRET to the server's")
-	}
-
-	var receiver *callbackReceiver
-	if !options.noCallback {
-		var err error
-		if receiver, err = startCallbackReceiver(); err != nil {
-			return err
-		}
-		defer receiver.close()
-	}
-	payload, err := preparePayload(payload, options, receiver)
-	if err != nil {
-		return err
-	}
-
-	request, err := http.NewRequestWithContext(ctx, http.MethodPost, options.url, bytes.NewReader(payload))
-	if err != nil {
-		return err
-	}
-	request.Header.Set("Content-Type", "application/json")
-	if err := modelriver.Sign(request.Header, options.scheme, p.config.WebhookSecrets[0], time.Now(), payload); err != nil {
-		return err
-	}
-	fmt.Fprintf(out, "POST %s, %d bytes, signed in scheme %q\n", options.url, len(payload), options.scheme)
-	started := time.Now()
-	response, err := (&http.Client{Timeout: 30 * time.Second}).Do(request)
-	if err != nil {
-		return fmt.Errorf("%w: is the server running there?", err)
-	}
-	answer, err := io.ReadAll(io.LimitReader(response.Body, 64<<10))
-	response.Body.Close()
-	if err != nil {
-		return err
-	}
-	fmt.Fprintf(out, "%s in %s: %s\n", response.Status, round(time.Since(started)), bytes.TrimSpace(answer))
-	switch {
-	case response.StatusCode == http.StatusUnauthorized:
-		return errors.New("the server has another MODELRIVER_WEBHOOK_SECRET than this command")
-	case response.StatusCode != http.StatusOK:
-		return fmt.Errorf("the server did not take the webhook: %s", response.Status)
-	case options.noCallback:
-		return nil
-	}
-
-	select {
-	case received := <-receiver.received:
-		fmt.Fprintf(out, "Callback %s after the webhook was sent, %s:\n%s\n",
-			round(received.at.Sub(started)), p.describeKey(received.authorization), indent(received.body))
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	case <-time.After(options.wait):
-		return fmt.Errorf("no callback within %s: the server must run with MODELRIVER_API_KEY, and with MODELRIVER_CALLBACK_HOSTS=127.0.0.1; a duplicate gets none", options.wait)
-	}
-}
-
-// preparePayload sets in payload, or in the sample, what the flags ask for.
-func preparePayload(payload []byte, options sendOptions, receiver *callbackReceiver) ([]byte, error) {
-	sample := payload == nil
-	if sample {
-		payload = samplePayload
-		if options.channel == "" {
-			options.channel = uuid.NewString()
-		}
-	}
-	event, err := modelriver.ParseEvent(http.Header{}, payload)
-	if err != nil {
-		return nil, fmt.Errorf("the payload is not a JSON object: %w", err)
-	}
-	if options.channel == "" {
-		options.channel = event.ChannelID
-	}
-
-	var set []modelriver.Member
-	add := func(name, value string) {
-		if value != "" {
-			set = append(set, modelriver.Member{Name: name, Value: modelriver.String(value)})
-		}
-	}
-	add("event", options.event)
-	add("channel_id", options.channel)
-	if receiver != nil {
-		add("callback_url", receiver.url(options.channel))
-	}
-	if options.user != "" {
-		customer := event.Customer
-		if customer == nil {
-			customer = json.RawMessage("{}")
-		}
-		customer, err = modelriver.SetMembers(customer, modelriver.Member{Name: "user_id", Value: modelriver.String(options.user)})
-		if err != nil {
-			return nil, err
-		}
-		set = append(set, modelriver.Member{Name: "customer_data", Value: customer})
-	}
-	if len(set) > 0 {
-		if payload, err = modelriver.SetMembers(payload, set...); err != nil {
+	var lastRecord, lastRefused types.DateTime
+	for _, read := range []struct {
+		query string
+		into  any
+	}{
+		{"SELECT COUNT(*) FROM aiContent", &s.Stored},
+		{"SELECT COALESCE(MAX(created), '') FROM aiContent", &lastRecord},
+		// Only these states can have a payload, and only they are few enough to read.
+		{"SELECT COUNT(*) FROM modelriverCallbacks WHERE state IN ('pending', 'failed') AND payload != ''", &s.Refused},
+		{"SELECT COALESCE(MAX(created), '') FROM modelriverCallbacks WHERE state IN ('pending', 'failed') AND payload != ''", &lastRefused},
+		{"SELECT COUNT(*) FROM modelriverCallbacks WHERE state = 'pending'", &s.Waiting},
+		{"SELECT COUNT(*) FROM modelriverCallbacks WHERE state = 'delivered'", &s.Delivered},
+		{"SELECT COUNT(*) FROM modelriverCallbacks WHERE state = 'failed'", &s.Failed},
+	} {
+		if err := db.NewQuery(read.query).Row(read.into); err != nil {
 			return nil, err
 		}
 	}
-	if sample && options.scheme == "data" { // the form in which ModelRiver's servers sign it
-		payload = fmt.Appendf(nil, `{"channel_id":%s,"timestamp":"%d","data":%s}`, modelriver.String(options.channel), time.Now().Unix(), payload)
+	s.Received = s.Stored + s.Refused
+	if lastRefused.Time().After(lastRecord.Time()) {
+		lastRecord = lastRefused
 	}
-	return payload, nil
-}
+	if !lastRecord.IsZero() {
+		s.LastReceived = &lastRecord
+	}
 
-// A callbackReceiver takes ModelRiver's place for one callback.
-type callbackReceiver struct {
-	listener net.Listener
-	server   *http.Server
-	received chan receivedCallback
-}
-
-type receivedCallback struct {
-	at            time.Time
-	authorization string
-	body          []byte
-}
-
-func startCallbackReceiver() (*callbackReceiver, error) {
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
+	oldest := &waitingCallback{}
+	switch err := db.NewQuery(`
+		SELECT id, created, nextAttempt FROM modelriverCallbacks
+		WHERE state = 'pending' ORDER BY created, id LIMIT 1`).One(oldest); {
+	case err == nil:
+		s.OldestWaiting = oldest
+	case !errors.Is(err, sql.ErrNoRows):
 		return nil, err
 	}
-	r := &callbackReceiver{listener: listener, received: make(chan receivedCallback, 1)}
-	r.server = &http.Server{
-		ReadTimeout: 30 * time.Second,
-		Handler: http.HandlerFunc(func(w http.ResponseWriter, request *http.Request) {
-			body, err := io.ReadAll(request.Body)
+	last := &callbackError{}
+	switch err := db.NewQuery(`
+		SELECT id, state, updated, lastStatus, lastError FROM modelriverCallbacks
+		WHERE state IN ('pending', 'failed') AND lastError != '' ORDER BY updated DESC, id LIMIT 1`).One(last); {
+	case err == nil:
+		s.LastError = last
+	case !errors.Is(err, sql.ErrNoRows):
+		return nil, err
+	}
+	return s, nil
+}
+
+func (s *status) print(out io.Writer, now time.Time) error {
+	table := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+	row := func(name string, n int, more string) {
+		fmt.Fprintln(table, strings.TrimRight(fmt.Sprintf("%s\t%d\t%s", name, n, more), "\t "))
+	}
+	last := ""
+	if s.LastReceived != nil {
+		last = "last " + ago(now, s.LastReceived.Time())
+	}
+	row("received", s.Received, last)
+	row("stored", s.Stored, "")
+	row("refused", s.Refused, "")
+	row("delivered", s.Delivered, "")
+	oldest := ""
+	if s.OldestWaiting != nil {
+		oldest = fmt.Sprintf("oldest %s, %s", s.OldestWaiting.Id, ago(now, s.OldestWaiting.Created.Time()))
+	}
+	row("waiting", s.Waiting, oldest)
+	row("failed", s.Failed, "")
+	if err := table.Flush(); err != nil {
+		return err
+	}
+	if s.LastError == nil {
+		return nil
+	}
+	_, err := fmt.Fprintf(out, "\nLast error: %s %s, %s\n%s\n",
+		s.LastError.Id, s.LastError.State, ago(now, s.LastError.Updated.Time()), indentText(out, s.LastError.Error))
+	return err
+}
+
+func (p *plugin) newCallbacksCommand() *cobra.Command {
+	var state, since string
+	var limit int
+	command := &cobra.Command{
+		Use:   "callbacks",
+		Short: "Lists callbacks, the newest first",
+		Long: `Lists callbacks, the newest first. Times are UTC.
+
+On a terminal each error follows its callback; otherwise a callback is one line of
+fields separated by tabs, its error the last one.`,
+		Example: `  modelriver callbacks
+  modelriver callbacks --state failed --since 24h
+  modelriver callbacks --state pending --since 2026-01-05 --limit 1000 | cut -f1`,
+		Args:         cobra.NoArgs,
+		SilenceUsage: true,
+		RunE: func(command *cobra.Command, _ []string) error {
+			states := []string{statePending, stateDelivered, stateFailed}
+			if state != "" && !slices.Contains(states, state) {
+				return fmt.Errorf("--state %q: use one of %s", state, strings.Join(states, ", "))
+			}
+			if limit < 1 {
+				return fmt.Errorf("--limit %d: use at least 1", limit)
+			}
+			from, err := parseSince(since, time.Now())
 			if err != nil {
-				return
+				return err
 			}
-			w.Header().Set("Content-Type", "application/json")
-			io.WriteString(w, `{"success":true}`)
-			select {
-			case r.received <- receivedCallback{time.Now(), request.Header.Get("Authorization"), body}:
-			default:
+			if err := p.openData(); err != nil {
+				return err
 			}
-		}),
+
+			var rows []callbackRow
+			query := p.app.ConcurrentDB().
+				Select("id", "state", "attempts", "lastStatus", "created", "nextAttempt", "lastError").
+				From(callbackCollection).
+				OrderBy("created DESC", "id DESC").Limit(int64(limit))
+			if state != "" {
+				query.AndWhere(dbx.HashExp{"state": state})
+			}
+			if !from.IsZero() {
+				query.AndWhere(dbx.NewExp("created >= {:from}", dbx.Params{"from": dateTime(from)}))
+			}
+			if err := query.All(&rows); err != nil {
+				return err
+			}
+			return printCallbacks(command.OutOrStdout(), rows)
+		},
 	}
-	go r.server.Serve(listener)
-	return r, nil
+	flags := command.Flags()
+	flags.StringVar(&state, "state", "", "only those that are pending, delivered or failed")
+	flags.StringVar(&since, "since", "", "only those created since, a duration such as 90m or 24h, or a date or time in UTC")
+	flags.IntVar(&limit, "limit", 20, "how many at most")
+	_ = command.RegisterFlagCompletionFunc("state", cobra.FixedCompletions(
+		[]string{statePending, stateDelivered, stateFailed}, cobra.ShellCompDirectiveNoFileComp))
+	return command
 }
 
-func (r *callbackReceiver) url(channel string) string {
-	return "http://" + r.listener.Addr().String() + "/v1/callback/" + channel
+type callbackRow struct {
+	Id          string         `db:"id"`
+	State       string         `db:"state"`
+	Attempts    int            `db:"attempts"`
+	LastStatus  int            `db:"lastStatus"`
+	Created     types.DateTime `db:"created"`
+	NextAttempt types.DateTime `db:"nextAttempt"`
+	LastError   string         `db:"lastError"`
 }
 
-// close lets the answer to the callback go out before the connection does.
-func (r *callbackReceiver) close() {
-	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
-	defer cancel()
-	r.server.Shutdown(ctx)
-}
-
-// describeKey says what came as a key, without showing it.
-func (p *plugin) describeKey(authorization string) string {
-	switch {
-	case p.config.APIKey != "" && authorization == "Bearer "+p.config.APIKey:
-		return "with MODELRIVER_API_KEY as bearer key"
-	case authorization == "":
-		return "without a key"
+func printCallbacks(out io.Writer, rows []callbackRow) error {
+	head := []string{"ID", "STATE", "TRIES", "HTTP", "CREATED", "NEXT"}
+	if !isTerminal(out) {
+		fmt.Fprintln(out, strings.Join(append(head, "ERROR"), "\t"))
+		for _, r := range rows {
+			fields := append(r.fields(), strings.Join(strings.Fields(r.LastError), " "))
+			if _, err := fmt.Fprintln(out, strings.Join(fields, "\t")); err != nil {
+				return err
+			}
+		}
+		return nil
 	}
-	return "with a bearer key that is not this command's MODELRIVER_API_KEY"
+	if len(rows) == 0 {
+		_, err := fmt.Fprintln(out, "No callbacks.")
+		return err
+	}
+	const line = "%-15s  %-9s  %5s  %4s  %-19s  %s\n"
+	fmt.Fprintf(out, line, toAny(head)...)
+	for _, r := range rows {
+		fmt.Fprintf(out, line, toAny(r.fields())...)
+		if r.LastError != "" {
+			if _, err := fmt.Fprintln(out, indentText(out, r.LastError)); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }
 
-func indent(body []byte) string {
-	var b bytes.Buffer
-	if err := json.Indent(&b, body, "", "  "); err != nil {
-		return string(body)
+func (r callbackRow) fields() []string {
+	next, status := "-", "-"
+	if r.State == statePending {
+		next = r.NextAttempt.Time().UTC().Format(time.DateTime)
+	}
+	if r.LastStatus > 0 {
+		status = fmt.Sprint(r.LastStatus)
+	}
+	return []string{r.Id, r.State, fmt.Sprint(r.Attempts), status, r.Created.Time().UTC().Format(time.DateTime), next}
+}
+
+// parseSince reads a duration before now, or a date or time in UTC. Empty is the zero
+// time.
+func parseSince(s string, now time.Time) (time.Time, error) {
+	if s == "" {
+		return time.Time{}, nil
+	}
+	if d, err := time.ParseDuration(s); err == nil {
+		return now.Add(-d.Abs()), nil
+	}
+	for _, layout := range []string{time.DateOnly, time.DateTime, time.RFC3339} {
+		if t, err := time.Parse(layout, s); err == nil {
+			return t, nil
+		}
+	}
+	return time.Time{}, fmt.Errorf("--since %q: use a duration such as 90m or 24h, a date such as 2026-01-05 or a time such as 2026-01-05T12:00:00Z", s)
+}
+
+func (p *plugin) newRetryCommand() *cobra.Command {
+	var allFailed bool
+	command := &cobra.Command{
+		Use:   "retry {ID... | --all-failed}",
+		Short: "Has failed callbacks sent again, and refused events ingested again",
+		Long: `Has failed callbacks sent again, with all their attempts, and refused events
+ingested again. A running server sees that within seconds; otherwise the next one
+sends them when it starts.`,
+		Example: `  modelriver retry 2k1vdvlw6w1ioj0
+  modelriver retry --all-failed
+  modelriver callbacks --state failed --since 1h | sed 1d | cut -f1 | xargs modelriver retry`,
+		Args: func(_ *cobra.Command, args []string) error {
+			if allFailed == (len(args) > 0) {
+				return errors.New("name the callbacks to retry, or give --all-failed")
+			}
+			return nil
+		},
+		SilenceUsage: true,
+		RunE: func(command *cobra.Command, ids []string) error {
+			if err := p.openData(); err != nil {
+				return err
+			}
+			if allFailed {
+				err := p.app.ConcurrentDB().Select("id").From(callbackCollection).
+					Where(dbx.HashExp{"state": stateFailed}).OrderBy("created", "id").Column(&ids)
+				if err != nil {
+					return err
+				}
+			}
+			var problems []error
+			armed := 0
+			for _, id := range ids {
+				if err := p.retryCallback(id); err != nil {
+					problems = append(problems, err)
+					continue
+				}
+				armed++
+			}
+			switch {
+			case armed > 0:
+				fmt.Fprintf(command.OutOrStdout(), "%s to be sent again: a running server begins within seconds.\n", count(armed, "callback"))
+			case len(problems) == 0:
+				fmt.Fprintln(command.OutOrStdout(), "No callback has failed.")
+			}
+			return errors.Join(problems...)
+		},
+	}
+	command.Flags().BoolVar(&allFailed, "all-failed", false, "retry every callback that failed")
+	return command
+}
+
+// retryCallback arms a failed callback again, as editing its state in the dashboard
+// does: rearmEdited sees the change.
+func (p *plugin) retryCallback(id string) error {
+	return p.app.RunInTransaction(func(tx core.App) error {
+		record, err := tx.FindRecordById(callbackCollection, id)
+		if errors.Is(err, sql.ErrNoRows) {
+			return fmt.Errorf("%s: there is no such callback: \"modelriver callbacks\" lists them", id)
+		}
+		if err != nil {
+			return err
+		}
+		switch state := record.GetString("state"); state {
+		case statePending:
+			return fmt.Errorf("%s: is pending, so it is being sent anyway", id)
+		case stateDelivered:
+			return fmt.Errorf("%s: was delivered: ModelRiver has accepted it", id)
+		}
+		record.Set("state", statePending)
+		if err := tx.Save(record); err != nil {
+			return fmt.Errorf("%s: %w", id, err)
+		}
+		return nil
+	})
+}
+
+// isTerminal reports whether someone reads out, rather than a program or a file.
+func isTerminal(out io.Writer) bool {
+	f, ok := out.(*os.File)
+	return ok && isatty.IsTerminal(f.Fd())
+}
+
+// indentText indents text by two columns, and wraps it for a terminal of 80.
+func indentText(out io.Writer, text string) string {
+	width := 78
+	if !isTerminal(out) {
+		width = 1 << 30
+	}
+	var b strings.Builder
+	column := 0
+	for _, word := range strings.Fields(text) {
+		length := len([]rune(word))
+		switch {
+		case column == 0:
+			b.WriteString("  ")
+		case column+1+length > width:
+			b.WriteString("\n  ")
+			column = 0
+		default:
+			b.WriteString(" ")
+			column++
+		}
+		b.WriteString(word)
+		column += length
 	}
 	return b.String()
 }
 
-func round(d time.Duration) time.Duration { return d.Round(100 * time.Microsecond) }
+// count is a number and what it counts, in English.
+func count(n int, noun string) string {
+	if n == 1 {
+		return "1 " + noun
+	}
+	return fmt.Sprintf("%d %ss", n, noun)
+}
+
+func ago(now, t time.Time) string {
+	d := now.Sub(t)
+	switch {
+	case d < time.Second:
+		return "just now"
+	case d < 2*time.Minute:
+		return fmt.Sprintf("%ds ago", int(d.Seconds()))
+	case d < 2*time.Hour:
+		return fmt.Sprintf("%dm ago", int(d.Minutes()))
+	case d < 48*time.Hour:
+		return fmt.Sprintf("%dh ago", int(d.Hours()))
+	}
+	return fmt.Sprintf("%dd ago", int(d.Hours()/24))
+}
+
+func toAny(s []string) []any {
+	out := make([]any, len(s))
+	for i := range s {
+		out[i] = s[i]
+	}
+	return out
+}
