@@ -51,7 +51,7 @@ func contentPayload(i int) []byte {
 	c := contents()[i%len(contents())]
 	return fmt.Appendf(nil,
 		`{"type":"task.ai_generated","event":"new_content","ai_response":{"data":%s},"callback_required":true,"customer_data":{"category":%s},"meta":{"provider":%s,"model":%s}}`,
-		compact(c.Data), modelriver.String(c.Category), modelriver.String(c.Provider), modelriver.String(c.Model))
+		compactJSON(c.Data), modelriver.String(c.Category), modelriver.String(c.Provider), modelriver.String(c.Model))
 }
 
 // webhookDelays are ModelRiver's waits before each of its attempts to deliver a webhook
@@ -362,7 +362,7 @@ func cacheFields(body []byte, paths []string) json.RawMessage {
 			value = object[name]
 		}
 		if len(value) > 0 {
-			customer, _ = modelriver.SetMembers(customer, modelriver.Member{Name: path, Value: compact(value)})
+			customer, _ = modelriver.SetMembers(customer, modelriver.Member{Name: path, Value: compactJSON(value)})
 		}
 	}
 	return customer
@@ -466,7 +466,7 @@ func (s *simulator) header(r *aiRequest) http.Header {
 func (s *simulator) payload(r *aiRequest, now time.Time) []byte {
 	meta := fmt.Appendf(nil, `{"provider":%s,"model":%s,"duration_ms":%d,"workflow":%s}`,
 		modelriver.String(r.content.Provider), modelriver.String(r.content.Model), s.options.delay.Milliseconds(), modelriver.String(r.workflow))
-	channel, data := modelriver.String(r.channel), compact(r.content.Data)
+	channel, data := modelriver.String(r.channel), compactJSON(r.content.Data)
 	timestamp := modelriver.String(now.UTC().Format("2006-01-02T15:04:05.000Z"))
 	if r.event == "" {
 		return fmt.Appendf(nil, `{"type":"task.completed","workflow":%s,"status":"success","channel_id":%s,"data":%s,"meta":%s,"customer_data":%s,"timestamp":%s}`,
@@ -640,7 +640,7 @@ func excerpt(text []byte) string {
 	return string(s)
 }
 
-func compact(raw json.RawMessage) json.RawMessage {
+func compactJSON(raw json.RawMessage) json.RawMessage {
 	var b bytes.Buffer
 	if err := json.Compact(&b, raw); err != nil {
 		return raw
