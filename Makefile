@@ -3,13 +3,29 @@ DEV = MODELRIVER_WEBHOOK_SECRET=dev-secret MODELRIVER_API_KEY=dev-key MODELRIVER
 SDK = pb_public/vendor/pocketbase.es.mjs
 SOURCES = $(shell find . -name '*.go' -not -path './node_modules/*') $(shell find hooks pb_public -type f -not -path 'pb_public/vendor/*') go.mod go.sum
 
-.PHONY: help run send test bench torture clean
+BINARY = ./pocketriver
+DEMO_ADDRESS = 127.0.0.1:8090
+DEMO_API = 127.0.0.1:8787
+DEMO_EVERY = 4s
+
+.PHONY: help run demo send test bench clean torture
 
 help: ## list these targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
 run: pocketriver ## serve on http://127.0.0.1:8090 with a development secret
 	$(DEV) ./pocketriver serve
+
+# Ctrl-C reaches both processes, and each ends by itself; any other end of one ends both.
+demo: pocketriver ## serve, with a stand-in for ModelRiver that feeds the page
+	@data=$$(mktemp -d); \
+	export $(DEV) MODELRIVER_API_URL=http://$(DEMO_API); \
+	$(BINARY) serve --dir $$data --http $(DEMO_ADDRESS) & server=$$!; \
+	$(BINARY) modelriver simulate --dir $$data --listen $(DEMO_API) --every $(DEMO_EVERY) \
+		--target http://$(DEMO_ADDRESS)/webhooks/modelriver & simulator=$$!; \
+	trap 'kill $$server $$simulator 2>/dev/null' INT TERM; \
+	wait $$simulator; wait $$simulator; \
+	kill $$server 2>/dev/null; wait $$server; rm -rf $$data
 
 send: pocketriver ## send a sample webhook to `make run` and show the callback
 	$(DEV) ./pocketriver modelriver send

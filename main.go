@@ -43,6 +43,7 @@ func main() {
 		DefaultDev: osutils.IsProbablyGoRun(),
 		DBConnect:  connect,
 	})
+	app.RootCmd.SetErr(os.Stderr) // PocketBase's own writer prints errors to standard output
 	app.RootCmd.Version = version + " (PocketBase " + pocketbase.Version + ")"
 
 	var hooksDir, migrationsDir, publicDir string

@@ -103,6 +103,7 @@ long as they are kept.`,
 			}
 			out := command.OutOrStdout()
 			if asJSON {
+				command.SilenceErrors = true // the JSON says it, and PocketBase prints errors to standard output
 				encoder := json.NewEncoder(out)
 				encoder.SetEscapeHTML(false)
 				encoder.SetIndent("", "  ")
