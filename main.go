@@ -44,7 +44,7 @@ func main() {
 		DBConnect:  connect,
 	})
 	app.RootCmd.SetErr(os.Stderr) // PocketBase's own writer prints errors to standard output
-	app.RootCmd.Version = version + " (PocketBase " + pocketbase.Version + ")"
+	app.RootCmd.Version = version + " (PocketBase " + pocketbaseVersion() + ")"
 
 	var hooksDir, migrationsDir, publicDir string
 	var hooksWatch, automigrate, indexFallback bool
@@ -100,6 +100,19 @@ func main() {
 	if failed.Load() {
 		os.Exit(1)
 	}
+}
+
+// pocketbaseVersion returns the version that go.mod has; pocketbase.Version is set in
+// PocketBase's own builds only.
+func pocketbaseVersion() string {
+	if info, ok := debug.ReadBuildInfo(); ok {
+		for _, module := range info.Deps {
+			if module.Path == "github.com/pocketbase/pocketbase" {
+				return module.Version
+			}
+		}
+	}
+	return pocketbase.Version
 }
 
 // list reads a comma-separated environment variable.

@@ -26,7 +26,7 @@ func TestExitStatus(t *testing.T) {
 		output string
 	}{
 		{"help", []string{"--help"}, "", false, "modelriver"},
-		{"version", []string{"--version"}, "", false, "PocketBase"},
+		{"version", []string{"--version"}, "", false, "PocketBase v0."},
 		{"migrate without secrets", []string{"migrate", "up"}, "MODELRIVER_WEBHOOK_SECRET=", false, "Applied"},
 		{"unknown command", []string{"bogus"}, "", true, "unknown command"},
 		{"unknown subcommand flag", []string{"serve", "--bogus"}, "", true, "unknown flag"},
