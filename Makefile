@@ -22,7 +22,7 @@ CYCLONEDX = github.com/CycloneDX/cyclonedx-gomod/cmd/cyclonedx-gomod@v1.10.0
 .PHONY: help run demo send test bench lint vulncheck image dist reproducible clean torture
 
 help: ## list these targets
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
 run: pocketriver ## serve on http://127.0.0.1:8090 with a development secret
 	$(DEV) ./pocketriver serve
@@ -77,7 +77,8 @@ dist: $(SDK) ## build a release: static binaries, checksums and SBOM
 		CGO_ENABLED=0 GOOS=$$os GOARCH=$$arch go build -trimpath -buildvcs=false -ldflags "$(LDFLAGS)" \
 			-o $(DIST)/pocketriver_$${os}_$$arch$$suffix .; \
 	done
-	go run $(CYCLONEDX) app -json -licenses -std -noserial -notimestamp -output $(DIST)/pocketriver.cdx.json
+	go run $(CYCLONEDX) bin -json -std -noserial -notimestamp -version "$(VERSION)" \
+		-output $(DIST)/pocketriver.cdx.json $(DIST)/pocketriver_$(subst /,_,$(firstword $(PLATFORMS)))
 	cp LICENSE $(DIST)/
 	cd $(DIST) && sha256sum * > SHA256SUMS
 
@@ -85,8 +86,8 @@ dist: $(SDK) ## build a release: static binaries, checksums and SBOM
 reproducible: ## build this platform's release twice and compare the bytes
 	@set -e; build=$$(mktemp -d); trap 'rm -rf $$build' EXIT; platform=$$(go env GOOS)/$$(go env GOARCH); \
 	$(MAKE) -s dist DIST=$$build/one "PLATFORMS=$$platform"; \
-	mkdir $$build/copy; cp -r Makefile .git LICENSE go.mod go.sum main.go hooks migrations pb_public package.json package-lock.json $$build/copy; \
-	GOFLAGS=-a $(MAKE) -s -C $$build/copy dist DIST=$$build/two "PLATFORMS=$$platform" "VERSION=$(VERSION)" "COMMIT=$(COMMIT)"; \
+	mkdir $$build/copy; cp -r Makefile LICENSE go.mod go.sum main.go hooks migrations pb_public package.json package-lock.json $$build/copy; \
+	GOFLAGS='-buildvcs=false -a' $(MAKE) -s -C $$build/copy dist DIST=$$build/two "PLATFORMS=$$platform" "VERSION=$(VERSION)" "COMMIT=$(COMMIT)"; \
 	diff -r $$build/one $$build/two && echo "two builds, the same bytes"
 
 clean: ## remove what was built, not pb_data
