@@ -6,11 +6,17 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"reflect"
 	"regexp"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/pocketbase/pocketbase/tests"
+
+	"github.com/pocketriver/pocketriver/hooks"
 )
 
 // snippet returns the code that a page has under a heading.
@@ -89,6 +95,59 @@ func (s *server) mustSend(payload []byte) {
 	s.t.Helper()
 	if status := s.Send(payload); status != http.StatusOK {
 		s.t.Fatalf("webhook: got %d, want 200", status)
+	}
+}
+
+// The reference has every setting and every field.
+func TestReference(t *testing.T) {
+	t.Parallel()
+	page, err := os.ReadFile("docs/reference.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	section := func(heading string) string {
+		_, s, _ := strings.Cut(string(page), "\n## "+heading+"\n")
+		s, _, _ = strings.Cut(s, "\n## ")
+		return s
+	}
+	for _, field := range reflect.VisibleFields(reflect.TypeFor[hooks.Config]()) {
+		if want := "`" + field.Name + " " + field.Type.String() + "`"; !strings.Contains(section("Settings"), want) {
+			t.Errorf("Settings lacks %s", want)
+		}
+	}
+	source, err := os.ReadFile("main.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range regexp.MustCompile(`MODELRIVER_[A-Z_]+`).FindAllString(string(source), -1) {
+		if !strings.Contains(section("Settings"), "`"+name+"`") {
+			t.Errorf("Settings lacks %s", name)
+		}
+	}
+	app, err := tests.NewTestApp(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer app.Cleanup()
+	for _, name := range []string{"aiContent", "modelriverCallbacks"} {
+		collection, err := app.FindCollectionByNameOrId(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, field := range collection.Fields.FieldNames() {
+			if field != "id" && !strings.Contains(section("Collection `"+name+"`"), "`"+field+"`") {
+				t.Errorf("%s lacks %s", name, field)
+			}
+		}
+	}
+	help, err := exec.Command(buildBinary(t), "modelriver", "--help").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, match := range regexp.MustCompile(`(?m)^  ([a-z]+) {2,}[A-Z]`).FindAllStringSubmatch(string(help), -1) {
+		if !strings.Contains(section("Commands"), "`"+match[1]+"`") && match[1] != "send" {
+			t.Errorf("Commands lacks %s", match[1])
+		}
 	}
 }
 
