@@ -14,6 +14,7 @@ COMMIT = $(shell git rev-parse --short=12 HEAD)
 PLATFORMS = linux/amd64 linux/arm64 darwin/amd64 darwin/arm64 windows/amd64 windows/arm64
 LDFLAGS = -s -w -buildid= -X 'main.version=$(VERSION) $(COMMIT)'
 DIST = dist
+BUILDFLAGS =
 
 GOLANGCI = github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 GOVULNCHECK = golang.org/x/vuln/cmd/govulncheck@v1.9.0
@@ -74,7 +75,7 @@ dist: $(SDK) ## build a release: static binaries, checksums and SBOM
 		os=$${platform%/*}; arch=$${platform#*/}; suffix=; \
 		test $$os != windows || suffix=.exe; \
 		echo building for $$os/$$arch; \
-		CGO_ENABLED=0 GOOS=$$os GOARCH=$$arch go build -trimpath -buildvcs=false -ldflags "$(LDFLAGS)" \
+		CGO_ENABLED=0 GOOS=$$os GOARCH=$$arch go build $(BUILDFLAGS) -trimpath -buildvcs=false -ldflags "$(LDFLAGS)" \
 			-o $(DIST)/pocketriver_$${os}_$$arch$$suffix .; \
 	done
 	go run $(CYCLONEDX) bin -json -std -noserial -notimestamp -version "$(VERSION)" \
@@ -87,7 +88,7 @@ reproducible: ## build this platform's release twice and compare the bytes
 	@set -e; build=$$(mktemp -d); trap 'rm -rf $$build' EXIT; platform=$$(go env GOOS)/$$(go env GOARCH); \
 	$(MAKE) -s dist DIST=$$build/one "PLATFORMS=$$platform"; \
 	mkdir $$build/copy; cp -r Makefile LICENSE go.mod go.sum main.go hooks migrations pb_public package.json package-lock.json $$build/copy; \
-	GOFLAGS='-buildvcs=false -a' $(MAKE) -s -C $$build/copy dist DIST=$$build/two "PLATFORMS=$$platform" "VERSION=$(VERSION)" "COMMIT=$(COMMIT)"; \
+	$(MAKE) -s -C $$build/copy dist BUILDFLAGS=-a DIST=$$build/two "PLATFORMS=$$platform" "VERSION=$(VERSION)" "COMMIT=$(COMMIT)"; \
 	diff -r $$build/one $$build/two && echo "two builds, the same bytes"
 
 clean: ## remove what was built, not pb_data
