@@ -158,7 +158,6 @@ type server struct {
 	*process
 	addr string
 	dir  string // with pb_data and pb_hooks; empty if it has none
-	keep bool   // the directory outlives the server
 }
 
 // A serverKind is one of the programs that are compared.
