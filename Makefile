@@ -60,6 +60,7 @@ SEED = 0
 torture: $(SDK) ## attack the binary with every fault for 15 minutes
 	go test -count=1 -timeout 0 -v -run 'TestTorture|TestWaitingCallbacks' . -torture $(FOR) -seed $(SEED)
 	go test -count=1 -timeout 0 -run 'TestLedgerBalances|TestNextDelayStays' ./hooks -rapid.checks=1000
+
 lint: $(SDK) ## run golangci-lint, staticcheck included
 	go run $(GOLANGCI) run --timeout 10m ./...
 
