@@ -161,12 +161,13 @@ func servePublic(e *core.ServeEvent, publicDir string, indexFallback bool) error
 	if e.Router.HasRoute(http.MethodGet, "/{path...}") {
 		return e.Next()
 	}
+	if publicDir != "" {
+		e.Router.GET("/{path...}", apis.Static(os.DirFS(publicDir), indexFallback))
+		return e.Next()
+	}
 	files, err := fs.Sub(embeddedPublic, "pb_public")
 	if err != nil {
 		return err
-	}
-	if publicDir != "" {
-		files = os.DirFS(publicDir)
 	}
 	e.Router.GET("/{path...}", apis.Static(files, indexFallback)).BindFunc(func(e *core.RequestEvent) error {
 		e.Response.Header().Set("Content-Security-Policy", contentPolicy)

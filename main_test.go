@@ -227,9 +227,12 @@ func TestPublicDir(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(dir, "index.html"), []byte("mine"), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	for _, row := range []struct{ name, publicDir, has string }{
-		{"the embedded page", "", "<title>PocketRiver"},
-		{"a folder instead", dir, "mine"},
+	for _, row := range []struct {
+		name, publicDir, has string
+		policy               bool // a page of one's own may need what ours forbids
+	}{
+		{"the embedded page", "", "<title>PocketRiver", true},
+		{"a folder instead", dir, "mine", false},
 	} {
 		s := startServer(t, "")
 		if row.publicDir != "" {
@@ -245,6 +248,9 @@ func TestPublicDir(t *testing.T) {
 		response.Body.Close()
 		if !strings.Contains(string(body), row.has) {
 			t.Errorf("%s: got %.200s", row.name, body)
+		}
+		if got := response.Header.Get("Content-Security-Policy"); (got != "") != row.policy {
+			t.Errorf("%s: content policy: got %q, want one: %t", row.name, got, row.policy)
 		}
 	}
 }
