@@ -48,6 +48,7 @@ type outbox struct {
 
 	lifecycle sync.Mutex // held by Start and Stop
 	cancel    context.CancelFunc
+	ended     chan struct{} // closed when nothing is left of what the last Stop ended
 	loop      sync.WaitGroup
 
 	mu      sync.Mutex
@@ -81,6 +82,9 @@ func (o *outbox) Start() {
 	defer o.lifecycle.Unlock()
 	if o.cancel != nil {
 		return
+	}
+	if o.ended != nil {
+		<-o.ended // Stop may have left it waiting for the database
 	}
 
 	// A first attempt without an outcome was under way when the last process ended, or
@@ -122,6 +126,7 @@ func (o *outbox) Start() {
 		// Sends come to an end, or are cut off; what they wrote is committed, unless the
 		// database hangs, and with it the loop. Either way the rows say what is left to do.
 		ended := make(chan struct{})
+		o.ended = ended
 		go func() {
 			o.loop.Wait()
 			o.senders.Wait()
