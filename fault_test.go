@@ -111,7 +111,7 @@ func (f *faultRun) sleep(from, to time.Duration) {
 func (f *faultRun) run(once bool, fault func()) {
 	f.t.Helper()
 	f.load(connections, 5*time.Millisecond, fault)
-	settle(f.t, f.Dir, 2*time.Minute)
+	settle(f.t, f.Dir, 8*time.Minute) // a window, an attempt and a lease may still be left
 	f.server.Stop()
 	f.check(f.Dir, once)
 	f.t.Log(f.summary())

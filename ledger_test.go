@@ -530,7 +530,9 @@ func settle(t testing.TB, dir string, within time.Duration) {
 			return
 		}
 		if time.Now().After(deadline) {
-			t.Fatalf("%d callbacks are pending after %s: %v", pending, within, err)
+			var some []callbackRow
+			_ = db.Select().From("modelriverCallbacks").Where(dbx.HashExp{"state": "pending"}).Limit(3).All(&some)
+			t.Fatalf("%d callbacks are pending after %s: %v, such as %+v", pending, within, err, some)
 		}
 	}
 }
