@@ -80,6 +80,10 @@ func TestOutboxStopsWhileTheDatabaseHangs(t *testing.T) {
 	faulty := &faultyApp{App: app}
 	p.commits.app = faulty
 	p.outbox.Start()
+	eventually(t, "the outbox has resumed", func() bool { return faulty.transactions() > 0 })
+	if err := p.commits.do(func(core.App) error { return nil }); err != nil {
+		t.Fatal(err)
+	}
 	hang := make(chan struct{})
 	faulty.set(func() error { <-hang; return errors.New("hung up") }, nil)
 	insertTestCallback(t, app, p, "hangs0000000000", rec.callbackURL("hangs"))

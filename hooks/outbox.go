@@ -62,9 +62,10 @@ type outbox struct {
 
 // A lane is the callbacks of one host that are in memory.
 type lane struct {
-	held    int
-	sending int
-	waiting []*callback
+	held       int
+	sending    int
+	waiting    []*callback
+	unanswered int // attempts in a row
 }
 
 func newOutbox(app core.App, commits *committer, client *modelriver.Client, config Config, reingest func(core.App, *callback, string) error) *outbox {
@@ -87,28 +88,14 @@ func (o *outbox) Start() {
 		<-o.ended // Stop may have left it waiting for the database
 	}
 
-	// A first attempt without an outcome was under way when the last process ended, or
-	// it waits for a key, which there is now.
-	now := dateTime(o.now())
-	resumable := dbx.And(
-		dbx.HashExp{"state": statePending, "attempts": []any{0, 1}, "lastStatus": 0},
-		dbx.NewExp("nextAttempt > {:now} AND ({:keyed} OR host = '')", dbx.Params{"now": now, "keyed": o.config.APIKey != ""}),
-	)
-	err := o.commits.do(func(tx core.App) error {
-		_, err := tx.NonconcurrentDB().Update(callbackCollection, dbx.Params{"attempts": 0, "nextAttempt": now}, resumable).Execute()
-		return err
-	})
-	if err != nil {
-		o.app.Logger().Warn("Failed to resume callbacks at once: they are sent when their lease ends", "error", err)
-	}
-
 	loopCtx, cancelLoop := context.WithCancel(context.Background())
 	sendCtx, cancelSends := context.WithCancel(context.Background())
 	o.mu.Lock()
 	o.running = true
 	o.ctx = sendCtx
 	o.mu.Unlock()
-	o.loop.Go(func() { o.run(loopCtx) })
+	started := o.now()
+	o.loop.Go(func() { o.run(loopCtx, started) })
 
 	o.cancel = func() {
 		cancelLoop()
@@ -172,8 +159,9 @@ func (o *outbox) wakeAt(t time.Time) {
 	}
 }
 
-// run is only the loop; runOnce does the work.
-func (o *outbox) run(ctx context.Context) {
+// run is only the loop; resume and runOnce do the work.
+func (o *outbox) run(ctx context.Context, started time.Time) {
+	resumed := false
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for {
@@ -186,11 +174,17 @@ func (o *outbox) run(ctx context.Context) {
 
 		var next time.Time
 		err := routine.SafeWrap(func() (err error) {
+			if !resumed {
+				if err := o.resume(started); err != nil {
+					return err
+				}
+				resumed = true
+			}
 			next, err = o.runOnce()
 			return err
 		})()
 		if err != nil {
-			o.app.Logger().Error("Failed to read due callbacks", "error", err)
+			o.app.Logger().Error("Failed to find or claim due callbacks", "error", err)
 			select { // places given back because of the error must not wake us at once
 			case <-o.wake:
 			default:
@@ -206,6 +200,21 @@ func (o *outbox) run(ctx context.Context) {
 		o.mu.Unlock()
 		timer.Reset(wait)
 	}
+}
+
+// resume makes due what the last process left: a first attempt without an outcome was
+// under way when it ended, or waits for a key, which there is now.
+func (o *outbox) resume(started time.Time) error {
+	resumable := dbx.And(
+		dbx.HashExp{"state": statePending, "attempts": []any{0, 1}, "lastStatus": 0},
+		dbx.NewExp("updated <= {:started} AND nextAttempt > {:started} AND ({:keyed} OR host = '')",
+			dbx.Params{"started": dateTime(started), "keyed": o.config.APIKey != ""}),
+	)
+	return o.commits.do(func(tx core.App) error {
+		_, err := tx.NonconcurrentDB().Update(callbackCollection,
+			dbx.Params{"attempts": 0, "nextAttempt": dateTime(started)}, resumable).Execute()
+		return err
+	})
 }
 
 // runOnce claims the callbacks that are due, as many as there is room for, and hands
@@ -393,16 +402,20 @@ func (o *outbox) attempt(ctx context.Context, cb *callback) {
 	}
 
 	var status int
-	if cb.Refused && cb.URL == "" {
+	switch {
+	case cb.Refused && cb.URL == "":
 		err = errors.New("no callback URL")
-	} else if o.config.APIKey == "" && cb.Host != "" {
+	case o.config.APIKey == "" && cb.Host != "":
 		err = errNoKey
-	} else {
+	case cb.Expires.Time().Before(o.now()) && o.silent(cb):
+		err = errSilent
+	default:
 		status, err = o.client.SendCallback(ctx, cb.URL, cb.Body)
-	}
-	if err != nil && ctx.Err() != nil {
-		o.release(cb) // stopped: the row brings it back
-		return
+		if err != nil && ctx.Err() != nil {
+			o.release(cb) // stopped: the row brings it back
+			return
+		}
+		o.heard(cb, status != 0)
 	}
 
 	now := o.now()
@@ -441,6 +454,29 @@ func (o *outbox) attempt(ctx context.Context, cb *callback) {
 
 var errNoKey = errors.New("no API key was set within the callback window: set MODELRIVER_API_KEY, restart, and retry this callback")
 
+var errSilent = errors.New("the callback window has ended, and the host does not answer")
+
+// heard notes whether the callback's host answered.
+func (o *outbox) heard(cb *callback, answered bool) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	l := o.lanes[cb.Host]
+	l.unanswered++
+	if answered {
+		l.unanswered = 0
+	}
+}
+
+// silent reports whether as many attempts in a row as are made at the same time found
+// the callback's host without an answer. A callback whose window has ended is tried
+// once all the same, for only ModelRiver knows when its window began, but not if that
+// means to wait for each of thousands.
+func (o *outbox) silent(cb *callback) bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.lanes[cb.Host].unanswered >= maxSending
+}
+
 // readBody reads the callback's body if it is not in memory, and the payload of a
 // refused event.
 func (o *outbox) readBody(cb *callback) (payload string, err error) {
@@ -464,7 +500,7 @@ func (o *outbox) giveUp(ctx context.Context, cb *callback, status int, cause err
 	switch {
 	case errors.Is(cause, modelriver.ErrCallbackHost):
 		lastError += ". Add it to MODELRIVER_CALLBACK_HOSTS if you trust it with the key, restart, and retry this callback"
-	case errors.Is(cause, errNoKey):
+	case errors.Is(cause, errNoKey), o.silent(cb):
 	default:
 		message := "The record was stored, but its callback failed: " + lastError
 		if _, err := o.client.SendCallback(ctx, cb.URL, modelriver.ErrorCallbackBody(message)); err != nil {
@@ -521,12 +557,22 @@ func (o *outbox) retry(cb *callback, status int, cause error, next time.Time) {
 	})
 }
 
-// fail turns the callback's row failed and gives its place back.
+// fail turns the callback's row failed and gives its place back. A hook of the app may
+// hear of it, but not prevent it: the callback would be sent for ever.
 func (o *outbox) fail(cb *callback, set map[string]any) {
 	o.app.Logger().Error("Callback failed", "error", set["lastError"], "callback", cb.Id, "attempt", cb.Attempts)
 	o.commit(func(tx core.App) error {
 		return failCallback(tx, cb, set)
-	}, func(err error) { o.written(cb, err) })
+	}, func(err error) {
+		if err == nil || databaseFailed(err) {
+			o.written(cb, err)
+			return
+		}
+		o.app.Logger().Error("A hook refused that a callback failed: it is written without hooks", "error", err, "callback", cb.Id)
+		o.commit(func(tx core.App) error {
+			return failCallback(tx.UnsafeWithoutHooks(), cb, set)
+		}, func(err error) { o.written(cb, err) })
+	})
 }
 
 // commit adds a write that Stop waits for.

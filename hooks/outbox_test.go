@@ -179,6 +179,44 @@ func TestCallbackHookHearsOfFailure(t *testing.T) {
 	}
 }
 
+// A hook that refuses the update of a failed callback's row cannot keep it from failing.
+func TestCallbackFailsAgainstAHook(t *testing.T) {
+	t.Parallel()
+	rec := newReceiver(t, answerStatus(404))
+	server := newTestServer(t, testConfig())
+	server.OnRecordUpdate(callbackCollection).BindFunc(func(*core.RecordEvent) error { return errors.New("never") })
+	server.mustPost(t, generated("stubborn", `{}`, rec.callbackURL("stubborn")))
+	if got := awaitState(t, server, stateFailed).GetString("lastError"); !strings.Contains(got, "answered 404") {
+		t.Errorf("lastError: got %q", got)
+	}
+}
+
+// Thousands whose window ended while their host hung are not waited for one by one.
+func TestOutboxGivesUpOnASilentHost(t *testing.T) {
+	t.Parallel()
+	hang := make(chan struct{})
+	rec := newReceiver(t, func(http.ResponseWriter, *http.Request) { <-hang })
+	config := testConfig()
+	config.CallbackTimeout = 300 * time.Millisecond
+	app, p := newTestApp(t, config)
+	t.Cleanup(func() { close(hang) })
+	const n = 4 * maxHeld
+	for i := range n {
+		id := fmt.Sprintf("silent%09d", i)
+		insertTestCallback(t, app, p, id, rec.callbackURL("silent"))
+		setCallback(t, app, id, dbx.Params{"expires": dateTime(time.Now().Add(-time.Minute))})
+	}
+	p.outbox.Start()
+	defer p.outbox.Stop()
+	eventually(t, "all have failed", func() bool {
+		failed, err := app.CountRecords(callbackCollection, dbx.HashExp{"state": stateFailed})
+		return err == nil && failed == n
+	})
+	if got := len(rec.all()); got > 4*maxSending {
+		t.Errorf("callbacks to the silent host: got %d, want about %d", got, maxSending)
+	}
+}
+
 // A failed callback is sent again by the same webhook, or by setting it pending.
 func TestCallbackFailedAgain(t *testing.T) {
 	t.Parallel()
