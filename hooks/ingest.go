@@ -43,7 +43,7 @@ func (p *plugin) ingest(event *modelriver.Event, payload []byte) error {
 	// after the commit. Without one it is due at once, and read when there is room; and
 	// without a key when its window ends.
 	nextAttempt := now
-	reserved := false
+	reserved, due := false, false
 	switch {
 	case cb.URL == "":
 	case p.config.APIKey == "" && host != "":
@@ -52,6 +52,8 @@ func (p *plugin) ingest(event *modelriver.Event, payload []byte) error {
 		reserved = true
 		cb.Attempts = 1
 		nextAttempt = now.Add(p.outbox.lease())
+	default:
+		due = true
 	}
 
 	var record *core.Record
@@ -91,8 +93,8 @@ func (p *plugin) ingest(event *modelriver.Event, payload []byte) error {
 	case reserved:
 		p.outbox.send(cb)
 	}
-	if duplicate || cb.Refused {
-		p.outbox.Wake() // a row was armed again, or owes nobody a callback
+	if duplicate || cb.Refused || due && p.outbox.room(cb.Host) > 0 {
+		p.outbox.Wake() // a row was armed again, or the outbox has only just started
 	}
 	return nil
 }

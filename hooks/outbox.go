@@ -91,11 +91,9 @@ func (o *outbox) Start() {
 	loopCtx, cancelLoop := context.WithCancel(context.Background())
 	sendCtx, cancelSends := context.WithCancel(context.Background())
 	o.mu.Lock()
-	o.running = true
 	o.ctx = sendCtx
 	o.mu.Unlock()
-	started := o.now()
-	o.loop.Go(func() { o.run(loopCtx, started) })
+	o.loop.Go(func() { o.run(loopCtx) })
 
 	o.cancel = func() {
 		cancelLoop()
@@ -160,7 +158,7 @@ func (o *outbox) wakeAt(t time.Time) {
 }
 
 // run is only the loop; resume and runOnce do the work.
-func (o *outbox) run(ctx context.Context, started time.Time) {
+func (o *outbox) run(ctx context.Context) {
 	resumed := false
 	timer := time.NewTimer(0)
 	defer timer.Stop()
@@ -175,7 +173,7 @@ func (o *outbox) run(ctx context.Context, started time.Time) {
 		var next time.Time
 		err := routine.SafeWrap(func() (err error) {
 			if !resumed {
-				if err := o.resume(started); err != nil {
+				if err := o.resume(ctx); err != nil {
 					return err
 				}
 				resumed = true
@@ -203,18 +201,25 @@ func (o *outbox) run(ctx context.Context, started time.Time) {
 }
 
 // resume makes due what the last process left: a first attempt without an outcome was
-// under way when it ended, or waits for a key, which there is now.
-func (o *outbox) resume(started time.Time) error {
+// under way when it ended, or waits for a key, which there is now. Only then may this
+// process claim callbacks of its own.
+func (o *outbox) resume(ctx context.Context) error {
+	now := dateTime(o.now())
 	resumable := dbx.And(
 		dbx.HashExp{"state": statePending, "attempts": []any{0, 1}, "lastStatus": 0},
-		dbx.NewExp("updated <= {:started} AND nextAttempt > {:started} AND ({:keyed} OR host = '')",
-			dbx.Params{"started": dateTime(started), "keyed": o.config.APIKey != ""}),
+		dbx.NewExp("nextAttempt > {:now} AND ({:keyed} OR host = '')", dbx.Params{"now": now, "keyed": o.config.APIKey != ""}),
 	)
-	return o.commits.do(func(tx core.App) error {
-		_, err := tx.NonconcurrentDB().Update(callbackCollection,
-			dbx.Params{"attempts": 0, "nextAttempt": dateTime(started)}, resumable).Execute()
+	err := o.commits.do(func(tx core.App) error {
+		_, err := tx.NonconcurrentDB().Update(callbackCollection, dbx.Params{"attempts": 0, "nextAttempt": now}, resumable).Execute()
 		return err
 	})
+	if err != nil {
+		return err
+	}
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.running = ctx.Err() == nil
+	return nil
 }
 
 // runOnce claims the callbacks that are due, as many as there is room for, and hands
