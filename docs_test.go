@@ -230,3 +230,35 @@ func TestRecipes(t *testing.T) {
 		wantBody(t, received, `failed: answered 401 Unauthorized`)
 	})
 }
+
+// What the README says is guaranteed names the test that proves it.
+func TestReadmeNamesTestsThatExist(t *testing.T) {
+	t.Parallel()
+	readme, err := os.ReadFile("README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var tests strings.Builder
+	for _, pattern := range []string{"*_test.go", "hooks/*_test.go"} {
+		files, err := filepath.Glob(pattern)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, file := range files {
+			source, err := os.ReadFile(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			tests.Write(source)
+		}
+	}
+	named := regexp.MustCompile("`(Test\\w+)`").FindAllStringSubmatch(string(readme), -1)
+	if len(named) < 10 {
+		t.Fatalf("tests named: got %d", len(named))
+	}
+	for _, match := range named {
+		if !strings.Contains(tests.String(), "func "+match[1]+"(") {
+			t.Errorf("%s is named, but there is no such test", match[1])
+		}
+	}
+}
