@@ -338,7 +338,7 @@ func (o *outbox) release(cb *callback) {
 	l := o.lanes[cb.Host]
 	delete(o.held, cb.Id)
 	l.held--
-	if l.held == 0 && l.sending == 0 {
+	if l.held == 0 && l.sending == 0 && l.unanswered == 0 {
 		delete(o.lanes, cb.Host)
 	}
 	if l.held == maxHeld/2 { // the table may hold more
@@ -420,7 +420,7 @@ func (o *outbox) attempt(ctx context.Context, cb *callback) {
 			o.release(cb) // stopped: the row brings it back
 			return
 		}
-		o.heard(cb, status != 0)
+		o.heard(cb, status != 0 || errors.Is(err, modelriver.ErrCallbackHost))
 	}
 
 	now := o.now()
@@ -508,11 +508,13 @@ func (o *outbox) giveUp(ctx context.Context, cb *callback, status int, cause err
 	case errors.Is(cause, errNoKey), o.silent(cb):
 	default:
 		message := "The record was stored, but its callback failed: " + lastError
-		if _, err := o.client.SendCallback(ctx, cb.URL, modelriver.ErrorCallbackBody(message)); err != nil {
-			if ctx.Err() != nil {
-				o.release(cb)
-				return
-			}
+		status, err := o.client.SendCallback(ctx, cb.URL, modelriver.ErrorCallbackBody(message))
+		if err != nil && ctx.Err() != nil {
+			o.release(cb)
+			return
+		}
+		o.heard(cb, status != 0 || errors.Is(err, modelriver.ErrCallbackHost))
+		if err != nil {
 			lastError += "; error callback: " + err.Error()
 		} else {
 			lastError += "; error callback: accepted"
