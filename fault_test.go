@@ -549,8 +549,8 @@ func TestCallbackReceivers(t *testing.T) {
 		state     string
 		lastError string // a part of it
 	}{
-		{"hangs for ever", hangs, "", "failed", "no answer within 1s"},
-		{"trickles its answer", trickles, "", "failed", "no answer within 1s"},
+		{"hangs for ever", hangs, "", "failed", "no answer"},
+		{"trickles its answer", trickles, "", "failed", "no answer"},
 		{"resets every connection", resets, "", "failed", "connection reset"},
 		{"refuses connections", nil, closedPort(t), "failed", "connection refused"},
 		{"has no address", nil, "https://callbacks.invalid", "failed", "callbacks.invalid"},

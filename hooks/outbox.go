@@ -459,7 +459,7 @@ func (o *outbox) attempt(ctx context.Context, cb *callback) {
 
 var errNoKey = errors.New("no API key was set within the callback window: set MODELRIVER_API_KEY, restart, and retry this callback")
 
-var errSilent = errors.New("the callback window has ended, and the host does not answer")
+var errSilent = errors.New("no answer to the last callbacks to this host, and the callback window has ended")
 
 // heard notes whether the callback's host answered.
 func (o *outbox) heard(cb *callback, answered bool) {
