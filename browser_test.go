@@ -28,6 +28,8 @@ type tab struct {
 	t   testing.TB
 	ctx context.Context
 
+	started bool // by the first call
+
 	mu       sync.Mutex
 	problems []string // console errors, exceptions, refused by the content policy
 	network  []string // failed requests, as the console tells of them
@@ -108,8 +110,8 @@ func (p *tab) listen(event any) {
 func call[P, R any](p *tab, command cdp.Command[P, R], params P) R {
 	p.t.Helper()
 	ctx, cancel := context.WithTimeout(p.ctx, patience)
-	if p.requests == nil { // the first call starts the tab, which lives as long as its context
-		p.requests = []string{}
+	if !p.started { // the first call starts the tab, which lives as long as its context
+		p.started = true
 		cancel()
 		ctx, cancel = p.ctx, func() {}
 	}
