@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -89,21 +90,36 @@ func startServer(t testing.TB, dir string, env ...string) *server {
 	return startServerBinary(t, buildBinary(t), dir, env...)
 }
 
+// lastPort is the last port that freeAddress gave.
+var lastPort atomic.Int32
+
+func init() { lastPort.Store(int32(15000 + os.Getpid()%8000)) }
+
+// freeAddress returns an address that nothing listens on. It is given once, and it lies
+// below the ports that the system hands out, so that nobody takes it meanwhile.
+func freeAddress(t testing.TB) string {
+	t.Helper()
+	for range 1000 {
+		address := fmt.Sprintf("127.0.0.1:%d", lastPort.Add(1))
+		if listener, err := net.Listen("tcp", address); err == nil {
+			listener.Close()
+			return address
+		}
+	}
+	t.Fatal("no free port")
+	return ""
+}
+
 // startServerBinary is startServer for another build of the binary.
 func startServerBinary(t testing.TB, binary, dir string, env ...string) *server {
 	t.Helper()
 	if dir == "" {
 		dir = t.TempDir()
 	}
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	s := &server{t: t, binary: binary, URL: "http://" + listener.Addr().String(), Dir: dir, output: &output{}}
+	s := &server{t: t, binary: binary, URL: "http://" + freeAddress(t), Dir: dir, output: &output{}}
 	s.env = append(os.Environ(),
 		"MODELRIVER_WEBHOOK_SECRET="+testSecret, "MODELRIVER_API_KEY="+testKey, "MODELRIVER_CALLBACK_HOSTS=127.0.0.1")
 	s.env = append(s.env, env...)
-	listener.Close()
 	t.Cleanup(s.Kill)
 	s.Start()
 	return s

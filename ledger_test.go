@@ -336,14 +336,7 @@ func hijack(w http.ResponseWriter) net.Conn {
 }
 
 // closedPort returns the URL of a port that refuses connections.
-func closedPort(t testing.TB) string {
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer listener.Close()
-	return "http://" + listener.Addr().String()
-}
+func closedPort(t testing.TB) string { return "http://" + freeAddress(t) }
 
 // newWebhook enters a webhook in the ledger, to be sent.
 func (m *modelRiver) newWebhook(kind, receiverURL string, size int) *sentWebhook {

@@ -127,15 +127,7 @@ func TestCommandsOnAFreshDataDirectory(t *testing.T) {
 func TestDemo(t *testing.T) {
 	t.Parallel()
 	binary := buildBinary(t)
-	free := func() string {
-		listener, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer listener.Close()
-		return listener.Addr().String()
-	}
-	address, api := free(), free()
+	address, api := freeAddress(t), freeAddress(t)
 	cmd := exec.Command("make", "-s", "demo", "-o", "pocketriver", "BINARY="+binary, "DEMO_ADDRESS="+address, "DEMO_API="+api, "DEMO_EVERY=100ms")
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // a terminal sends Ctrl-C to the group
 	log := &output{}
