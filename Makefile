@@ -29,11 +29,12 @@ run: pocketriver ## serve on http://127.0.0.1:8090 with a development secret
 	$(DEV) ./pocketriver serve
 
 # Ctrl-C reaches both processes, and each ends by itself; any other end of one ends both.
+# Each has a data directory of its own: two that set up the same one at once trip over it.
 demo: pocketriver ## serve, with a stand-in for ModelRiver that feeds the page
 	@data=$$(mktemp -d); \
 	export $(DEV) MODELRIVER_API_URL=http://$(DEMO_API); \
-	$(BINARY) serve --dir $$data --http $(DEMO_ADDRESS) & server=$$!; \
-	$(BINARY) modelriver simulate --dir $$data --listen $(DEMO_API) --every $(DEMO_EVERY) \
+	$(BINARY) serve --dir $$data/server --http $(DEMO_ADDRESS) & server=$$!; \
+	$(BINARY) modelriver simulate --dir $$data/simulator --listen $(DEMO_API) --every $(DEMO_EVERY) \
 		--target http://$(DEMO_ADDRESS)/webhooks/modelriver & simulator=$$!; \
 	trap 'kill $$server $$simulator 2>/dev/null' INT TERM; \
 	wait $$simulator; wait $$simulator; \
