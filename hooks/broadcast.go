@@ -276,8 +276,9 @@ func (b *broadcaster) broadcast(c *change) {
 			i = 1
 		}
 		if encoded[i] == nil {
-			record := c.record.Fresh()
+			record := c.record
 			if superuser {
+				record = record.Fresh()
 				record.Unhide(record.Collection().Fields.FieldNames()...)
 			}
 			var err error

@@ -167,43 +167,40 @@ func findNext(app core.App, host string, now time.Time) (time.Time, error) {
 // to be made, so that a crash needs no rescuer: the row is due again by itself. It
 // returns false if the row has changed since it was read.
 func claim(tx core.App, cb *callback, now, until time.Time) (bool, error) {
-	return changed(query(tx, `
+	result, err := query(tx, `
 		UPDATE modelriverCallbacks SET attempts = attempts + 1, nextAttempt = {:until}, updated = {:now}
 		WHERE id = {:id} AND state = 'pending' AND attempts = {:attempts} AND expires = {:expires}`,
 	).Bind(dbx.Params{
 		"until": dateTime(until), "now": dateTime(now), "id": cb.Id, "attempts": cb.Attempts, "expires": cb.Expires,
-	}))
-}
-
-// deliverCallback writes down that the callback was accepted.
-func deliverCallback(tx core.App, cb *callback, now time.Time, status int) (bool, error) {
-	return changed(query(tx, `
-		UPDATE modelriverCallbacks SET state = 'delivered', deliveredAt = {:now}, lastStatus = {:status}, lastError = '', updated = {:now}
-		WHERE id = {:id} AND state = 'pending' AND attempts = {:attempts} AND expires = {:expires}`,
-	).Bind(dbx.Params{
-		"now": dateTime(now), "status": status, "id": cb.Id, "attempts": cb.Attempts, "expires": cb.Expires,
-	}))
-}
-
-// retryCallback writes down an attempt that failed and when the next one is due.
-func retryCallback(tx core.App, cb *callback, now, next time.Time, status int, lastError string) (bool, error) {
-	return changed(query(tx, `
-		UPDATE modelriverCallbacks SET nextAttempt = {:next}, lastStatus = {:status}, lastError = {:lastError}, updated = {:now}
-		WHERE id = {:id} AND state = 'pending' AND attempts = {:attempts} AND expires = {:expires}`,
-	).Bind(dbx.Params{
-		"next": dateTime(next), "status": status, "lastError": lastError, "now": dateTime(now),
-		"id": cb.Id, "attempts": cb.Attempts, "expires": cb.Expires,
-	}))
-}
-
-// changed runs an update and returns whether it found its row.
-func changed(update *dbx.Query) (bool, error) {
-	result, err := update.Execute()
+	}).Execute()
 	if err != nil {
 		return false, err
 	}
 	n, err := result.RowsAffected()
 	return n > 0, err
+}
+
+// deliverCallback writes down that the callback was accepted.
+func deliverCallback(tx core.App, cb *callback, now time.Time, status int) error {
+	_, err := query(tx, `
+		UPDATE modelriverCallbacks SET state = 'delivered', deliveredAt = {:now}, lastStatus = {:status}, lastError = '', updated = {:now}
+		WHERE id = {:id} AND state = 'pending' AND attempts = {:attempts} AND expires = {:expires}`,
+	).Bind(dbx.Params{
+		"now": dateTime(now), "status": status, "id": cb.Id, "attempts": cb.Attempts, "expires": cb.Expires,
+	}).Execute()
+	return err
+}
+
+// retryCallback writes down an attempt that failed and when the next one is due.
+func retryCallback(tx core.App, cb *callback, now, next time.Time, status int, lastError string) error {
+	_, err := query(tx, `
+		UPDATE modelriverCallbacks SET nextAttempt = {:next}, lastStatus = {:status}, lastError = {:lastError}, updated = {:now}
+		WHERE id = {:id} AND state = 'pending' AND attempts = {:attempts} AND expires = {:expires}`,
+	).Bind(dbx.Params{
+		"next": dateTime(next), "status": status, "lastError": lastError, "now": dateTime(now),
+		"id": cb.Id, "attempts": cb.Attempts, "expires": cb.Expires,
+	}).Execute()
+	return err
 }
 
 // failCallback turns the callback's row failed, through PocketBase.

@@ -544,8 +544,7 @@ func (o *outbox) ingestRefused(cb *callback, payload string) {
 // deliver turns the callback's row delivered and gives its place back.
 func (o *outbox) deliver(cb *callback, now time.Time, status int) {
 	o.commit(func(tx core.App) error {
-		_, err := deliverCallback(tx, cb, now, status)
-		return err
+		return deliverCallback(tx, cb, now, status)
 	}, func(err error) { o.written(cb, err) })
 }
 
@@ -556,8 +555,7 @@ func (o *outbox) retry(cb *callback, status int, cause error, next time.Time) {
 		lastError = cb.Reason
 	}
 	o.commit(func(tx core.App) error {
-		_, err := retryCallback(tx, cb, o.now(), next, status, lastError)
-		return err
+		return retryCallback(tx, cb, o.now(), next, status, lastError)
 	}, func(err error) {
 		o.written(cb, err)
 		o.wakeAt(next)
