@@ -1,10 +1,11 @@
 package hooks
 
 import (
-	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"log/slog"
+	"maps"
 	"net/http"
 	"slices"
 	"strings"
@@ -23,19 +24,31 @@ import (
 // Bounds of the fan-out. A subscriber that exceeds one is disconnected: its SDK
 // connects again and its page fetches again, so that a gap is signalled, never hidden.
 const (
-	maxQueued    = 1000             // messages that wait for one subscriber
-	maxChanges   = 10000            // changes that wait to be broadcast
+	maxQueued    = 1000             // messages of others that wait for one subscriber
+	maxChanges   = 10000            // changes that wait to be published, or to be sent
+	maxLogSize   = 32 << 20         // bytes of those that wait to be sent
 	writeTimeout = 10 * time.Second // for a subscriber that stopped reading
 	maxHookTime  = time.Second      // of the app's after-success hooks, before others go first
 )
 
-// A subscriber is written to at once if it has been quiet, and else no more often than
-// once in this time, longer with many subscribers: what comes meanwhile goes out in one
-// write. A burst so costs a write for each subscriber and moment, not for each record,
-// and leaves the processor to the webhooks.
+// Subscribers are written to in rounds: the first at once, the next not before this
+// time has passed, longer with many subscribers. What comes meanwhile goes out in one
+// write: a burst costs a write for each subscriber and round, not for each record.
 const (
-	flushInterval              = 25 * time.Millisecond
-	flushIntervalPerSubscriber = 20 * time.Microsecond
+	roundInterval              = 25 * time.Millisecond
+	roundIntervalPerSubscriber = 20 * time.Microsecond
+	maxFlush                   = 128 << 10 // bytes that one write brings, or one message
+)
+
+// In a burst, subscribers are written to in small steps, and between these longer than
+// a step takes nobody is: webhooks are answered first and shown a little later. A burst
+// lasts as long as every round has so many changes to bring, the newest from just now.
+const (
+	burstChanges = 4
+	burstPause   = 50 * time.Millisecond
+	stepSize     = 8                    // subscribers
+	stepShare    = 8                    // one part in so many of the time
+	maxStep      = 5 * time.Millisecond // a write that takes longer waits for its reader
 )
 
 // A broadcaster sends changes of aiContent to those subscribers that PocketBase would
@@ -46,6 +59,10 @@ const (
 // It takes over subscriptions of aiContent without options ("aiContent/*",
 // "aiContent/ID"). The others, and all if the app has OnRecordEnrich hooks, which may
 // give every viewer another record, stay with PocketBase: see [subscriber.Subscriptions].
+//
+// A change waits in changes for its turn, is then published at the end of log, and stays
+// there until every subscriber has sent it. A subscriber has no queue of changes, only
+// its position in that log, so that one who lags costs nothing of its own.
 type broadcaster struct {
 	app    core.App
 	enrich *hook.TaggedHook[*core.RecordEnrichEvent]
@@ -57,17 +74,34 @@ type broadcaster struct {
 	reserved    map[*core.Record]*change // by the record whose after-success hooks still run
 	deleting    map[*core.Record]*change // by the record that is being deleted
 
+	log       []*change
+	logStart  int64     // position of log[0]
+	logSize   int       // bytes
+	published time.Time // the newest of log
+
+	rounding bool
+	roundEnd int64 // position up to which the last round went
+	burst    bool  // it had much to bring
+
+	rest    *subscriptions.Broker // see narrow; nil if it is to be made anew
+	foreign bool                  // the app has had clients of its own
+
 	rules ruleCache
 }
 
 // A change is one create, update or delete of a record.
 type change struct {
 	action  string
-	record  *core.Record    // as it was then; nil while its place is only reserved
-	expires time.Time       // of the reservation
-	dropped bool            // the place was given up, or taken away
-	allowed map[string]bool // by rule and viewer, what was checked already
-	gone    bool            // the record can't be checked any more
+	record  *core.Record // as it was then; nil while its place is only reserved
+	expires time.Time    // of the reservation
+	dropped bool         // the place was given up, or taken away
+
+	// Set when it is published, save for a delete's access.
+	list, view access
+	allowed    map[string]bool // by rule and viewer, where the database was asked
+
+	data      []byte
+	superuser func() []byte // the same with hidden fields
 }
 
 func newBroadcaster(app core.App) *broadcaster {
@@ -107,14 +141,46 @@ func (b *broadcaster) drop(record *core.Record) {
 	}
 }
 
+// A narrowedApp has a broker of only those clients that PocketBase's broadcast is for.
+type narrowedApp struct {
+	core.App
+	broker *subscriptions.Broker
+}
+
+func (a narrowedApp) SubscriptionsBroker() *subscriptions.Broker { return a.broker }
+
+// narrow is bound right before PocketBase's broadcast, which asks each client six times
+// what it subscribes to: a thousand of ours cost half a millisecond for each record.
+// saved, right behind that broadcast, gives the event its app back.
+func (b *broadcaster) narrow(e *core.ModelEvent) error {
+	b.mu.Lock()
+	narrow := len(b.subscribers) > 0 && !b.foreign && b.takesOver()
+	if narrow && b.rest == nil {
+		b.rest = subscriptions.NewBroker()
+		for _, client := range b.app.SubscriptionsBroker().Clients() {
+			if s, ok := client.(*subscriber); !ok || !s.plain.Load() {
+				b.rest.Register(client)
+			}
+		}
+	}
+	if narrow {
+		e.App = narrowedApp{e.App, b.rest}
+	}
+	b.mu.Unlock()
+	return e.Next()
+}
+
 // saved is bound where PocketBase broadcasts: behind the app's own after-success hooks.
 func (b *broadcaster) saved(action string) func(e *core.ModelEvent) error {
 	return func(e *core.ModelEvent) error {
+		if narrowed, ok := e.App.(narrowedApp); ok {
+			e.App = narrowed.App
+		}
 		record := b.recordOf(e)
 		if record == nil {
 			return e.Next()
 		}
-		saved := &change{action: action, record: record.Fresh(), allowed: map[string]bool{}}
+		saved := &change{action: action, record: record.Fresh()}
 		b.mu.Lock()
 		if c := b.reserved[record]; c != nil && !c.dropped {
 			*c = *saved
@@ -131,11 +197,8 @@ func (b *broadcaster) saved(action string) func(e *core.ModelEvent) error {
 // deletes prepares a delete while the record can still be checked against the rules.
 func (b *broadcaster) deletes(e *core.ModelEvent) error {
 	if record := b.recordOf(e); record != nil {
-		c := &change{action: "delete", record: record.Fresh(), allowed: map[string]bool{}}
-		for _, s := range b.all() {
-			b.deliver(c, s, nil)
-		}
-		c.gone = true
+		c := &change{action: "delete", record: record.Fresh()}
+		b.check(c)
 		b.mu.Lock()
 		b.deleting[record] = c
 		b.mu.Unlock()
@@ -245,13 +308,10 @@ func (b *broadcaster) next() *change {
 	return nil
 }
 
-// drain broadcasts what waits until nothing does.
+// drain publishes what waits until nothing does.
 func (b *broadcaster) drain() {
 	for c := b.next(); c != nil; c = b.next() {
-		err := routine.SafeWrap(func() error {
-			b.broadcast(c)
-			return nil
-		})()
+		err := routine.SafeWrap(func() error { return b.publish(c) })()
 		if err != nil {
 			b.app.Logger().Error("Failed to broadcast a record", "error", err, "id", c.record.Id)
 		}
@@ -261,121 +321,239 @@ func (b *broadcaster) drain() {
 func (b *broadcaster) all() []*subscriber {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	all := make([]*subscriber, 0, len(b.subscribers))
-	for s := range b.subscribers {
-		all = append(all, s)
-	}
-	return all
+	return slices.Collect(maps.Keys(b.subscribers))
 }
 
-func (b *broadcaster) broadcast(c *change) {
-	var encoded [2][]byte // for everyone, and for superusers, who see hidden fields
-	encode := func(superuser bool) []byte {
-		i := 0
-		if superuser {
-			i = 1
-		}
-		if encoded[i] == nil {
-			record := c.record
-			if superuser {
-				record = record.Fresh()
-				record.Unhide(record.Collection().Fields.FieldNames()...)
-			}
-			var err error
-			encoded[i], err = json.Marshal(struct {
-				Record *core.Record `json:"record"`
-				Action string       `json:"action"`
-			}{record, c.action})
-			if err != nil {
-				b.app.Logger().Debug("Failed to encode a record for its subscribers", "error", err, "id", c.record.Id)
-				encoded[i] = []byte{}
-			}
-		}
-		return encoded[i]
+// publish encodes the change, finds out who may see it, and has it sent.
+func (b *broadcaster) publish(c *change) (err error) {
+	if c.data, err = c.encode(c.record); err != nil {
+		return err
+	}
+	c.superuser = sync.OnceValue(func() []byte {
+		record := c.record.Fresh()
+		record.Unhide(record.Collection().Fields.FieldNames()...)
+		data, _ := c.encode(record) // it could be encoded without them
+		return data
+	})
+	if c.allowed == nil { // a deleted record was checked before
+		b.check(c)
+	}
+
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.log = append(b.log, c)
+	b.published = time.Now()
+	b.logSize += len(c.data)
+	if len(b.log) > maxChanges || b.logSize > maxLogSize {
+		b.trim(true)
+	}
+	if !b.rounding {
+		b.rounding = true
+		go b.rounds()
+	}
+	return nil
+}
+
+func (c *change) encode(record *core.Record) ([]byte, error) {
+	return json.Marshal(struct {
+		Record *core.Record `json:"record"`
+		Action string       `json:"action"`
+	}{record, c.action})
+}
+
+// An access is a rule for all viewers. evaluate is nil if the database is to be asked.
+type access struct {
+	rule     *string
+	evaluate rule
+}
+
+// check finds out who may see the change. It asks the database, where it has to, once
+// for each viewer and rule, and now: later, the record may be another.
+func (b *broadcaster) check(c *change) {
+	collection := c.record.Collection()
+	c.list = b.rules.find(collection, collection.ListRule)
+	c.view = b.rules.find(collection, collection.ViewRule)
+	c.allowed = map[string]bool{}
+	if !c.list.asks() && !c.view.asks() {
+		return
 	}
 	for _, s := range b.all() {
-		b.deliver(c, s, encode)
-	}
-}
-
-// deliver sends the change to the subscriber for each of its topics that match and
-// that it may see. Without encode it only finds out whether it may.
-func (b *broadcaster) deliver(c *change, s *subscriber, encode func(superuser bool) []byte) {
-	collection := c.record.Collection()
-	for _, t := range *s.topics.Load() {
-		rule := collection.ListRule
-		if t.id != "" {
-			if t.id != c.record.Id {
-				continue
-			}
-			rule = collection.ViewRule
-		}
-		auth, _ := s.Get(apis.RealtimeClientAuthKey).(*core.Record)
-		superuser := auth != nil && auth.IsSuperuser()
-		if !superuser && !b.mayAccess(c, auth, rule) || encode == nil {
+		auth := s.auth()
+		if auth != nil && auth.IsSuperuser() {
 			continue
 		}
-		if data := encode(superuser); len(data) > 0 {
-			s.Send(subscriptions.Message{Name: t.name, Data: data})
+		for _, t := range *s.topics.Load() {
+			access, ok := t.access(c)
+			if !ok || !access.asks() {
+				continue
+			}
+			key := viewerKey(access, auth)
+			if _, checked := c.allowed[key]; checked {
+				continue
+			}
+			c.allowed[key], _ = b.app.CanAccessRecord(c.record, &core.RequestInfo{
+				Context: core.RequestInfoContextRealtime, Method: http.MethodGet,
+				Query: map[string]string{}, Headers: map[string]string{}, Auth: auth,
+			}, access.rule)
 		}
 	}
 }
 
-// mayAccess is PocketBase's CanAccessRecord, asked once for each viewer and rule, and
-// not at all for a rule that is a plain comparison of texts, as the shipped one is.
-func (b *broadcaster) mayAccess(c *change, auth *core.Record, rule *string) bool {
-	if rule == nil {
+func (a access) asks() bool { return a.rule != nil && *a.rule != "" && a.evaluate == nil }
+
+func viewerKey(a access, auth *core.Record) string {
+	if auth == nil {
+		return *a.rule
+	}
+	return *a.rule + "\x00" + auth.Collection().Id + "/" + auth.Id
+}
+
+// allows is PocketBase's CanAccessRecord, with the database asked before, and not at
+// all for a rule that is a plain comparison of texts, as the shipped one is.
+func (c *change) allows(auth *core.Record, a access) bool {
+	switch {
+	case a.rule == nil:
 		return false
-	}
-	if *rule == "" {
+	case *a.rule == "":
 		return true
+	case a.evaluate == nil:
+		return c.allowed[viewerKey(a, auth)]
+	case auth == nil:
+		return a.evaluate(c.record, "")
 	}
-	if evaluate := b.rules.find(c.record.Collection(), *rule); evaluate != nil {
-		id := ""
-		if auth != nil {
-			id = auth.Id
-		}
-		return evaluate(c.record, id)
-	}
-
-	key := *rule + "\x00"
-	if auth != nil {
-		key += auth.Collection().Id + "/" + auth.Id
-	}
-	allowed, checked := c.allowed[key]
-	if !checked && !c.gone {
-		allowed, _ = b.app.CanAccessRecord(c.record, &core.RequestInfo{
-			Context: core.RequestInfoContextRealtime, Method: http.MethodGet,
-			Query: map[string]string{}, Headers: map[string]string{}, Auth: auth,
-		}, rule)
-		c.allowed[key] = allowed
-	}
-	return allowed
+	return a.evaluate(c.record, auth.Id)
 }
 
-// A subscriber is a realtime client whose messages wait in order for its connection.
+// end returns the position after the newest change. The lock is held.
+func (b *broadcaster) end() int64 { return b.logStart + int64(len(b.log)) }
+
+// trim forgets the changes that every subscriber has sent. If it must make room, it
+// disconnects those who hold back the older half. The lock is held.
+func (b *broadcaster) trim(makeRoom bool) {
+	keep := b.end()
+	for s := range b.subscribers {
+		keep = min(keep, s.position.Load())
+	}
+	if room := b.logStart + int64(len(b.log)+1)/2; makeRoom && keep < room {
+		keep = room
+		for s := range b.subscribers {
+			if s.position.Load() < keep {
+				go s.Discard()
+			}
+		}
+	}
+	drop := keep - b.logStart
+	if drop == 0 {
+		return
+	}
+	for _, c := range b.log[:drop] {
+		b.logSize -= len(c.data)
+	}
+	b.logStart = keep
+	b.log = append([]*change(nil), b.log[drop:]...) // a flush may still read the old one
+}
+
+// rounds wakes the subscribers, round by round, until all have sent everything.
+func (b *broadcaster) rounds() {
+	for {
+		b.mu.Lock()
+		b.trim(false)
+		end := b.end()
+		b.burst = end-b.roundEnd >= burstChanges
+		b.roundEnd = end
+		b.rounding = len(b.log) > 0
+		done := !b.rounding
+		interval := max(roundInterval, time.Duration(len(b.subscribers))*roundIntervalPerSubscriber)
+		b.mu.Unlock()
+		if done {
+			return
+		}
+		began := time.Now()
+		b.round(end)
+		time.Sleep(interval - time.Since(began))
+	}
+}
+
+// round wakes every subscriber that has not sent everything before end.
+func (b *broadcaster) round(end int64) {
+	behind := slices.DeleteFunc(b.all(), func(s *subscriber) bool {
+		return s.position.Load() >= end || s.writing.Load() // it stopped reading
+	})
+	for step := range slices.Chunk(behind, stepSize) {
+		began := time.Now()
+		for _, s := range step {
+			s.writing.Store(true)
+			s.wake()
+		}
+		if !b.inBurst() {
+			continue
+		}
+		took := time.Duration(0)
+		for slices.ContainsFunc(step, func(s *subscriber) bool { return s.writing.Load() }) && took < maxStep {
+			time.Sleep(100 * time.Microsecond)
+			took = time.Since(began)
+		}
+		for b.inBurst() && time.Since(began) < stepShare*took {
+			time.Sleep(100 * time.Microsecond)
+		}
+	}
+}
+
+func (b *broadcaster) inBurst() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.burst && time.Since(b.published) < burstPause
+}
+
+// after returns what was published from a position on, and false if some of that is
+// forgotten.
+func (b *broadcaster) after(position int64) ([]*change, bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if position < b.logStart {
+		return nil, false
+	}
+	return b.log[position-b.logStart:], true
+}
+
+// A subscriber is a realtime client. Its connection is written to by the goroutine
+// that serves it, so that messages keep their order and nobody else waits.
 type subscriber struct {
 	*subscriptions.DefaultClient
 	broadcaster *broadcaster
 	topics      atomic.Pointer[[]topic] // those without options, of aiContent
 	plain       atomic.Bool             // it has no others
+	position    atomic.Int64            // in the log, of what it has not sent
+	writing     atomic.Bool             // it was woken by a round, and is not done yet
 
-	ready chan struct{} // a message waits
+	ready chan struct{} // there may be something to do
 	mu    sync.Mutex
-	queue []subscriptions.Message
+	queue []subscriptions.Message // those that PocketBase and the app send
 
 	deadlineSet time.Time // of the connection's writes
 }
 
-// A topic is a subscription to all records, or to the one of an id.
-type topic struct{ name, id string }
+func (s *subscriber) wake() {
+	select {
+	case s.ready <- struct{}{}:
+	default:
+	}
+}
+
+func (s *subscriber) auth() *core.Record {
+	auth, _ := s.Get(apis.RealtimeClientAuthKey).(*core.Record)
+	return auth
+}
 
 // serve runs a realtime connection as PocketBase does, save that the messages which
 // wait together are flushed together, and that a subscriber who stopped reading is cut.
 func (b *broadcaster) serve(e *core.RealtimeConnectRequestEvent) error {
 	client, ok := e.Client.(*subscriptions.DefaultClient)
-	if !ok {
-		return e.Next() // the app has a client of its own
+	if !ok { // the app has a client of its own
+		b.mu.Lock()
+		b.foreign = true
+		b.mu.Unlock()
+		return e.Next()
 	}
 	s := &subscriber{DefaultClient: client, broadcaster: b, ready: make(chan struct{}, 1)}
 	s.topics.Store(&[]topic{})
@@ -387,71 +565,113 @@ func (b *broadcaster) serve(e *core.RealtimeConnectRequestEvent) error {
 	s.Send(subscriptions.Message{Name: "PB_CONNECT", Data: []byte(`{"clientId":"` + s.Id() + `"}`)})
 	e.App.Logger().Debug("Realtime connection established", slog.String("clientId", s.Id()))
 
+	ctx := e.Request.Context()
+	defer context.AfterFunc(ctx, s.wake)()
 	opened := time.Now()
 	flushed := opened
 	expires := func() time.Duration {
 		return min(e.MaxTimeout-time.Since(opened), e.IdleTimeout-time.Since(flushed))
 	}
-	expiry := time.NewTimer(expires())
+	var expiring atomic.Bool
+	expiry := time.AfterFunc(expires(), func() {
+		expiring.Store(true)
+		s.wake()
+	})
 	defer expiry.Stop()
-	var later <-chan time.Time // while a flush waits
-	for {
-		select {
-		case <-s.ready:
-			if wait := b.flushInterval() - time.Since(flushed); wait > 0 && flushed != opened {
-				if later == nil {
-					later = time.After(wait)
-				}
-				continue
-			}
-		case <-later:
-			later = nil
-		case <-expiry.C:
+	for range s.ready {
+		if ctx.Err() != nil || s.IsDiscarded() {
+			return nil
+		}
+		if expiring.Swap(false) {
 			left := expires()
 			if left <= 0 {
 				return nil
 			}
 			expiry.Reset(left)
-			continue
-		case <-s.Channel(): // closed by Discard: nothing is ever sent to it
-			return nil
-		case <-e.Request.Context().Done():
-			return nil
 		}
-		if err := s.flush(e); err != nil {
+		wrote, err := s.flush(e)
+		if err != nil {
 			e.App.Logger().Debug("Realtime connection closed (failed to send)", slog.String("clientId", s.Id()), slog.String("error", err.Error()))
 			return nil
 		}
-		flushed = time.Now()
+		if wrote {
+			flushed = time.Now()
+		}
 	}
+	return nil
 }
 
-func (b *broadcaster) flushInterval() time.Duration {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return max(flushInterval, time.Duration(len(b.subscribers))*flushIntervalPerSubscriber)
-}
-
-// flush writes what waits.
-func (s *subscriber) flush(e *core.RealtimeConnectRequestEvent) error {
+// flush writes what waits, or a part of it, and reports whether there was anything.
+func (s *subscriber) flush(e *core.RealtimeConnectRequestEvent) (bool, error) {
+	defer s.writing.Store(false)
 	s.mu.Lock()
-	batch := s.queue
+	messages := s.queue
 	s.queue = nil
 	s.mu.Unlock()
-	if len(batch) == 0 {
-		return nil
+	messages, ok := s.collect(messages)
+	if !ok {
+		return false, errors.New("it has fallen too far behind")
+	}
+	if len(messages) == 0 {
+		return false, nil
 	}
 
 	if now := time.Now(); now.Sub(s.deadlineSet) > writeTimeout/5 { // not for each: that costs
 		s.deadlineSet = now
 		err := http.NewResponseController(e.Response).SetWriteDeadline(now.Add(writeTimeout))
 		if err != nil && !errors.Is(err, http.ErrNotSupported) {
-			return err
+			return false, err
 		}
 	}
+	return true, s.write(e, messages)
+}
+
+// collect adds to the messages those of the changes that were published since, up to
+// a size. It returns false if some are forgotten.
+func (s *subscriber) collect(messages []subscriptions.Message) ([]subscriptions.Message, bool) {
+	topics := *s.topics.Load()
+	if len(topics) == 0 {
+		return messages, true
+	}
+	position := s.position.Load()
+	changes, ok := s.broadcaster.after(position)
+	if !ok {
+		return nil, false
+	}
+	auth := s.auth()
+	superuser := auth != nil && auth.IsSuperuser()
+	size := 0
+	for _, c := range changes {
+		if size > maxFlush {
+			if !s.broadcaster.inBurst() {
+				s.wake() // else the next round does
+			}
+			break
+		}
+		position++
+		for _, t := range topics {
+			access, ok := t.access(c)
+			if !ok || !superuser && !c.allows(auth, access) {
+				continue
+			}
+			data := c.data
+			if superuser {
+				data = c.superuser()
+			}
+			messages = append(messages, subscriptions.Message{Name: t.name, Data: data})
+			size += len(data)
+		}
+	}
+	s.position.Store(position)
+	return messages, true
+}
+
+// write sends the messages through the app's hooks, or all in one write if there are
+// none: a large one goes past the small buffers of net/http.
+func (s *subscriber) write(e *core.RealtimeConnectRequestEvent, messages []subscriptions.Message) error {
 	if sends := e.App.OnRealtimeMessageSend(); sends.Length() > 0 {
-		for i := range batch {
-			event := &core.RealtimeMessageEvent{RequestEvent: e.RequestEvent, Client: s, Message: &batch[i]}
+		for i := range messages {
+			event := &core.RealtimeMessageEvent{RequestEvent: e.RequestEvent, Client: s, Message: &messages[i]}
 			err := sends.Trigger(event, func(event *core.RealtimeMessageEvent) error {
 				return event.Message.WriteSSE(event.Response, event.Client.Id())
 			})
@@ -462,14 +682,20 @@ func (s *subscriber) flush(e *core.RealtimeConnectRequestEvent) error {
 		return e.Flush()
 	}
 
-	// One large write goes past the small buffers of net/http.
-	buffer := flushBuffers.Get().(*bytes.Buffer)
-	buffer.Reset()
-	for i := range batch {
-		_ = batch[i].WriteSSE(buffer, s.Id())
+	size := 0
+	for _, m := range messages {
+		size += len("id:\nevent:\ndata:\n\n") + len(s.Id()) + len(m.Name) + len(m.Data)
 	}
-	_, err := e.Response.Write(buffer.Bytes())
-	if buffer.Cap() <= maxFlushBuffer {
+	buffer := flushBuffers.Get().(*[]byte)
+	b := slices.Grow((*buffer)[:0], size)
+	for _, m := range messages { // as Message.WriteSSE has it
+		b = append(append(append(b, "id:"...), s.Id()...), '\n')
+		b = append(append(append(b, "event:"...), m.Name...), '\n')
+		b = append(append(append(b, "data:"...), m.Data...), "\n\n"...)
+	}
+	_, err := e.Response.Write(b)
+	if cap(b) <= 2*maxFlush { // a larger one is not kept
+		*buffer = b
 		flushBuffers.Put(buffer)
 	}
 	if err != nil {
@@ -478,9 +704,7 @@ func (s *subscriber) flush(e *core.RealtimeConnectRequestEvent) error {
 	return e.Flush()
 }
 
-const maxFlushBuffer = 256 << 10 // a larger one is not kept
-
-var flushBuffers = sync.Pool{New: func() any { return new(bytes.Buffer) }}
+var flushBuffers = sync.Pool{New: func() any { return new([]byte) }}
 
 // Send has the message sent after those before it. It never blocks.
 func (s *subscriber) Send(m subscriptions.Message) {
@@ -494,10 +718,7 @@ func (s *subscriber) Send(m subscriptions.Message) {
 		s.Discard()
 		return
 	}
-	select {
-	case s.ready <- struct{}{}:
-	default:
-	}
+	s.wake()
 }
 
 // Subscriptions hides from PocketBase's broadcast, which asks by prefixes that end in
@@ -532,7 +753,9 @@ func (s *subscriber) Discard() {
 	s.DefaultClient.Discard()
 	s.broadcaster.mu.Lock()
 	delete(s.broadcaster.subscribers, s)
+	s.broadcaster.rest = nil
 	s.broadcaster.mu.Unlock()
+	s.wake()
 }
 
 // sort finds the subscriptions that the broadcaster serves.
@@ -553,17 +776,36 @@ func (s *subscriber) sort() {
 		}
 		topics = append(topics, topic{name, id})
 	}
-	s.topics.Store(&topics)
-	s.plain.Store(len(topics) == len(subscriptions))
 
 	b := s.broadcaster
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if len(topics) > 0 && !s.IsDiscarded() {
-		b.subscribers[s] = struct{}{}
-	} else {
+	_, before := b.subscribers[s]
+	switch {
+	case len(topics) == 0 || s.IsDiscarded():
 		delete(b.subscribers, s)
+	case !before:
+		s.position.Store(b.end())
+		b.subscribers[s] = struct{}{}
 	}
+	s.topics.Store(&topics)
+	s.plain.Store(len(topics) == len(subscriptions))
+	b.rest = nil
+}
+
+// A topic is a subscription to all records, or to the one of an id.
+type topic struct{ name, id string }
+
+// access returns who may see a change under this topic, and false if the topic is not
+// about its record.
+func (t topic) access(c *change) (access, bool) {
+	switch t.id {
+	case "":
+		return c.list, true
+	case c.record.Id:
+		return c.view, true
+	}
+	return access{}, false
 }
 
 // A rule tells whether the viewer of an auth id, empty for a guest, may see a record.
@@ -576,21 +818,24 @@ type ruleCache struct {
 	of    *core.Collection
 }
 
-// find returns the compiled rule, or nil if PocketBase has to be asked.
-func (r *ruleCache) find(collection *core.Collection, text string) rule {
+// find returns the access that a rule gives.
+func (r *ruleCache) find(collection *core.Collection, text *string) access {
+	if text == nil || *text == "" {
+		return access{rule: text}
+	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.of != collection {
 		r.of, r.rules = collection, map[string]rule{}
 	}
-	compiled, ok := r.rules[text]
+	compiled, ok := r.rules[*text]
 	if !ok {
-		if groups, err := fexpr.Parse(text); err == nil {
+		if groups, err := fexpr.Parse(*text); err == nil {
 			compiled = compileRule(collection, groups)
 		}
-		r.rules[text] = compiled
+		r.rules[*text] = compiled
 	}
-	return compiled
+	return access{text, compiled}
 }
 
 // compileRule compiles a rule that consists of nothing but = and != between the record's

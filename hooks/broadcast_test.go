@@ -11,6 +11,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -278,6 +279,56 @@ func TestBroadcastLeavesEnrichHooksToPocketBase(t *testing.T) {
 	}
 }
 
+// What the broadcaster doesn't send, PocketBase does: to a client that has both kinds of
+// topic, to one that the app made, and to one that has subscribed since the last change.
+func TestBroadcastSharesClientsWithPocketBase(t *testing.T) {
+	t.Parallel()
+	app, p := newTestApp(t, testConfig())
+	type appsClient struct{ subscriptions.Client }
+	var own atomic.Bool
+	app.OnRealtimeConnectRequest().BindFunc(func(e *core.RealtimeConnectRequestEvent) error {
+		if own.Load() {
+			e.Client = appsClient{e.Client}
+		}
+		return e.Next()
+	})
+	server := serve(t, app, p)
+	const all, titles = "aiContent/*", `aiContent/*?options={"query":{"fields":"title"}}`
+	events := func(s *stream, want ...string) {
+		t.Helper()
+		for range want {
+			select {
+			case event := <-s.events:
+				i := slices.IndexFunc(want, func(w string) bool { return strings.Contains(event, w) })
+				if i < 0 {
+					t.Fatalf("got %s, want one of %q", event, want)
+				}
+				want = slices.Delete(slices.Clone(want), i, i+1)
+			case <-time.After(20 * time.Second):
+				t.Fatalf("no event, want %q", want)
+			}
+		}
+	}
+	const whole, title = `"channelId"`, `"record":{"title"`
+
+	plain := subscribe(t, server, "", all)
+	server.mustPost(t, generated("1", `{}`, ""))
+	events(plain, whole)
+	both := subscribe(t, server, "", all, titles)
+	server.mustPost(t, generated("2", `{}`, ""))
+	events(plain, whole)
+	events(both, whole, title)
+	own.Store(true)
+	foreign := subscribe(t, server, "", all)
+	server.mustPost(t, generated("3", `{}`, ""))
+	events(plain, whole)
+	events(both, whole, title)
+	events(foreign, whole)
+	if n := len(plain.events) + len(both.events) + len(foreign.events); n > 0 {
+		t.Errorf("%d events came twice", n)
+	}
+}
+
 // A hook that does not call e.Next() stops the broadcast, as in PocketBase.
 func TestBroadcastIsBehindTheAppsHooks(t *testing.T) {
 	t.Parallel()
@@ -358,7 +409,7 @@ func TestBroadcastCutsStalledSubscribers(t *testing.T) {
 	record := core.NewRecord(collection)
 	record.Set("body", strings.Repeat("x", 20_000))
 	for range changes {
-		p.fanOut.add(&change{action: "create", record: record, allowed: map[string]bool{}})
+		p.fanOut.add(&change{action: "create", record: record})
 		time.Sleep(100 * time.Microsecond) // no faster than a healthy subscriber reads
 	}
 	select {

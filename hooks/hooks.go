@@ -236,6 +236,13 @@ func (p *plugin) bind() {
 	})
 
 	// Beside PocketBase's own broadcast, which has priority -99, and 99 before a delete.
+	// It is bound when the app begins to serve, so what is bound here runs before it.
+	p.app.OnModelAfterCreateSuccess(contentCollection).Bind(&hook.Handler[*core.ModelEvent]{
+		Id: "modelriverNarrow", Func: p.fanOut.narrow, Priority: -99,
+	})
+	p.app.OnModelAfterUpdateSuccess(contentCollection).Bind(&hook.Handler[*core.ModelEvent]{
+		Id: "modelriverNarrow", Func: p.fanOut.narrow, Priority: -99,
+	})
 	p.app.OnModelAfterCreateSuccess(contentCollection).Bind(&hook.Handler[*core.ModelEvent]{
 		Id: "modelriverBroadcast", Func: p.fanOut.saved("create"), Priority: -98,
 	})

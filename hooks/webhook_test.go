@@ -2,6 +2,8 @@ package hooks
 
 import (
 	"bufio"
+	"bytes"
+	"encoding/json"
 	"fmt"
 	"io"
 	"net/http"
@@ -225,7 +227,7 @@ type stream struct {
 }
 
 // subscribe connects to PocketBase realtime as the user of the token, or as a guest.
-func subscribe(t testing.TB, server *testServer, token, topic string) *stream {
+func subscribe(t testing.TB, server *testServer, token string, topics ...string) *stream {
 	t.Helper()
 	request, err := http.NewRequest(http.MethodGet, server.url+"/api/realtime", nil)
 	if err != nil {
@@ -258,8 +260,11 @@ func subscribe(t testing.TB, server *testServer, token, topic string) *stream {
 		}
 	}()
 
-	body := fmt.Sprintf(`{"clientId":%q,"subscriptions":[%q]}`, <-clientId, topic)
-	request, err = http.NewRequest(http.MethodPost, server.url+"/api/realtime", strings.NewReader(body))
+	body, err := json.Marshal(map[string]any{"clientId": <-clientId, "subscriptions": topics})
+	if err != nil {
+		t.Fatal(err)
+	}
+	request, err = http.NewRequest(http.MethodPost, server.url+"/api/realtime", bytes.NewReader(body))
 	if err != nil {
 		t.Fatal(err)
 	}
