@@ -20,7 +20,7 @@ GOLANGCI = github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 GOVULNCHECK = golang.org/x/vuln/cmd/govulncheck@v1.9.0
 CYCLONEDX = github.com/CycloneDX/cyclonedx-gomod/cmd/cyclonedx-gomod@v1.10.0
 
-.PHONY: help run demo send test bench lint vulncheck image dist reproducible clean torture
+.PHONY: help run demo send simulate test bench lint vulncheck image dist reproducible clean torture
 
 help: ## list these targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -40,8 +40,14 @@ demo: pocketriver ## serve, with a stand-in for ModelRiver that feeds the page
 	wait $$simulator; wait $$simulator; \
 	kill $$server 2>/dev/null; wait $$server; rm -rf $$data
 
+# Options of the command go into ARGS: `make send ARGS=--tamper`.
+ARGS =
+
 send: pocketriver ## send a sample webhook to `make run` and show the callback
-	$(DEV) ./pocketriver modelriver send
+	$(DEV) $(BINARY) modelriver send $(ARGS)
+
+simulate: pocketriver ## take ModelRiver's place for `make run`
+	$(DEV) $(BINARY) modelriver simulate $(ARGS)
 
 test: $(SDK) ## run all tests
 	node_modules/.bin/tsc --noEmit --allowJs --checkJs --strict --target es2022 --lib es2022,dom,dom.iterable \

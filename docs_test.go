@@ -1,6 +1,7 @@
 package main
 
 import (
+	"encoding/json"
 	"fmt"
 	"io"
 	"net/http"
@@ -11,6 +12,7 @@ import (
 	"reflect"
 	"regexp"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -228,6 +230,73 @@ func TestRecipes(t *testing.T) {
 		s := restarted(t, "pb_hooks/alarm.pb.js", snippet(t, page, "A Slack message on a failed callback"), "SLACK_WEBHOOK_URL="+slack)
 		s.mustSend(event("c1", "T", long, "", callback))
 		wantBody(t, received, `failed: answered 401 Unauthorized`)
+	})
+}
+
+// The README's embedding example builds, and its commands work before secrets are set.
+func TestReadmeEmbeds(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	repository, err := os.Getwd()
+	if err != nil {
+		t.Fatal(err)
+	}
+	overlay, err := json.Marshal(map[string]any{"Replace": map[string]string{
+		filepath.Join(repository, "readme", "main.go"): filepath.Join(dir, "main.go"),
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, content := range map[string]string{"main.go": snippet(t, "README.md", "Embed it in your PocketBase app"), "overlay.json": string(overlay)} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	build := exec.Command("go", "build", "-overlay", filepath.Join(dir, "overlay.json"), "-o", filepath.Join(dir, "app"), "./readme")
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("go build: %v\n%s", err, out)
+	}
+	status := exec.Command(filepath.Join(dir, "app"), "--dev=false", "--dir", filepath.Join(dir, "pb_data"), "modelriver", "status")
+	status.Env = append(os.Environ(), "MODELRIVER_WEBHOOK_SECRET=", "MODELRIVER_API_KEY=")
+	if out, err := status.CombinedOutput(); err != nil || !strings.Contains(string(out), "received   0") {
+		t.Errorf("status: %v\n%s", err, out)
+	}
+}
+
+// The quick start's refusal, and its callback that fails and is sent again.
+func TestReadmeFailures(t *testing.T) {
+	t.Parallel()
+	s := startServer(t, "", "MODELRIVER_WEBHOOK_SECRET=dev-secret", "MODELRIVER_API_KEY=dev-key")
+	target := func(name, args string) *exec.Cmd {
+		args += " --dev=false --dir " + t.TempDir()
+		cmd := exec.Command("make", "-s", name, "-o", "pocketriver", "BINARY="+s.binary, "ARGS="+args)
+		cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+		return cmd
+	}
+	if out, err := target("send", "--tamper --url "+s.URL+"/webhooks/modelriver").CombinedOutput(); err != nil || !strings.Contains(string(out), "401 Unauthorized") {
+		t.Errorf("make send: %v\n%s", err, out)
+	}
+
+	simulate := target("simulate", "--every 1h --refuse-callbacks 1 --delay 1ms --listen "+freeAddress(t)+" --target "+s.URL+"/webhooks/modelriver")
+	log := &output{}
+	simulate.Stdout, simulate.Stderr = log, log
+	if err := simulate.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		syscall.Kill(-simulate.Process.Pid, syscall.SIGKILL)
+		simulate.Wait()
+	})
+	waitFor(t, "the callback has failed", func() bool {
+		out, ok := s.run("modelriver", "status")
+		return !ok && strings.Contains(out, "failed     1")
+	})
+	if out, ok := s.run("modelriver", "retry", "--all-failed"); !ok {
+		t.Errorf("retry: %s", out)
+	}
+	waitFor(t, "it is accepted", func() bool {
+		_, ok := s.run("modelriver", "status")
+		return ok && strings.Contains(log.String(), "completed")
 	})
 }
 

@@ -255,7 +255,7 @@ func (p *plugin) send(ctx context.Context, out io.Writer, payload []byte, option
 			return err
 		}
 		if received == nil {
-			return fmt.Errorf("no callback within %s: the server must run with MODELRIVER_API_KEY, and with MODELRIVER_CALLBACK_HOSTS=127.0.0.1; a duplicate gets none", options.wait)
+			return fmt.Errorf("no callback within %s: the server must run with MODELRIVER_API_KEY, and with MODELRIVER_CALLBACK_HOSTS=127.0.0.1 (Config.CallbackHosts); a duplicate gets none", options.wait)
 		}
 		fmt.Fprintf(out, "Callback %s after the webhook was sent, %s:\n%s\n",
 			round(received.at.Sub(started)), p.describeKey(received.authorization), indent(received.body))
@@ -414,7 +414,7 @@ func (s *sender) sendMany(ctx context.Context, out io.Writer, payload []byte, op
 	fmt.Fprintf(out, "  callbacks  %d of %d, %s after the webhook was sent\n", len(first), len(sent), quantiles(waits))
 	switch {
 	case len(first) < len(sent):
-		return fmt.Errorf("%s did not come within %s of the last one: the server must run with MODELRIVER_API_KEY, and with MODELRIVER_CALLBACK_HOSTS=127.0.0.1",
+		return fmt.Errorf("%s did not come within %s of the last one: the server must run with MODELRIVER_API_KEY, and with MODELRIVER_CALLBACK_HOSTS=127.0.0.1 (Config.CallbackHosts)",
 			count(len(sent)-len(first), "callback"), options.wait)
 	case repeated > 0:
 		return fmt.Errorf("%s came twice", count(repeated, "callback"))

@@ -36,7 +36,8 @@ import (
 // webhook is answered 503, and without a key callbacks wait.
 type Config struct {
 	// WebhookSecrets are the signing secrets of the webhooks, as ModelRiver's console
-	// shows them. A webhook may be signed with any of them. A blank one is an error.
+	// shows them. A webhook may be signed with any of them. A blank one among them is an
+	// error, but a single empty one, as of a variable that is not set, is none.
 	// Defaults to none.
 	WebhookSecrets []string
 
@@ -81,6 +82,9 @@ type Config struct {
 const maxBodySizeLimit = 100 << 20 // what the fields of the collections hold
 
 func (c Config) withDefaults() Config {
+	if len(c.WebhookSecrets) == 1 && c.WebhookSecrets[0] == "" {
+		c.WebhookSecrets = nil
+	}
 	c.APIURL = cmp.Or(c.APIURL, "https://api.modelriver.com")
 	c.Path = cmp.Or(c.Path, "/webhooks/modelriver")
 	c.MaxBodySize = cmp.Or(c.MaxBodySize, 5<<20)

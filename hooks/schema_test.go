@@ -243,6 +243,7 @@ func TestConfig(t *testing.T) {
 		errorHas string
 	}{
 		{"zero", Config{}, ""},
+		{"a secret from a variable that is not set", Config{WebhookSecrets: []string{""}}, ""},
 		{"blank secret", Config{WebhookSecrets: []string{"a", " "}}, "secret 2 of 2 is blank"},
 		{"path without slash", Config{Path: "hooks"}, "Path"},
 		{"path with a wildcard", Config{Path: "/{any...}"}, "Path"},
