@@ -36,15 +36,16 @@ const (
 // write: a burst costs a write for each subscriber and round, not for each record.
 const (
 	roundInterval              = 25 * time.Millisecond
-	roundIntervalPerSubscriber = 20 * time.Microsecond
+	roundIntervalPerSubscriber = 10 * time.Microsecond
 	maxFlush                   = 128 << 10 // bytes that one write brings, or one message
 )
 
 // In a burst, subscribers are written to in small steps, and between these longer than
 // a step takes nobody is: webhooks are answered first and shown a little later. A burst
-// lasts as long as every round has so many changes to bring, the newest from just now.
+// lasts as long as the changes of a round came closer together than this, and the newest
+// just now.
 const (
-	burstChanges = 4
+	burstSpacing = 5 * time.Millisecond
 	burstPause   = 50 * time.Millisecond
 	stepSize     = 8                    // subscribers
 	stepShare    = 8                    // one part in so many of the time
@@ -79,9 +80,10 @@ type broadcaster struct {
 	logSize   int       // bytes
 	published time.Time // the newest of log
 
-	rounding bool
-	roundEnd int64 // position up to which the last round went
-	burst    bool  // it had much to bring
+	rounding   bool
+	roundBegan time.Time // the last one
+	roundEnd   int64     // position up to which it went
+	burst      bool      // it had much to bring
 
 	rest    *subscriptions.Broker // see narrow; nil if it is to be made anew
 	foreign bool                  // the app has had clients of its own
@@ -458,9 +460,9 @@ func (b *broadcaster) rounds() {
 	for {
 		b.mu.Lock()
 		b.trim(false)
-		end := b.end()
-		b.burst = end-b.roundEnd >= burstChanges
-		b.roundEnd = end
+		began, end := time.Now(), b.end()
+		b.burst = began.Sub(b.roundBegan) < time.Duration(end-b.roundEnd)*burstSpacing
+		b.roundBegan, b.roundEnd = began, end
 		b.rounding = len(b.log) > 0
 		done := !b.rounding
 		interval := max(roundInterval, time.Duration(len(b.subscribers))*roundIntervalPerSubscriber)
@@ -468,7 +470,6 @@ func (b *broadcaster) rounds() {
 		if done {
 			return
 		}
-		began := time.Now()
 		b.round(end)
 		time.Sleep(interval - time.Since(began))
 	}
@@ -477,7 +478,11 @@ func (b *broadcaster) rounds() {
 // round wakes every subscriber that has not sent everything before end.
 func (b *broadcaster) round(end int64) {
 	behind := slices.DeleteFunc(b.all(), func(s *subscriber) bool {
-		return s.position.Load() >= end || s.writing.Load() // it stopped reading
+		if s.writing.Load() { // or its reader stopped
+			s.wake()
+			return true
+		}
+		return s.position.Load() >= end
 	})
 	for step := range slices.Chunk(behind, stepSize) {
 		began := time.Now()
