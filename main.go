@@ -121,6 +121,9 @@ func list(name string) []string {
 	if value == "" {
 		return nil
 	}
+	if strings.TrimSpace(value) == "" {
+		return []string{value} // blank, which is no list, and an error
+	}
 	items := strings.Split(value, ",")
 	for i := range items {
 		items[i] = strings.TrimSpace(items[i])
