@@ -334,7 +334,7 @@ func (b *broadcaster) publish(c *change) (err error) {
 	c.superuser = sync.OnceValue(func() []byte {
 		record := c.record.Fresh()
 		record.Unhide(record.Collection().Fields.FieldNames()...)
-		data, _ := c.encode(record) // it could be encoded without them
+		data, _ := c.encode(record) // nothing is sent of what cannot be encoded
 		return data
 	})
 	if c.allowed == nil { // a deleted record was checked before
@@ -662,6 +662,9 @@ func (s *subscriber) collect(messages []subscriptions.Message) ([]subscriptions.
 			data := c.data
 			if superuser {
 				data = c.superuser()
+			}
+			if len(data) == 0 {
+				continue
 			}
 			messages = append(messages, subscriptions.Message{Name: t.name, Data: data})
 			size += len(data)
