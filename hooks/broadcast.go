@@ -2,6 +2,7 @@ package hooks
 
 import (
 	"context"
+	"database/sql"
 	"encoding/json"
 	"errors"
 	"log/slog"
@@ -14,6 +15,7 @@ import (
 	"time"
 
 	"github.com/ganigeorgiev/fexpr"
+	"github.com/pocketbase/dbx"
 	"github.com/pocketbase/pocketbase/apis"
 	"github.com/pocketbase/pocketbase/core"
 	"github.com/pocketbase/pocketbase/tools/hook"
@@ -29,6 +31,7 @@ const (
 	maxLogSize   = 32 << 20         // bytes of those that wait to be sent
 	writeTimeout = 10 * time.Second // for a subscriber that stopped reading
 	maxHookTime  = time.Second      // of the app's after-success hooks, before others go first
+	maxViews     = 100              // of one subscriber that apply to what it has not sent
 )
 
 // Subscribers are written to in rounds: the first at once, the next not before this
@@ -61,6 +64,12 @@ const (
 // "aiContent/ID"). The others, and all if the app has OnRecordEnrich hooks, which may
 // give every viewer another record, stay with PocketBase: see [subscriber.Subscriptions].
 //
+// Who may see a change is decided where PocketBase decides it: behind the app's
+// after-success hooks, or right before a delete. At that moment the record is copied,
+// what the rules compare is read from the committed row, and what cannot be compiled is
+// asked of the database. All that comes later, however late, goes by that, and by whom
+// each subscriber was then and what it asked for: see [view].
+//
 // A change waits in changes for its turn, is then published at the end of log, and stays
 // there until every subscriber has sent it. A subscriber has no queue of changes, only
 // its position in that log, so that one who lags costs nothing of its own.
@@ -70,10 +79,12 @@ type broadcaster struct {
 
 	mu          sync.Mutex
 	subscribers map[*subscriber]struct{}
+	moment      int64     // counts what was decided
 	changes     []*change // in the order of the commits
 	draining    bool
 	reserved    map[*core.Record]*change // by the record whose after-success hooks still run
 	deleting    map[*core.Record]*change // by the record that is being deleted
+	open        map[*change]struct{}     // those that are decided and not in changes yet
 
 	log       []*change
 	logStart  int64     // position of log[0]
@@ -84,9 +95,9 @@ type broadcaster struct {
 	roundBegan time.Time // the last one
 	roundEnd   int64     // position up to which it went
 	burst      bool      // it had much to bring
+	throttled  int       // rounds that were made in steps
 
-	rest    *subscriptions.Broker // see narrow; nil if it is to be made anew
-	foreign bool                  // the app has had clients of its own
+	rest *restBroker // see narrow; nil if it is to be made anew
 
 	rules ruleCache
 }
@@ -94,16 +105,29 @@ type broadcaster struct {
 // A change is one create, update or delete of a record.
 type change struct {
 	action  string
-	record  *core.Record // as it was then; nil while its place is only reserved
-	expires time.Time    // of the reservation
+	batch   *batchPlaces // of a place that was reserved
 	dropped bool         // the place was given up, or taken away
 
-	// Set when it is published, save for a delete's access.
+	// Set at the moment when it is decided who may see it.
+	moment     int64
+	record     *core.Record // a copy; nil while the place is only reserved
+	row        row          // what the rules compare, as committed
 	list, view access
-	allowed    map[string]bool // by rule and viewer, where the database was asked
+	allowed    map[string]bool // by question, where the database was asked
 
+	// Set when it is published.
 	data      []byte
 	superuser func() []byte // the same with hidden fields
+}
+
+// A row is the text fields of a committed row that compiled rules compare, by name.
+type row map[string]string
+
+// A batchPlaces is the places of the records that were committed together, whose
+// after-success hooks run one after the other.
+type batchPlaces struct {
+	places   []*change
+	progress time.Time // when the last of those hooks began or ended
 }
 
 func newBroadcaster(app core.App) *broadcaster {
@@ -113,33 +137,83 @@ func newBroadcaster(app core.App) *broadcaster {
 		subscribers: map[*subscriber]struct{}{},
 		reserved:    map[*core.Record]*change{},
 		deleting:    map[*core.Record]*change{},
+		open:        map[*change]struct{}{},
 	}
 }
 
 // takesOver reports whether subscriptions without options are served here.
 func (b *broadcaster) takesOver() bool { return b.enrich.Length() == 0 }
 
-// reserve keeps the record's place in the order of the commits while the app's own
-// after-success hooks run, which decide whether it is broadcast at all.
-func (b *broadcaster) reserve(record *core.Record) {
+// reserve keeps the places of records that were committed together, in the order of the
+// commits, while the app's own after-success hooks run, which decide whether each is
+// broadcast at all.
+func (b *broadcaster) reserve(records []*core.Record) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if len(b.subscribers) == 0 || !b.takesOver() {
 		return
 	}
-	c := &change{expires: time.Now().Add(maxHookTime)}
-	b.reserved[record] = c
-	b.append(c)
+	batch := &batchPlaces{progress: time.Now()}
+	for _, record := range records {
+		c := &change{batch: batch}
+		b.reserved[record] = c
+		batch.places = append(batch.places, c)
+		b.append(c)
+	}
 }
 
-// drop gives the record's place up if its hooks have ended without a broadcast.
-func (b *broadcaster) drop(record *core.Record) {
+// begin notes that the record's after-success hooks begin.
+func (b *broadcaster) begin(record *core.Record) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if c := b.reserved[record]; c != nil {
+		c.batch.progress = time.Now()
+	}
+}
+
+// drop gives the places up of those records whose hooks have ended without a broadcast.
+func (b *broadcaster) drop(records []*core.Record) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, record := range records {
+		if c := b.reserved[record]; c != nil {
+			delete(b.reserved, record)
+			c.dropped = true
+		}
+	}
+	b.wake()
+}
+
+// broadcast is bound right before PocketBase's own broadcast, behind the app's
+// after-success hooks.
+func (b *broadcaster) broadcast(action string) func(e *core.ModelEvent) error {
+	return func(e *core.ModelEvent) error {
+		record := b.recordOf(e)
+		if record == nil {
+			return e.Next()
+		}
+		c := b.decide(e.App, action, record)
+		b.mu.Lock()
+		place := b.reserved[record]
 		delete(b.reserved, record)
-		c.dropped = true
+		if place != nil {
+			place.batch.progress = time.Now()
+		}
+		switch {
+		case place == nil || place.dropped: // another writer's, or its hooks took too long
+			if c != nil {
+				b.append(c)
+			}
+		case c == nil:
+			place.dropped = true
+		default:
+			delete(b.open, c)
+			*place = *c
+		}
 		b.wake()
+		e.App = b.narrow(e.App)
+		b.mu.Unlock()
+		return e.Next()
 	}
 }
 
@@ -151,59 +225,63 @@ type narrowedApp struct {
 
 func (a narrowedApp) SubscriptionsBroker() *subscriptions.Broker { return a.broker }
 
-// narrow is bound right before PocketBase's broadcast, which asks each client six times
-// what it subscribes to: a thousand of ours cost half a millisecond for each record.
-// saved, right behind that broadcast, gives the event its app back.
-func (b *broadcaster) narrow(e *core.ModelEvent) error {
-	b.mu.Lock()
-	narrow := len(b.subscribers) > 0 && !b.foreign && b.takesOver()
-	if narrow && b.rest == nil {
-		b.rest = subscriptions.NewBroker()
-		for _, client := range b.app.SubscriptionsBroker().Clients() {
+// A restBroker has the clients that are not ours alone, as they were found in a broker
+// with so many clients.
+type restBroker struct {
+	broker *subscriptions.Broker
+	total  int
+}
+
+// narrow gives PocketBase's broadcast, which asks each client six times what it
+// subscribes to, an app without those that it is not for: a thousand of ours cost half a
+// millisecond for each record. The lock is held.
+func (b *broadcaster) narrow(app core.App) core.App {
+	all := b.app.SubscriptionsBroker()
+	if b.rest == nil || !b.rest.isOf(all) {
+		b.rest = &restBroker{broker: subscriptions.NewBroker(), total: all.TotalClients()}
+		for _, client := range all.Clients() {
+			if client.IsDiscarded() { // it leaves right now, and another could take its number
+				b.rest.total = -1
+			}
 			if s, ok := client.(*subscriber); !ok || !s.plain.Load() {
-				b.rest.Register(client)
+				b.rest.broker.Register(client)
 			}
 		}
 	}
-	if narrow {
-		e.App = narrowedApp{e.App, b.rest}
+	return narrowedApp{app, b.rest.broker}
+}
+
+// isOf reports whether nobody came to the broker or left it since, whoever registered
+// them: a client of the app's own is not announced to us.
+func (r *restBroker) isOf(all *subscriptions.Broker) bool {
+	if all.TotalClients() != r.total {
+		return false
 	}
-	b.mu.Unlock()
+	for id, client := range r.broker.Clients() {
+		if now, err := all.ClientById(id); err != nil || now != client {
+			return false
+		}
+	}
+	return true
+}
+
+// widen is bound right behind PocketBase's broadcast, and gives the event its app back.
+func (b *broadcaster) widen(e *core.ModelEvent) error {
+	if narrowed, ok := e.App.(narrowedApp); ok {
+		e.App = narrowed.App
+	}
 	return e.Next()
 }
 
-// saved is bound where PocketBase broadcasts: behind the app's own after-success hooks.
-func (b *broadcaster) saved(action string) func(e *core.ModelEvent) error {
-	return func(e *core.ModelEvent) error {
-		if narrowed, ok := e.App.(narrowedApp); ok {
-			e.App = narrowed.App
-		}
-		record := b.recordOf(e)
-		if record == nil {
-			return e.Next()
-		}
-		saved := &change{action: action, record: record.Fresh()}
-		b.mu.Lock()
-		if c := b.reserved[record]; c != nil && !c.dropped {
-			*c = *saved
-			b.wake()
-		} else {
-			b.append(saved) // another writer's, or its hooks took too long
-		}
-		delete(b.reserved, record)
-		b.mu.Unlock()
-		return e.Next()
-	}
-}
-
-// deletes prepares a delete while the record can still be checked against the rules.
+// deletes decides who hears of a delete while the record is there, outside of the
+// transaction that deletes it, as PocketBase does.
 func (b *broadcaster) deletes(e *core.ModelEvent) error {
 	if record := b.recordOf(e); record != nil {
-		c := &change{action: "delete", record: record.Fresh()}
-		b.check(c)
-		b.mu.Lock()
-		b.deleting[record] = c
-		b.mu.Unlock()
+		if c := b.decide(b.app, "delete", record); c != nil {
+			b.mu.Lock()
+			b.deleting[record] = c
+			b.mu.Unlock()
+		}
 	}
 	return e.Next()
 }
@@ -226,6 +304,7 @@ func (b *broadcaster) takeDeleting(model core.Model) *change {
 	defer b.mu.Unlock()
 	c := b.deleting[record]
 	delete(b.deleting, record)
+	delete(b.open, c)
 	return c
 }
 
@@ -259,6 +338,7 @@ func (b *broadcaster) add(c *change) {
 
 // append is add with the lock held.
 func (b *broadcaster) append(c *change) {
+	delete(b.open, c)
 	if len(b.changes) >= maxChanges {
 		for _, waiting := range b.changes {
 			waiting.dropped = true
@@ -289,7 +369,7 @@ func (b *broadcaster) next() *change {
 	for len(b.changes) > 0 {
 		c := b.changes[0]
 		if c.record == nil && !c.dropped {
-			if left := time.Until(c.expires); left > 0 {
+			if left := time.Until(c.batch.progress.Add(maxHookTime)); left > 0 {
 				time.AfterFunc(left, func() {
 					b.mu.Lock()
 					defer b.mu.Unlock()
@@ -298,7 +378,9 @@ func (b *broadcaster) next() *change {
 				b.draining = false
 				return nil
 			}
-			c.dropped = true
+			for _, place := range c.batch.places { // they all wait for the one hook
+				place.dropped = place.dropped || place.record == nil
+			}
 		}
 		b.changes = b.changes[1:]
 		if !c.dropped {
@@ -326,7 +408,7 @@ func (b *broadcaster) all() []*subscriber {
 	return slices.Collect(maps.Keys(b.subscribers))
 }
 
-// publish encodes the change, finds out who may see it, and has it sent.
+// publish encodes the change and has it sent.
 func (b *broadcaster) publish(c *change) (err error) {
 	if c.data, err = c.encode(c.record); err != nil {
 		return err
@@ -337,9 +419,6 @@ func (b *broadcaster) publish(c *change) (err error) {
 		data, _ := c.encode(record) // nothing is sent of what cannot be encoded
 		return data
 	})
-	if c.allowed == nil { // a deleted record was checked before
-		b.check(c)
-	}
 
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -367,63 +446,112 @@ func (c *change) encode(record *core.Record) ([]byte, error) {
 type access struct {
 	rule     *string
 	evaluate rule
+	fields   []string // that evaluate reads
 }
 
-// check finds out who may see the change. It asks the database, where it has to, once
-// for each viewer and rule, and now: later, the record may be another.
-func (b *broadcaster) check(c *change) {
-	collection := c.record.Collection()
+// decide copies the record and finds out who may see the change, as the database has it
+// now. It returns nil if there is no such row: nobody is told of what nobody can read.
+// Until the change is appended it stands in open, so that the views of its moment are kept.
+func (b *broadcaster) decide(app core.App, action string, record *core.Record) *change {
+	collection := record.Collection()
+	c := &change{action: action, record: record.Fresh()}
 	c.list = b.rules.find(collection, collection.ListRule)
 	c.view = b.rules.find(collection, collection.ViewRule)
-	c.allowed = map[string]bool{}
-	if !c.list.asks() && !c.view.asks() {
-		return
+
+	b.mu.Lock()
+	b.moment++
+	c.moment = b.moment
+	b.open[c] = struct{}{}
+	questions := b.questions(c)
+	b.mu.Unlock()
+
+	var err error
+	if c.row, err = readRow(app, collection, record.Id, append(c.list.fields, c.view.fields...)); err != nil {
+		if !errors.Is(err, sql.ErrNoRows) {
+			app.Logger().Error("Failed to read a record that is to be broadcast", "error", err, "id", record.Id)
+		}
+		b.mu.Lock()
+		delete(b.open, c)
+		b.mu.Unlock()
+		return nil
 	}
-	for _, s := range b.all() {
-		auth := s.auth()
-		if auth != nil && auth.IsSuperuser() {
+	c.allowed = make(map[string]bool, len(questions))
+	for key, q := range questions {
+		c.allowed[key], _ = app.CanAccessRecord(c.record, &core.RequestInfo{
+			Context: core.RequestInfoContextRealtime, Method: http.MethodGet,
+			Query: map[string]string{}, Headers: map[string]string{}, Auth: q.auth,
+		}, q.rule)
+	}
+	return c
+}
+
+// A question is one that the database has to answer.
+type question struct {
+	rule *string
+	auth *core.Record
+}
+
+// questions returns those that the subscribers of now raise about the change, each once.
+// The lock is held.
+func (b *broadcaster) questions(c *change) map[string]question {
+	if !c.list.asks() && !c.view.asks() {
+		return nil
+	}
+	asked := map[string]question{}
+	for s := range b.subscribers {
+		v := s.views[len(s.views)-1]
+		if v.superuser {
 			continue
 		}
-		for _, t := range *s.topics.Load() {
-			access, ok := t.access(c)
-			if !ok || !access.asks() {
-				continue
+		for _, t := range v.topics {
+			if a, ok := t.access(c); ok && a.asks() {
+				asked[a.question(v)] = question{a.rule, v.auth}
 			}
-			key := viewerKey(access, auth)
-			if _, checked := c.allowed[key]; checked {
-				continue
-			}
-			c.allowed[key], _ = b.app.CanAccessRecord(c.record, &core.RequestInfo{
-				Context: core.RequestInfoContextRealtime, Method: http.MethodGet,
-				Query: map[string]string{}, Headers: map[string]string{}, Auth: auth,
-			}, access.rule)
 		}
 	}
+	return asked
 }
 
 func (a access) asks() bool { return a.rule != nil && *a.rule != "" && a.evaluate == nil }
 
-func viewerKey(a access, auth *core.Record) string {
-	if auth == nil {
+// question names what the database is asked: the same for all viewers if the rule does
+// not look at them.
+func (a access) question(v view) string {
+	if !strings.Contains(*a.rule, "@request.auth") {
 		return *a.rule
 	}
-	return *a.rule + "\x00" + auth.Collection().Id + "/" + auth.Id
+	return *a.rule + "\x00" + v.key
 }
 
-// allows is PocketBase's CanAccessRecord, with the database asked before, and not at
-// all for a rule that is a plain comparison of texts, as the shipped one is.
-func (c *change) allows(auth *core.Record, a access) bool {
+// allows is what PocketBase's CanAccessRecord would have said at the change's moment,
+// for a viewer of that moment.
+func (c *change) allows(v view, a access) bool {
 	switch {
+	case v.superuser:
+		return true
 	case a.rule == nil:
 		return false
 	case *a.rule == "":
 		return true
 	case a.evaluate == nil:
-		return c.allowed[viewerKey(a, auth)]
-	case auth == nil:
-		return a.evaluate(c.record, "")
+		return c.allowed[a.question(v)]
 	}
-	return a.evaluate(c.record, auth.Id)
+	return a.evaluate(c.row, v.authId)
+}
+
+// readRow reads text fields of the committed row.
+func readRow(app core.App, collection *core.Collection, id string, fields []string) (row, error) {
+	var columns dbx.NullStringMap
+	err := app.ConcurrentDB().Select(append([]string{"id"}, fields...)...).From(collection.Name).
+		Where(dbx.HashExp{"id": id}).One(&columns)
+	if err != nil {
+		return nil, err
+	}
+	r := make(row, len(fields))
+	for _, field := range fields {
+		r[field] = columns[field].String
+	}
+	return r, nil
 }
 
 // end returns the position after the newest change. The lock is held.
@@ -460,16 +588,20 @@ func (b *broadcaster) rounds() {
 	for {
 		b.mu.Lock()
 		b.trim(false)
-		began, end := time.Now(), b.end()
-		b.burst = began.Sub(b.roundBegan) < time.Duration(end-b.roundEnd)*burstSpacing
-		b.roundBegan, b.roundEnd = began, end
-		b.rounding = len(b.log) > 0
-		done := !b.rounding
-		interval := max(roundInterval, time.Duration(len(b.subscribers))*roundIntervalPerSubscriber)
-		b.mu.Unlock()
-		if done {
+		if len(b.log) == 0 { // which is no round: the next change is not measured from here
+			b.rounding = false
+			b.mu.Unlock()
 			return
 		}
+		began, end := time.Now(), b.end()
+		fresh := end - b.roundEnd
+		b.burst = fresh > 1 && began.Sub(b.roundBegan) < time.Duration(fresh)*burstSpacing
+		if b.burst {
+			b.throttled++
+		}
+		b.roundBegan, b.roundEnd = began, end
+		interval := max(roundInterval, time.Duration(len(b.subscribers))*roundIntervalPerSubscriber)
+		b.mu.Unlock()
 		b.round(end)
 		time.Sleep(interval - time.Since(began))
 	}
@@ -510,15 +642,29 @@ func (b *broadcaster) inBurst() bool {
 	return b.burst && time.Since(b.published) < burstPause
 }
 
-// after returns what was published from a position on, and false if some of that is
-// forgotten.
-func (b *broadcaster) after(position int64) ([]*change, bool) {
+// unsent returns what was published and the subscriber has not sent, with its views, and
+// false if some of that is forgotten.
+func (b *broadcaster) unsent(s *subscriber) ([]*change, []view, bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if position < b.logStart {
-		return nil, false
+	if _, watches := b.subscribers[s]; !watches {
+		return nil, nil, true
 	}
-	return b.log[position-b.logStart:], true
+	position := s.position.Load()
+	if position < b.logStart {
+		return nil, nil, false
+	}
+	return b.log[position-b.logStart:], s.views, true
+}
+
+// sent moves the subscriber on.
+func (b *broadcaster) sent(s *subscriber, position int64) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	s.position.Store(position)
+	if len(s.views) > 1 {
+		b.forgetViews(s)
+	}
 }
 
 // A subscriber is a realtime client. Its connection is written to by the goroutine
@@ -531,11 +677,70 @@ type subscriber struct {
 	position    atomic.Int64            // in the log, of what it has not sent
 	writing     atomic.Bool             // it was woken by a round, and is not done yet
 
+	// The last one, and those before it that apply to changes it has not sent. Guarded by
+	// the broadcaster's lock, and replaced, never altered.
+	views []view
+
 	ready chan struct{} // there may be something to do
 	mu    sync.Mutex
 	queue []subscriptions.Message // those that PocketBase and the app send
+}
 
-	deadlineSet time.Time // of the connection's writes
+// A view is who a subscriber was and what it asked for, from a moment on: an event that
+// was decided before its owner signed in, or before a topic was left, goes by that.
+type view struct {
+	from      int64
+	topics    []topic
+	auth      *core.Record // nil for a guest
+	authId    string
+	superuser bool
+	key       string // of the viewer, in questions
+}
+
+// viewNow is the view of the moment. The broadcaster's lock is held.
+func (s *subscriber) viewNow() view {
+	v := view{from: s.broadcaster.moment + 1, topics: *s.topics.Load()}
+	if v.auth, _ = s.Get(apis.RealtimeClientAuthKey).(*core.Record); v.auth != nil {
+		v.authId, v.superuser = v.auth.Id, v.auth.IsSuperuser()
+		v.key = v.auth.Collection().Id + "/" + v.auth.Id
+	}
+	return v
+}
+
+// at returns the view that applies to a moment, or nil.
+func at(views []view, moment int64) *view {
+	for i := len(views) - 1; i >= 0; i-- {
+		if views[i].from <= moment {
+			return &views[i]
+		}
+	}
+	return nil
+}
+
+// forgetViews forgets those that apply to nothing that is still to be sent, and the
+// subscriber if it has asked for nothing more. The lock is held.
+func (b *broadcaster) forgetViews(s *subscriber) {
+	oldest := b.moment + 1
+	consider := func(c *change) {
+		if c.record != nil {
+			oldest = min(oldest, c.moment)
+		}
+	}
+	for c := range b.open {
+		consider(c)
+	}
+	for _, c := range b.changes {
+		consider(c)
+	}
+	for _, c := range b.log[max(0, s.position.Load()-b.logStart):] {
+		consider(c)
+	}
+	for len(s.views) > 1 && s.views[1].from <= oldest {
+		s.views = s.views[1:]
+	}
+	if len(s.views) == 1 && len(s.views[0].topics) == 0 {
+		delete(b.subscribers, s)
+	}
 }
 
 func (s *subscriber) wake() {
@@ -545,19 +750,11 @@ func (s *subscriber) wake() {
 	}
 }
 
-func (s *subscriber) auth() *core.Record {
-	auth, _ := s.Get(apis.RealtimeClientAuthKey).(*core.Record)
-	return auth
-}
-
 // serve runs a realtime connection as PocketBase does, save that the messages which
 // wait together are flushed together, and that a subscriber who stopped reading is cut.
 func (b *broadcaster) serve(e *core.RealtimeConnectRequestEvent) error {
 	client, ok := e.Client.(*subscriptions.DefaultClient)
 	if !ok { // the app has a client of its own
-		b.mu.Lock()
-		b.foreign = true
-		b.mu.Unlock()
 		return e.Next()
 	}
 	s := &subscriber{DefaultClient: client, broadcaster: b, ready: make(chan struct{}, 1)}
@@ -621,30 +818,27 @@ func (s *subscriber) flush(e *core.RealtimeConnectRequestEvent) (bool, error) {
 		return false, nil
 	}
 
-	if now := time.Now(); now.Sub(s.deadlineSet) > writeTimeout/5 { // not for each: that costs
-		s.deadlineSet = now
-		err := http.NewResponseController(e.Response).SetWriteDeadline(now.Add(writeTimeout))
-		if err != nil && !errors.Is(err, http.ErrNotSupported) {
-			return false, err
-		}
+	// Over HTTP/2 a deadline that passes ends the stream, idle or not: it is for this
+	// write only.
+	connection := http.NewResponseController(e.Response)
+	if err := connection.SetWriteDeadline(time.Now().Add(writeTimeout)); err != nil && !errors.Is(err, http.ErrNotSupported) {
+		return false, err
 	}
-	return true, s.write(e, messages)
+	if err := s.write(e, messages); err != nil {
+		return true, err
+	}
+	_ = connection.SetWriteDeadline(time.Time{}) // fails as above, or with the next write
+	return true, nil
 }
 
 // collect adds to the messages those of the changes that were published since, up to
 // a size. It returns false if some are forgotten.
 func (s *subscriber) collect(messages []subscriptions.Message) ([]subscriptions.Message, bool) {
-	topics := *s.topics.Load()
-	if len(topics) == 0 {
-		return messages, true
+	changes, views, ok := s.broadcaster.unsent(s)
+	if !ok || len(changes) == 0 {
+		return messages, ok
 	}
 	position := s.position.Load()
-	changes, ok := s.broadcaster.after(position)
-	if !ok {
-		return nil, false
-	}
-	auth := s.auth()
-	superuser := auth != nil && auth.IsSuperuser()
 	size := 0
 	for _, c := range changes {
 		if size > maxFlush {
@@ -654,13 +848,17 @@ func (s *subscriber) collect(messages []subscriptions.Message) ([]subscriptions.
 			break
 		}
 		position++
-		for _, t := range topics {
+		v := at(views, c.moment)
+		if v == nil {
+			continue
+		}
+		for _, t := range v.topics {
 			access, ok := t.access(c)
-			if !ok || !superuser && !c.allows(auth, access) {
+			if !ok || !c.allows(*v, access) {
 				continue
 			}
 			data := c.data
-			if superuser {
+			if v.superuser {
 				data = c.superuser()
 			}
 			if len(data) == 0 {
@@ -670,7 +868,7 @@ func (s *subscriber) collect(messages []subscriptions.Message) ([]subscriptions.
 			size += len(data)
 		}
 	}
-	s.position.Store(position)
+	s.broadcaster.sent(s, position)
 	return messages, true
 }
 
@@ -748,12 +946,26 @@ func (s *subscriber) Subscriptions(prefixes ...string) map[string]subscriptions.
 
 func (s *subscriber) Subscribe(names ...string) {
 	s.DefaultClient.Subscribe(names...)
-	s.sort()
+	s.look()
 }
 
 func (s *subscriber) Unsubscribe(names ...string) {
 	s.DefaultClient.Unsubscribe(names...)
-	s.sort()
+	s.look()
+}
+
+func (s *subscriber) Set(key string, value any) {
+	s.DefaultClient.Set(key, value)
+	if key == apis.RealtimeClientAuthKey {
+		s.look()
+	}
+}
+
+func (s *subscriber) Unset(key string) {
+	s.DefaultClient.Unset(key)
+	if key == apis.RealtimeClientAuthKey {
+		s.look()
+	}
 }
 
 // Discard ends the connection.
@@ -766,17 +978,51 @@ func (s *subscriber) Discard() {
 	s.wake()
 }
 
-// sort finds the subscriptions that the broadcaster serves.
-func (s *subscriber) sort() {
+// look finds out who the subscriber is now and which of its subscriptions the
+// broadcaster serves, and has that apply to what is decided from now on.
+func (s *subscriber) look() {
+	b := s.broadcaster
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	all := s.DefaultClient.Subscriptions()
+	topics := b.ownTopics(all)
+	s.topics.Store(&topics)
+	s.plain.Store(len(topics) == len(all))
+	b.rest = nil
+	_, watches := b.subscribers[s]
+	switch {
+	case s.IsDiscarded():
+		return
+	case watches:
+		if last := len(s.views) - 1; s.views[last].from > b.moment {
+			s.views = s.views[:last:last] // nothing was decided under it
+		}
+	case len(topics) == 0:
+		return
+	default:
+		b.subscribers[s] = struct{}{}
+		s.position.Store(b.end())
+		s.views = nil
+	}
+	s.views = append(s.views, s.viewNow())
+	b.forgetViews(s)
+	if len(s.views) > maxViews {
+		go s.Discard()
+	}
+}
+
+// ownTopics returns the subscriptions that the broadcaster serves: those of aiContent
+// without options.
+func (b *broadcaster) ownTopics(all map[string]subscriptions.SubscriptionOptions) []topic {
 	topics := []topic{}
 	names := []string{contentCollection}
-	if collection, err := s.broadcaster.app.FindCachedCollectionByNameOrId(contentCollection); err == nil {
+	if collection, err := b.app.FindCachedCollectionByNameOrId(contentCollection); err == nil {
 		names = append(names, collection.Id)
 	}
-	subscriptions := s.DefaultClient.Subscriptions()
-	for name := range subscriptions {
-		collection, id, one := strings.Cut(name, "/")
-		if strings.Contains(name, "?") || !slices.Contains(names, collection) || one && id == "" {
+	for name, options := range all {
+		path, _, _ := strings.Cut(name, "?")
+		collection, id, one := strings.Cut(path, "/")
+		if len(options.Query)+len(options.Headers) > 0 || !slices.Contains(names, collection) || one && id == "" {
 			continue
 		}
 		if id == "*" {
@@ -784,21 +1030,7 @@ func (s *subscriber) sort() {
 		}
 		topics = append(topics, topic{name, id})
 	}
-
-	b := s.broadcaster
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	_, before := b.subscribers[s]
-	switch {
-	case len(topics) == 0 || s.IsDiscarded():
-		delete(b.subscribers, s)
-	case !before:
-		s.position.Store(b.end())
-		b.subscribers[s] = struct{}{}
-	}
-	s.topics.Store(&topics)
-	s.plain.Store(len(topics) == len(subscriptions))
-	b.rest = nil
+	return topics
 }
 
 // A topic is a subscription to all records, or to the one of an id.
@@ -816,13 +1048,13 @@ func (t topic) access(c *change) (access, bool) {
 	return access{}, false
 }
 
-// A rule tells whether the viewer of an auth id, empty for a guest, may see a record.
-type rule func(record *core.Record, authId string) bool
+// A rule tells whether the viewer of an auth id, empty for a guest, may see a row.
+type rule func(r row, authId string) bool
 
 // A ruleCache keeps the rules of the collection as it is now.
 type ruleCache struct {
 	mu    sync.Mutex
-	rules map[string]rule
+	rules map[string]access
 	of    *core.Collection
 }
 
@@ -834,55 +1066,65 @@ func (r *ruleCache) find(collection *core.Collection, text *string) access {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.of != collection {
-		r.of, r.rules = collection, map[string]rule{}
+		r.of, r.rules = collection, map[string]access{}
 	}
-	compiled, ok := r.rules[*text]
+	found, ok := r.rules[*text]
 	if !ok {
+		found = access{rule: text}
 		if groups, err := fexpr.Parse(*text); err == nil {
-			compiled = compileRule(collection, groups)
+			compiler := ruleCompiler{collection: collection}
+			if found.evaluate = compiler.rule(groups); found.evaluate != nil {
+				found.fields = slices.Clip(compiler.fields)
+			}
 		}
-		r.rules[*text] = compiled
+		r.rules[*text] = found
 	}
-	return access{text, compiled}
+	return found
 }
 
-// compileRule compiles a rule that consists of nothing but = and != between the record's
+// A ruleCompiler notes the fields of the collection that a rule compares.
+type ruleCompiler struct {
+	collection *core.Collection
+	fields     []string
+}
+
+// rule compiles a rule that consists of nothing but = and != between the record's
 // text fields, @request.auth.id and literals, for which the database need not be asked:
 // both compare byte by byte. It returns nil for any other rule.
-func compileRule(collection *core.Collection, groups []fexpr.ExprGroup) rule {
-	var any []rule // of alternatives, each of which is one or more that must all hold
+func (c *ruleCompiler) rule(groups []fexpr.ExprGroup) rule {
+	var alternatives []rule // each of which is one or more that must all hold
 	for i, group := range groups {
 		var one rule
 		switch item := group.Item.(type) {
 		case fexpr.Expr:
-			left, right := compileOperand(collection, item.Left), compileOperand(collection, item.Right)
+			left, right := c.operand(item.Left), c.operand(item.Right)
 			if left == nil || right == nil || item.Op != fexpr.SignEq && item.Op != fexpr.SignNeq {
 				return nil
 			}
 			equal := item.Op == fexpr.SignEq
-			one = func(record *core.Record, authId string) bool {
-				return (left(record, authId) == right(record, authId)) == equal
+			one = func(r row, authId string) bool {
+				return (left(r, authId) == right(r, authId)) == equal
 			}
 		case []fexpr.ExprGroup:
-			one = compileRule(collection, item)
+			one = c.rule(item)
 		case fexpr.ExprGroup:
-			one = compileRule(collection, []fexpr.ExprGroup{item})
+			one = c.rule([]fexpr.ExprGroup{item})
 		}
 		if one == nil {
 			return nil
 		}
 		if i > 0 && group.Join == fexpr.JoinAnd { // which binds closer, as in SQL
-			before := any[len(any)-1]
-			any[len(any)-1] = func(record *core.Record, authId string) bool {
-				return before(record, authId) && one(record, authId)
+			before := alternatives[len(alternatives)-1]
+			alternatives[len(alternatives)-1] = func(r row, authId string) bool {
+				return before(r, authId) && one(r, authId)
 			}
 		} else {
-			any = append(any, one)
+			alternatives = append(alternatives, one)
 		}
 	}
-	return func(record *core.Record, authId string) bool {
-		for _, alternative := range any {
-			if alternative(record, authId) {
+	return func(r row, authId string) bool {
+		for _, alternative := range alternatives {
+			if alternative(r, authId) {
 				return true
 			}
 		}
@@ -890,16 +1132,19 @@ func compileRule(collection *core.Collection, groups []fexpr.ExprGroup) rule {
 	}
 }
 
-func compileOperand(collection *core.Collection, token fexpr.Token) func(record *core.Record, authId string) string {
+func (c *ruleCompiler) operand(token fexpr.Token) func(r row, authId string) string {
 	switch token.Type {
 	case fexpr.TokenText:
-		return func(*core.Record, string) string { return token.Literal }
+		return func(row, string) string { return token.Literal }
 	case fexpr.TokenIdentifier:
 		if token.Literal == "@request.auth.id" {
-			return func(_ *core.Record, authId string) string { return authId }
+			return func(_ row, authId string) string { return authId }
 		}
-		if _, ok := collection.Fields.GetByName(token.Literal).(*core.TextField); ok {
-			return func(record *core.Record, _ string) string { return record.GetString(token.Literal) }
+		if _, ok := c.collection.Fields.GetByName(token.Literal).(*core.TextField); ok {
+			if !slices.Contains(c.fields, token.Literal) {
+				c.fields = append(c.fields, token.Literal)
+			}
+			return func(r row, _ string) string { return r[token.Literal] }
 		}
 	}
 	return nil

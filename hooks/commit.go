@@ -33,6 +33,10 @@ var errBusy = errors.New("the database is busy")
 type committer struct {
 	app core.App
 
+	// What hears of the records of each batch when they are committed, in the order of
+	// the commits and before PocketBase's after-success hooks, and when those have run.
+	committed, settled func(records []*core.Record)
+
 	mu      sync.Mutex
 	waiting []*write
 	busy    bool // a batch is being written
@@ -47,13 +51,10 @@ type write struct {
 	// done is called with the outcome, in the order of the commits and before
 	// PocketBase's after-success hooks. It must not block, and may be nil.
 	done func(err error)
-
-	// settled is called when those hooks of a committed write have run. It may be nil.
-	settled func()
 }
 
-func newCommitter(app core.App) *committer {
-	return &committer{app: app}
+func newCommitter(app core.App, committed, settled func(records []*core.Record)) *committer {
+	return &committer{app: app, committed: committed, settled: settled}
 }
 
 // do runs fn in a transaction and returns once it is committed, or why it is not. It
@@ -139,16 +140,19 @@ func (c *committer) next() {
 func (c *committer) commit(batch []*write, next func()) {
 	var refused error
 	committed := false
+	var records []*core.Record
 	err := c.transact(func(tx core.App) error {
+		shared := &batchApp{App: tx, queries: map[string]*dbx.Query{}}
 		tx.TxInfo().OnComplete(func(txErr error) error { // registered first, so it runs first
 			if txErr == nil {
 				committed = true
+				records = shared.records
+				c.committed(records)
 				finish(batch, nil)
 				next()
 			}
 			return nil
 		})
-		shared := &batchApp{App: tx, queries: map[string]*dbx.Query{}}
 		c.current.Store(shared)
 		defer c.current.Store(nil)
 		for _, w := range batch {
@@ -165,11 +169,7 @@ func (c *committer) commit(batch []*write, next func()) {
 		if err != nil {
 			c.app.Logger().Warn("A hook failed after its record was stored", "error", err)
 		}
-		for _, w := range batch {
-			if w.settled != nil {
-				w.settled()
-			}
-		}
+		c.settled(records)
 	case len(batch) > 1 && refused != nil && !databaseFailed(refused):
 		for i, w := range batch {
 			then := func() {}
@@ -195,6 +195,7 @@ func finish(batch []*write, err error) {
 type batchApp struct {
 	core.App
 	queries map[string]*dbx.Query // closed with the transaction
+	records []*core.Record        // that were inserted, in order
 }
 
 // query returns a query to be bound and run, within the transaction tx.
@@ -230,6 +231,7 @@ func (c *committer) insert(e *core.ModelEvent) error {
 		return err
 	}
 	e.Model.MarkAsNotNew()
+	batch.records = append(batch.records, record)
 	return nil
 }
 

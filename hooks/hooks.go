@@ -160,8 +160,8 @@ func newPlugin(app core.App, config Config) (*plugin, error) {
 	if err != nil {
 		return nil, err
 	}
-	p.commits = newCommitter(app)
 	p.fanOut = newBroadcaster(app)
+	p.commits = newCommitter(app, p.fanOut.reserve, p.fanOut.drop)
 	p.outbox = newOutbox(app, p.commits, client, config, p.ingestAgain)
 	return p, nil
 }
@@ -211,8 +211,11 @@ func (p *plugin) bind() {
 	})
 
 	p.app.OnRecordAfterCreateSuccess(contentCollection).Bind(&hook.Handler[*core.RecordEvent]{
-		Id:       "modelriverRecover",
-		Func:     recoverAfterCommit,
+		Id: "modelriverRecover",
+		Func: func(e *core.RecordEvent) error {
+			p.fanOut.begin(e.Record)
+			return recoverAfterCommit(e)
+		},
 		Priority: -10000, // around every other hook
 	})
 
@@ -239,19 +242,19 @@ func (p *plugin) bind() {
 		},
 	})
 
-	// Beside PocketBase's own broadcast, which has priority -99, and 99 before a delete.
+	// Around PocketBase's own broadcast, which has priority -99, and 99 before a delete.
 	// It is bound when the app begins to serve, so what is bound here runs before it.
 	p.app.OnModelAfterCreateSuccess(contentCollection).Bind(&hook.Handler[*core.ModelEvent]{
-		Id: "modelriverNarrow", Func: p.fanOut.narrow, Priority: -99,
+		Id: "modelriverBroadcast", Func: p.fanOut.broadcast("create"), Priority: -99,
 	})
 	p.app.OnModelAfterUpdateSuccess(contentCollection).Bind(&hook.Handler[*core.ModelEvent]{
-		Id: "modelriverNarrow", Func: p.fanOut.narrow, Priority: -99,
+		Id: "modelriverBroadcast", Func: p.fanOut.broadcast("update"), Priority: -99,
 	})
 	p.app.OnModelAfterCreateSuccess(contentCollection).Bind(&hook.Handler[*core.ModelEvent]{
-		Id: "modelriverBroadcast", Func: p.fanOut.saved("create"), Priority: -98,
+		Id: "modelriverWiden", Func: p.fanOut.widen, Priority: -98,
 	})
 	p.app.OnModelAfterUpdateSuccess(contentCollection).Bind(&hook.Handler[*core.ModelEvent]{
-		Id: "modelriverBroadcast", Func: p.fanOut.saved("update"), Priority: -98,
+		Id: "modelriverWiden", Func: p.fanOut.widen, Priority: -98,
 	})
 	p.app.OnModelDelete(contentCollection).Bind(&hook.Handler[*core.ModelEvent]{
 		Id: "modelriverBroadcast", Func: p.fanOut.deletes, Priority: 99,

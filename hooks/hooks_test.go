@@ -39,8 +39,9 @@ func testConfig() Config {
 // A testServer is a PocketBase app with the plugin behind a real HTTP server.
 type testServer struct {
 	*tests.TestApp
-	plugin *plugin
-	url    string
+	plugin  *plugin
+	url     string
+	streams *http.Client // that streams are read with, over HTTP/1.1 or HTTP/2
 }
 
 // newTestApp returns an app on an empty data directory with the plugin, not serving.
@@ -80,7 +81,11 @@ func serve(t testing.TB, app *tests.TestApp, p *plugin) *testServer {
 		if err != nil {
 			return err
 		}
-		server = httptest.NewServer(mux)
+		server = httptest.NewUnstartedServer(mux)
+		server.Config.Protocols = new(http.Protocols)
+		server.Config.Protocols.SetHTTP1(true)
+		server.Config.Protocols.SetUnencryptedHTTP2(true)
+		server.Start()
 		return nil
 	})
 	if err != nil {
@@ -91,7 +96,22 @@ func serve(t testing.TB, app *tests.TestApp, p *plugin) *testServer {
 		server.Close()
 		p.outbox.Stop()
 	})
-	return &testServer{TestApp: app, plugin: p, url: server.URL}
+	return &testServer{TestApp: app, plugin: p, url: server.URL, streams: http.DefaultClient}
+}
+
+// overEachProtocol runs a test of streams over HTTP/1.1 and, as browsers get it from
+// "serve example.com", over HTTP/2.
+func overEachProtocol(t *testing.T, test func(t *testing.T, streams *http.Client)) {
+	for _, major := range []int{1, 2} {
+		t.Run(fmt.Sprintf("HTTP/%d", major), func(t *testing.T) {
+			t.Parallel()
+			transport := &http.Transport{Protocols: new(http.Protocols)}
+			transport.Protocols.SetHTTP1(major == 1)
+			transport.Protocols.SetUnencryptedHTTP2(major == 2)
+			t.Cleanup(transport.CloseIdleConnections)
+			test(t, &http.Client{Transport: transport})
+		})
+	}
 }
 
 // post sends payload as a webhook, signed in the documented scheme unless the header

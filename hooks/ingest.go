@@ -62,12 +62,6 @@ func (p *plugin) ingest(event *modelriver.Event, payload []byte) error {
 			record, err = p.store(tx, event, cb, now, nextAttempt)
 			return err
 		},
-		done: func(err error) {
-			if err == nil && record != nil {
-				p.fanOut.reserve(record)
-			}
-		},
-		settled: func() { p.fanOut.drop(record) },
 	})
 	var refused *refusal
 	if errors.As(err, &refused) {

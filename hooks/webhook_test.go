@@ -212,36 +212,38 @@ func TestWebhookSchemes(t *testing.T) {
 // than a reader of the database would.
 func TestWebhookReachesSubscriber(t *testing.T) {
 	t.Parallel()
-	server := newTestServer(t, testConfig())
-	stream := subscribe(t, server, "", "aiContent/*")
-	server.mustPost(t, generated("live", `{"title":"Live"}`, ""))
-	event := <-stream.events
-	if !strings.Contains(event, `"title":"Live"`) || !strings.Contains(event, `"action":"create"`) {
-		t.Errorf("event: got %s", event)
-	}
+	overEachProtocol(t, func(t *testing.T, streams *http.Client) {
+		server := newTestServer(t, testConfig())
+		server.streams = streams
+		stream := subscribe(t, server, "", "aiContent/*")
+		server.mustPost(t, generated("live", `{"title":"Live"}`, ""))
+		event := <-stream.events
+		if !strings.Contains(event, `"title":"Live"`) || !strings.Contains(event, `"action":"create"`) {
+			t.Errorf("event: got %s", event)
+		}
+	})
 }
 
 // A stream is one realtime connection.
 type stream struct {
-	events chan string // the data of each event of the subscribed topic
+	id     string
+	events chan string   // the data of each event of the subscribed topic
+	ended  chan struct{} // closed when the connection is
 }
 
-// subscribe connects to PocketBase realtime as the user of the token, or as a guest.
-func subscribe(t testing.TB, server *testServer, token string, topics ...string) *stream {
+// connect opens a stream of PocketBase realtime, without any topic.
+func connect(t testing.TB, server *testServer) *stream {
 	t.Helper()
-	request, err := http.NewRequest(http.MethodGet, server.url+"/api/realtime", nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	response, err := http.DefaultClient.Do(request)
+	response, err := server.streams.Get(server.url + "/api/realtime")
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { response.Body.Close() })
 
-	s := &stream{events: make(chan string, 1000)}
-	clientId := make(chan string, 1)
+	s := &stream{events: make(chan string, 10_000), ended: make(chan struct{})}
+	id := make(chan string, 1)
 	go func() {
+		defer close(s.ended)
 		scanner := bufio.NewScanner(response.Body)
 		scanner.Buffer(nil, 64<<20)
 		name := ""
@@ -252,19 +254,40 @@ func subscribe(t testing.TB, server *testServer, token string, topics ...string)
 			}
 			if value, ok := strings.CutPrefix(line, "data:"); ok {
 				if name == "PB_CONNECT" {
-					clientId <- strings.Split(strings.SplitN(value, `"clientId":"`, 2)[1], `"`)[0]
+					id <- strings.Split(strings.SplitN(value, `"clientId":"`, 2)[1], `"`)[0]
 				} else {
 					s.events <- value
 				}
 			}
 		}
 	}()
+	s.id = <-id
+	return s
+}
 
-	body, err := json.Marshal(map[string]any{"clientId": <-clientId, "subscriptions": topics})
+// subscribe connects to PocketBase realtime as the user of the token, or as a guest.
+func subscribe(t testing.TB, server *testServer, token string, topics ...string) *stream {
+	t.Helper()
+	s := connect(t, server)
+	postTopics(t, server, s.id, token, topics...)
+	return s
+}
+
+// postTopics sets the topics of a stream.
+func postTopics(t testing.TB, server *testServer, id, token string, topics ...string) {
+	t.Helper()
+	if status := tryPostTopics(t, server, id, token, topics...); status != http.StatusNoContent {
+		t.Fatalf("subscribe: got %d", status)
+	}
+}
+
+func tryPostTopics(t testing.TB, server *testServer, id, token string, topics ...string) int {
+	t.Helper()
+	body, err := json.Marshal(map[string]any{"clientId": id, "subscriptions": topics})
 	if err != nil {
 		t.Fatal(err)
 	}
-	request, err = http.NewRequest(http.MethodPost, server.url+"/api/realtime", bytes.NewReader(body))
+	request, err := http.NewRequest(http.MethodPost, server.url+"/api/realtime", bytes.NewReader(body))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -275,8 +298,5 @@ func subscribe(t testing.TB, server *testServer, token string, topics ...string)
 		t.Fatal(err)
 	}
 	answer.Body.Close()
-	if answer.StatusCode != http.StatusNoContent {
-		t.Fatalf("subscribe: got %d", answer.StatusCode)
-	}
-	return s
+	return answer.StatusCode
 }
