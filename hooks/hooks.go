@@ -28,6 +28,7 @@ import (
 	"github.com/pocketbase/pocketbase/tools/hook"
 	"github.com/spf13/cobra"
 
+	"github.com/pocketriver/pocketriver/hooks/internal/realtime"
 	"github.com/pocketriver/pocketriver/hooks/modelriver"
 	_ "github.com/pocketriver/pocketriver/migrations" // the plugin brings its tables
 )
@@ -135,7 +136,7 @@ type plugin struct {
 	verifier *modelriver.Verifier // nil without a secret
 	commits  *committer
 	outbox   *outbox
-	fanOut   *broadcaster
+	fanOut   *realtime.FanOut
 
 	schemaErr atomic.Pointer[error] // why webhooks can't be stored now
 	stopping  atomic.Bool
@@ -160,8 +161,8 @@ func newPlugin(app core.App, config Config) (*plugin, error) {
 	if err != nil {
 		return nil, err
 	}
-	p.fanOut = newBroadcaster(app)
-	p.commits = newCommitter(app, p.fanOut.reserve, p.fanOut.drop)
+	p.fanOut = realtime.New(app, contentCollection)
+	p.commits = newCommitter(app, p.fanOut.Committed, p.fanOut.Settled)
 	p.outbox = newOutbox(app, p.commits, client, config, p.ingestAgain)
 	return p, nil
 }
@@ -211,11 +212,8 @@ func (p *plugin) bind() {
 	})
 
 	p.app.OnRecordAfterCreateSuccess(contentCollection).Bind(&hook.Handler[*core.RecordEvent]{
-		Id: "modelriverRecover",
-		Func: func(e *core.RecordEvent) error {
-			p.fanOut.begin(e.Record)
-			return recoverAfterCommit(e)
-		},
+		Id:       "modelriverRecover",
+		Func:     recoverAfterCommit,
 		Priority: -10000, // around every other hook
 	})
 
@@ -242,32 +240,7 @@ func (p *plugin) bind() {
 		},
 	})
 
-	// Around PocketBase's own broadcast, which has priority -99, and 99 before a delete.
-	// It is bound when the app begins to serve, so what is bound here runs before it.
-	p.app.OnModelAfterCreateSuccess(contentCollection).Bind(&hook.Handler[*core.ModelEvent]{
-		Id: "modelriverBroadcast", Func: p.fanOut.broadcast("create"), Priority: -99,
-	})
-	p.app.OnModelAfterUpdateSuccess(contentCollection).Bind(&hook.Handler[*core.ModelEvent]{
-		Id: "modelriverBroadcast", Func: p.fanOut.broadcast("update"), Priority: -99,
-	})
-	p.app.OnModelAfterCreateSuccess(contentCollection).Bind(&hook.Handler[*core.ModelEvent]{
-		Id: "modelriverWiden", Func: p.fanOut.widen, Priority: -98,
-	})
-	p.app.OnModelAfterUpdateSuccess(contentCollection).Bind(&hook.Handler[*core.ModelEvent]{
-		Id: "modelriverWiden", Func: p.fanOut.widen, Priority: -98,
-	})
-	p.app.OnModelDelete(contentCollection).Bind(&hook.Handler[*core.ModelEvent]{
-		Id: "modelriverBroadcast", Func: p.fanOut.deletes, Priority: 99,
-	})
-	p.app.OnModelAfterDeleteSuccess(contentCollection).Bind(&hook.Handler[*core.ModelEvent]{
-		Id: "modelriverBroadcast", Func: p.fanOut.deleted, Priority: -98,
-	})
-	p.app.OnModelAfterDeleteError(contentCollection).Bind(&hook.Handler[*core.ModelErrorEvent]{
-		Id: "modelriverBroadcast", Func: p.fanOut.deleteFailed, Priority: -98,
-	})
-	p.app.OnRealtimeConnectRequest().Bind(&hook.Handler[*core.RealtimeConnectRequestEvent]{
-		Id: "modelriverRealtime", Func: p.fanOut.serve, Priority: 9999, // inside the app's own
-	})
+	p.fanOut.Bind()
 
 	p.app.OnBackupCreate().Bind(&hook.Handler[*core.BackupEvent]{
 		Id:       "modelriverBackup",

@@ -14,11 +14,11 @@ import (
 	"time"
 
 	"github.com/pocketbase/dbx"
-	"github.com/pocketbase/pocketbase/apis"
 	"github.com/pocketbase/pocketbase/core"
 	"github.com/pocketbase/pocketbase/tests"
 	"github.com/pocketbase/pocketbase/tools/logger"
 
+	"github.com/pocketriver/pocketriver/hooks/internal/apptest"
 	"github.com/pocketriver/pocketriver/hooks/modelriver"
 )
 
@@ -38,21 +38,15 @@ func testConfig() Config {
 
 // A testServer is a PocketBase app with the plugin behind a real HTTP server.
 type testServer struct {
-	*tests.TestApp
-	plugin  *plugin
-	url     string
-	streams *http.Client // that streams are read with, over HTTP/1.1 or HTTP/2
+	*apptest.Server
+	plugin *plugin
+	url    string
 }
 
 // newTestApp returns an app on an empty data directory with the plugin, not serving.
 func newTestApp(t testing.TB, config Config) (*tests.TestApp, *plugin) {
 	t.Helper()
-	app, err := tests.NewTestApp(t.TempDir())
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(app.Cleanup)
-	app.OnRecordEnrich().UnbindAll() // the test app's own, which would turn the fan-out off
+	app := apptest.NewApp(t)
 	p, err := newPlugin(app, config)
 	if err != nil {
 		t.Fatal(err)
@@ -67,51 +61,11 @@ func newTestServer(t testing.TB, config Config) *testServer {
 	return serve(t, app, p)
 }
 
-// serve does what PocketBase's serve command does, on a free port.
 func serve(t testing.TB, app *tests.TestApp, p *plugin) *testServer {
 	t.Helper()
-	router, err := apis.NewRouter(app)
-	if err != nil {
-		t.Fatal(err)
-	}
-	event := &core.ServeEvent{App: app, Router: router}
-	var server *httptest.Server
-	err = app.OnServe().Trigger(event, func(e *core.ServeEvent) error {
-		mux, err := e.Router.BuildMux()
-		if err != nil {
-			return err
-		}
-		server = httptest.NewUnstartedServer(mux)
-		server.Config.Protocols = new(http.Protocols)
-		server.Config.Protocols.SetHTTP1(true)
-		server.Config.Protocols.SetUnencryptedHTTP2(true)
-		server.Start()
-		return nil
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		server.CloseClientConnections() // realtime streams
-		server.Close()
-		p.outbox.Stop()
-	})
-	return &testServer{TestApp: app, plugin: p, url: server.URL, streams: http.DefaultClient}
-}
-
-// overEachProtocol runs a test of streams over HTTP/1.1 and, as browsers get it from
-// "serve example.com", over HTTP/2.
-func overEachProtocol(t *testing.T, test func(t *testing.T, streams *http.Client)) {
-	for _, major := range []int{1, 2} {
-		t.Run(fmt.Sprintf("HTTP/%d", major), func(t *testing.T) {
-			t.Parallel()
-			transport := &http.Transport{Protocols: new(http.Protocols)}
-			transport.Protocols.SetHTTP1(major == 1)
-			transport.Protocols.SetUnencryptedHTTP2(major == 2)
-			t.Cleanup(transport.CloseIdleConnections)
-			test(t, &http.Client{Transport: transport})
-		})
-	}
+	t.Cleanup(p.outbox.Stop) // after the server
+	server := apptest.Serve(t, app)
+	return &testServer{Server: server, plugin: p, url: server.URL}
 }
 
 // post sends payload as a webhook, signed in the documented scheme unless the header
@@ -183,16 +137,7 @@ func only(t testing.TB, app core.App, collection string) *core.Record {
 	return rows[0]
 }
 
-// eventually waits until the condition holds.
-func eventually(t testing.TB, what string, condition func() bool) {
-	t.Helper()
-	for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
-		if condition() {
-			return
-		}
-	}
-	t.Fatalf("not within 20 s: %s", what)
-}
+var eventually = apptest.Eventually
 
 // awaitState waits until the only callback row is in the state, and returns it.
 func awaitState(t testing.TB, app core.App, state string) *core.Record {
@@ -286,44 +231,10 @@ func answerStatus(status int) http.HandlerFunc {
 	return func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(status) }
 }
 
-// newUser adds a user and returns it with a token.
-func newUser(t testing.TB, app core.App, email string) (*core.Record, string) {
-	t.Helper()
-	users, err := app.FindCollectionByNameOrId("users")
-	if err != nil {
-		t.Fatal(err)
-	}
-	user := core.NewRecord(users)
-	user.SetEmail(email)
-	user.SetPassword("correct horse battery")
-	if err := app.Save(user); err != nil {
-		t.Fatal(err)
-	}
-	token, err := user.NewAuthToken()
-	if err != nil {
-		t.Fatal(err)
-	}
-	return user, token
-}
-
-func superuserToken(t testing.TB, app core.App) string {
-	t.Helper()
-	superusers, err := app.FindCollectionByNameOrId(core.CollectionNameSuperusers)
-	if err != nil {
-		t.Fatal(err)
-	}
-	record := core.NewRecord(superusers)
-	record.SetEmail("root@example.com")
-	record.SetPassword("correct horse battery")
-	if err := app.Save(record); err != nil {
-		t.Fatal(err)
-	}
-	token, err := record.NewAuthToken()
-	if err != nil {
-		t.Fatal(err)
-	}
-	return token
-}
+var (
+	newUser        = apptest.NewUser
+	superuserToken = apptest.SuperuserToken
+)
 
 // get returns the status and JSON of a GET to PocketBase's API.
 func (s *testServer) get(t testing.TB, path, token string) (int, map[string]any) {

@@ -16,6 +16,7 @@ import (
 	"github.com/pocketbase/pocketbase/apis"
 	"github.com/pocketbase/pocketbase/core"
 
+	"github.com/pocketriver/pocketriver/hooks/internal/apptest"
 	"github.com/pocketriver/pocketriver/hooks/modelriver"
 )
 
@@ -299,7 +300,7 @@ func TestIngestRefusals(t *testing.T) {
 			rec := newReceiver(t, nil)
 			server := newTestServer(t, testConfig())
 			row.bind(server)
-			stream := subscribe(t, server, "", "aiContent/*")
+			stream := server.Subscribe(t, "", "aiContent/*")
 			payload := generated("refused", `{"title":"T"}`, rec.callbackURL("refused"))
 			server.mustPost(t, payload)
 
@@ -318,7 +319,7 @@ func TestIngestRefusals(t *testing.T) {
 				t.Error("deliveredAt: got none, though the error callback was accepted")
 			}
 			select {
-			case event := <-stream.events:
+			case event := <-stream.Events:
 				t.Errorf("a subscriber got an event of what was refused: %s", event)
 			default:
 			}
@@ -478,9 +479,9 @@ func TestPrivacy(t *testing.T) {
 	}{
 		{"guest", "", false}, {"another user", otherToken, false}, {"owner", ownerToken, true}, {"superuser", super, true},
 	}
-	streams := map[string]*stream{}
+	streams := map[string]*apptest.Stream{}
 	for _, viewer := range viewers {
-		streams[viewer.name] = subscribe(t, server, viewer.token, "aiContent/*")
+		streams[viewer.name] = server.Subscribe(t, viewer.token, "aiContent/*")
 	}
 	server.mustPost(t, fmt.Sprintf(`{"type":"task.completed","channel_id":"private","data":{"title":"Private"},"customer_data":{"user_id":%q}}`, owner.Id))
 	private := only(t, server, contentCollection)
@@ -508,7 +509,7 @@ func TestPrivacy(t *testing.T) {
 		titles := []string{}
 		for len(titles) == 0 || titles[len(titles)-1] != "Public" {
 			select {
-			case event := <-streams[viewer.name].events:
+			case event := <-streams[viewer.name].Events:
 				var decoded struct{ Record struct{ Title string } }
 				if err := json.Unmarshal([]byte(event), &decoded); err != nil {
 					t.Fatal(err)

@@ -1,9 +1,6 @@
 package hooks
 
 import (
-	"bufio"
-	"bytes"
-	"encoding/json"
 	"fmt"
 	"io"
 	"net/http"
@@ -11,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/pocketriver/pocketriver/hooks/internal/apptest"
 	"github.com/pocketriver/pocketriver/hooks/modelriver"
 )
 
@@ -212,91 +210,14 @@ func TestWebhookSchemes(t *testing.T) {
 // than a reader of the database would.
 func TestWebhookReachesSubscriber(t *testing.T) {
 	t.Parallel()
-	overEachProtocol(t, func(t *testing.T, streams *http.Client) {
+	apptest.OverEachProtocol(t, func(t *testing.T, client *http.Client) {
 		server := newTestServer(t, testConfig())
-		server.streams = streams
-		stream := subscribe(t, server, "", "aiContent/*")
+		server.Client = client
+		stream := server.Subscribe(t, "", "aiContent/*")
 		server.mustPost(t, generated("live", `{"title":"Live"}`, ""))
-		event := <-stream.events
+		event := <-stream.Events
 		if !strings.Contains(event, `"title":"Live"`) || !strings.Contains(event, `"action":"create"`) {
 			t.Errorf("event: got %s", event)
 		}
 	})
-}
-
-// A stream is one realtime connection.
-type stream struct {
-	id     string
-	events chan string   // the data of each event of the subscribed topic
-	ended  chan struct{} // closed when the connection is
-}
-
-// connect opens a stream of PocketBase realtime, without any topic.
-func connect(t testing.TB, server *testServer) *stream {
-	t.Helper()
-	response, err := server.streams.Get(server.url + "/api/realtime")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { response.Body.Close() })
-
-	s := &stream{events: make(chan string, 10_000), ended: make(chan struct{})}
-	id := make(chan string, 1)
-	go func() {
-		defer close(s.ended)
-		scanner := bufio.NewScanner(response.Body)
-		scanner.Buffer(nil, 64<<20)
-		name := ""
-		for scanner.Scan() {
-			line := scanner.Text()
-			if value, ok := strings.CutPrefix(line, "event:"); ok {
-				name = value
-			}
-			if value, ok := strings.CutPrefix(line, "data:"); ok {
-				if name == "PB_CONNECT" {
-					id <- strings.Split(strings.SplitN(value, `"clientId":"`, 2)[1], `"`)[0]
-				} else {
-					s.events <- value
-				}
-			}
-		}
-	}()
-	s.id = <-id
-	return s
-}
-
-// subscribe connects to PocketBase realtime as the user of the token, or as a guest.
-func subscribe(t testing.TB, server *testServer, token string, topics ...string) *stream {
-	t.Helper()
-	s := connect(t, server)
-	postTopics(t, server, s.id, token, topics...)
-	return s
-}
-
-// postTopics sets the topics of a stream.
-func postTopics(t testing.TB, server *testServer, id, token string, topics ...string) {
-	t.Helper()
-	if status := tryPostTopics(t, server, id, token, topics...); status != http.StatusNoContent {
-		t.Fatalf("subscribe: got %d", status)
-	}
-}
-
-func tryPostTopics(t testing.TB, server *testServer, id, token string, topics ...string) int {
-	t.Helper()
-	body, err := json.Marshal(map[string]any{"clientId": id, "subscriptions": topics})
-	if err != nil {
-		t.Fatal(err)
-	}
-	request, err := http.NewRequest(http.MethodPost, server.url+"/api/realtime", bytes.NewReader(body))
-	if err != nil {
-		t.Fatal(err)
-	}
-	request.Header.Set("Content-Type", "application/json")
-	request.Header.Set("Authorization", token)
-	answer, err := http.DefaultClient.Do(request)
-	if err != nil {
-		t.Fatal(err)
-	}
-	answer.Body.Close()
-	return answer.StatusCode
 }

@@ -1,0 +1,178 @@
+package realtime
+
+import (
+	"encoding/json"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/pocketbase/pocketbase/core"
+)
+
+// Subscribers are written to in rounds: the first at once, the next not before this
+// time has passed, longer with many subscribers. What comes meanwhile goes out in one
+// write: a burst costs a write for each subscriber and round, not for each record.
+const (
+	roundInterval              = 25 * time.Millisecond
+	roundIntervalPerSubscriber = 10 * time.Microsecond
+	maxFlush                   = 128 << 10 // bytes that one write brings, or one message
+)
+
+// In a burst, subscribers are written to in small steps, and between these longer than
+// a step takes nobody is: webhooks are answered first and shown a little later. A burst
+// lasts as long as the changes of a round came closer together than this, and the newest
+// just now.
+const (
+	burstSpacing = 5 * time.Millisecond
+	burstPause   = 50 * time.Millisecond
+	stepSize     = 8                    // subscribers
+	stepShare    = 8                    // one part in so many of the time
+	maxStep      = 5 * time.Millisecond // a write that takes longer waits for its reader
+)
+
+// publish encodes the change and has it sent.
+func (f *FanOut) publish(c *change) (err error) {
+	if c.data, err = c.encode(c.record); err != nil {
+		return err
+	}
+	c.superuser = sync.OnceValue(func() []byte {
+		record := c.record.Fresh()
+		record.Unhide(record.Collection().Fields.FieldNames()...)
+		data, _ := c.encode(record) // nothing is sent of what cannot be encoded
+		return data
+	})
+
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.log = append(f.log, c)
+	f.published = time.Now()
+	f.logSize += len(c.data)
+	if len(f.log) > maxChanges || f.logSize > maxLogSize {
+		f.trim(true)
+	}
+	if !f.rounding {
+		f.rounding = true
+		go f.rounds()
+	}
+	return nil
+}
+
+func (c *change) encode(record *core.Record) ([]byte, error) {
+	return json.Marshal(struct {
+		Record *core.Record `json:"record"`
+		Action string       `json:"action"`
+	}{record, c.action})
+}
+
+// end returns the position after the newest change. The lock is held.
+func (f *FanOut) end() int64 { return f.logStart + int64(len(f.log)) }
+
+// trim forgets the changes that every subscriber has sent. If it must make room, it
+// disconnects those who hold back the older half. The lock is held.
+func (f *FanOut) trim(makeRoom bool) {
+	keep := f.end()
+	for s := range f.subscribers {
+		keep = min(keep, s.position.Load())
+	}
+	if room := f.logStart + int64(len(f.log)+1)/2; makeRoom && keep < room {
+		keep = room
+		for s := range f.subscribers {
+			if s.position.Load() < keep {
+				go s.Discard()
+			}
+		}
+	}
+	drop := keep - f.logStart
+	if drop == 0 {
+		return
+	}
+	for _, c := range f.log[:drop] {
+		f.logSize -= len(c.data)
+	}
+	f.logStart = keep
+	f.log = append([]*change(nil), f.log[drop:]...) // a flush may still read the old one
+}
+
+// rounds wakes the subscribers, round by round, until all have sent everything.
+func (f *FanOut) rounds() {
+	for {
+		f.mu.Lock()
+		f.trim(false)
+		if len(f.log) == 0 { // which is no round: the next change is not measured from here
+			f.rounding = false
+			f.mu.Unlock()
+			return
+		}
+		began, end := time.Now(), f.end()
+		fresh := end - f.roundEnd
+		f.burst = fresh > 1 && began.Sub(f.roundBegan) < time.Duration(fresh)*burstSpacing
+		if f.burst {
+			f.throttled++
+		}
+		f.roundBegan, f.roundEnd = began, end
+		interval := max(roundInterval, time.Duration(len(f.subscribers))*roundIntervalPerSubscriber)
+		f.mu.Unlock()
+		f.round(end)
+		time.Sleep(interval - time.Since(began))
+	}
+}
+
+// round wakes every subscriber that has not sent everything before end.
+func (f *FanOut) round(end int64) {
+	behind := slices.DeleteFunc(f.all(), func(s *subscriber) bool {
+		if s.writing.Load() { // or its reader stopped
+			s.wake()
+			return true
+		}
+		return s.position.Load() >= end
+	})
+	for step := range slices.Chunk(behind, stepSize) {
+		began := time.Now()
+		for _, s := range step {
+			s.writing.Store(true)
+			s.wake()
+		}
+		if !f.inBurst() {
+			continue
+		}
+		took := time.Duration(0)
+		for slices.ContainsFunc(step, func(s *subscriber) bool { return s.writing.Load() }) && took < maxStep {
+			time.Sleep(100 * time.Microsecond)
+			took = time.Since(began)
+		}
+		for f.inBurst() && time.Since(began) < stepShare*took {
+			time.Sleep(100 * time.Microsecond)
+		}
+	}
+}
+
+func (f *FanOut) inBurst() bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.burst && time.Since(f.published) < burstPause
+}
+
+// unsent returns what was published and the subscriber has not sent, with its views, and
+// false if some of that is forgotten.
+func (f *FanOut) unsent(s *subscriber) ([]*change, []view, bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if _, watches := f.subscribers[s]; !watches {
+		return nil, nil, true
+	}
+	position := s.position.Load()
+	if position < f.logStart {
+		return nil, nil, false
+	}
+	return f.log[position-f.logStart:], s.views, true
+}
+
+// sent moves the subscriber on.
+func (f *FanOut) sent(s *subscriber, position int64) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	s.position.Store(position)
+	if len(s.views) > 1 {
+		f.forgetViews(s)
+	}
+}

@@ -1,0 +1,236 @@
+package realtime
+
+import (
+	"time"
+
+	"github.com/pocketbase/pocketbase/core"
+	"github.com/pocketbase/pocketbase/tools/routine"
+)
+
+// A change is one create, update or delete of a record.
+type change struct {
+	action  string
+	batch   *batch // of a place that was reserved
+	dropped bool   // the place was given up, or taken away
+
+	// Set at the moment when it is decided who may see it.
+	moment     int64
+	record     *core.Record // a copy; nil while the place is only reserved
+	row        row          // what the rules compare, as committed
+	list, view access
+	allowed    map[string]bool // by question, where the database was asked
+
+	// Set when it is published.
+	data      []byte
+	superuser func() []byte // the same with hidden fields
+}
+
+// A batch is the places of the records that were committed together, whose
+// after-success hooks run one after the other.
+type batch struct {
+	places   []*change
+	progress time.Time // when the last of those hooks began or ended
+}
+
+// Committed keeps the places of records that were committed together, in the order of the
+// commits, while the app's own after-success hooks run, which decide whether each is
+// broadcast at all. Settled must follow. It never blocks.
+func (f *FanOut) Committed(records []*core.Record) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if len(f.subscribers) == 0 || !f.takesOver() {
+		return
+	}
+	batch := &batch{progress: time.Now()}
+	for _, record := range records {
+		c := &change{batch: batch}
+		f.places[record] = c
+		batch.places = append(batch.places, c)
+		f.append(c)
+	}
+}
+
+// Settled gives the places up of those records whose hooks have ended without a broadcast.
+func (f *FanOut) Settled(records []*core.Record) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, record := range records {
+		if c := f.places[record]; c != nil {
+			delete(f.places, record)
+			c.dropped = true
+		}
+	}
+	f.wake()
+}
+
+// hooksBegin notes that the record's after-success hooks begin.
+func (f *FanOut) hooksBegin(e *core.RecordEvent) error {
+	f.mu.Lock()
+	if place := f.places[e.Record]; place != nil {
+		place.batch.progress = time.Now()
+	}
+	f.mu.Unlock()
+	return e.Next()
+}
+
+// afterSave decides about a change behind the app's after-success hooks and right before
+// PocketBase's own broadcast, which gets the rest.
+func (f *FanOut) afterSave(action string) func(e *core.ModelEvent) error {
+	return func(e *core.ModelEvent) error {
+		record := f.recordOf(e)
+		if record == nil {
+			return e.Next()
+		}
+		c := f.decide(e.App, action, record)
+		f.mu.Lock()
+		place := f.places[record]
+		delete(f.places, record)
+		if place != nil {
+			place.batch.progress = time.Now()
+		}
+		switch {
+		case place == nil || place.dropped: // another writer's, or its hooks took too long
+			if c != nil {
+				f.append(c)
+			}
+		case c == nil:
+			place.dropped = true
+		default:
+			delete(f.decided, c)
+			*place = *c
+		}
+		f.wake()
+		e.App = f.withoutOurs(e.App)
+		f.mu.Unlock()
+		return e.Next()
+	}
+}
+
+// beforeDelete decides who hears of a delete while the record is there, outside of the
+// transaction that deletes it, as PocketBase does.
+func (f *FanOut) beforeDelete(e *core.ModelEvent) error {
+	if record := f.recordOf(e); record != nil {
+		if c := f.decide(f.app, "delete", record); c != nil {
+			f.mu.Lock()
+			f.deleting[record] = c
+			f.mu.Unlock()
+		}
+	}
+	return e.Next()
+}
+
+func (f *FanOut) afterDelete(e *core.ModelEvent) error {
+	if c := f.takeDeleting(e.Model); c != nil {
+		f.add(c)
+	}
+	return e.Next()
+}
+
+func (f *FanOut) afterDeleteError(e *core.ModelErrorEvent) error {
+	f.takeDeleting(e.Model)
+	return e.Next()
+}
+
+func (f *FanOut) takeDeleting(model core.Model) *change {
+	record := asRecord(model)
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	c := f.deleting[record]
+	delete(f.deleting, record)
+	delete(f.decided, c)
+	return c
+}
+
+// recordOf returns the event's record if anyone could be told of it.
+func (f *FanOut) recordOf(e *core.ModelEvent) *core.Record {
+	f.mu.Lock()
+	none := len(f.subscribers) == 0
+	f.mu.Unlock()
+	if none || !f.takesOver() {
+		return nil
+	}
+	return asRecord(e.Model)
+}
+
+func asRecord(model core.Model) *core.Record {
+	switch m := model.(type) {
+	case *core.Record:
+		return m
+	case core.RecordProxy:
+		return m.ProxyRecord()
+	}
+	return nil
+}
+
+// add has the change broadcast, after those before it. It never blocks.
+func (f *FanOut) add(c *change) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.append(c)
+}
+
+// append is add with the lock held.
+func (f *FanOut) append(c *change) {
+	delete(f.decided, c)
+	if len(f.changes) >= maxChanges {
+		for _, waiting := range f.changes {
+			waiting.dropped = true
+		}
+		f.changes = nil
+		for s := range f.subscribers {
+			go s.Discard()
+		}
+		return
+	}
+	f.changes = append(f.changes, c)
+	f.wake()
+}
+
+// wake starts to broadcast, unless that is under way. The lock is held.
+func (f *FanOut) wake() {
+	if !f.draining && len(f.changes) > 0 {
+		f.draining = true
+		go f.drain()
+	}
+}
+
+// next takes the first change, unless its hooks still run. It returns nil when there is
+// nothing to do until the next wake.
+func (f *FanOut) next() *change {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for len(f.changes) > 0 {
+		c := f.changes[0]
+		if c.record == nil && !c.dropped {
+			if left := time.Until(c.batch.progress.Add(maxHookTime)); left > 0 {
+				time.AfterFunc(left, func() {
+					f.mu.Lock()
+					defer f.mu.Unlock()
+					f.wake()
+				})
+				f.draining = false
+				return nil
+			}
+			for _, place := range c.batch.places { // they all wait for the one hook
+				place.dropped = place.dropped || place.record == nil
+			}
+		}
+		f.changes = f.changes[1:]
+		if !c.dropped {
+			return c
+		}
+	}
+	f.changes = nil
+	f.draining = false
+	return nil
+}
+
+// drain publishes what waits until nothing does.
+func (f *FanOut) drain() {
+	for c := f.next(); c != nil; c = f.next() {
+		err := routine.SafeWrap(func() error { return f.publish(c) })()
+		if err != nil {
+			f.app.Logger().Error("Failed to broadcast a record", "error", err, "id", c.record.Id)
+		}
+	}
+}

@@ -1,0 +1,131 @@
+// Package realtime sends the changes of a collection to PocketBase's realtime
+// subscribers: what PocketBase would send them, but beside the save instead of inside it,
+// in the order of the commits, from one encoding and one log for all.
+//
+// A change's way: order.go gives it its place among the commits and copies the record,
+// filter.go finds out who may see it, log.go keeps it until everybody has it, and
+// subscriber.go writes it to a connection. What leans on PocketBase's internals is in
+// pocketbase.go.
+package realtime
+
+import (
+	"maps"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/pocketbase/pocketbase/core"
+	"github.com/pocketbase/pocketbase/tools/hook"
+)
+
+// Bounds of the fan-out. A subscriber that exceeds one is disconnected: its SDK
+// connects again and its page fetches again, so that a gap is signalled, never hidden.
+const (
+	maxQueued    = 1000             // messages of others that wait for one subscriber
+	maxChanges   = 10000            // changes that wait to be published, or to be sent
+	maxLogSize   = 32 << 20         // bytes of those that wait to be sent
+	maxViews     = 100              // of one subscriber that apply to what it has not sent
+	writeTimeout = 10 * time.Second // for a subscriber that stopped reading
+	maxHookTime  = time.Second      // of the app's after-success hooks, before others go first
+)
+
+// A FanOut sends the changes of one collection to those subscribers that PocketBase would
+// send them to. PocketBase does that inside the save, for each subscriber anew.
+//
+// It takes over subscriptions without options ("aiContent/*", "aiContent/ID"). The others,
+// and all if the app has OnRecordEnrich hooks, which may give every viewer another record,
+// stay with PocketBase.
+//
+// Who may see a change is decided where PocketBase decides it: behind the app's
+// after-success hooks, or right before a delete. At that moment the record is copied,
+// what the rules compare is read from the committed row, and what cannot be compiled is
+// asked of the database. All that comes later, however late, goes by that, and by who
+// each subscriber was then and what it asked for: see [view].
+//
+// A change waits in changes for its turn, is then published at the end of log, and stays
+// there until every subscriber has sent it. A subscriber has no queue of changes, only
+// its position in that log, so that one who lags costs nothing of its own.
+type FanOut struct {
+	app        core.App
+	collection string // its name
+	enrich     *hook.TaggedHook[*core.RecordEnrichEvent]
+
+	mu          sync.Mutex
+	subscribers map[*subscriber]struct{}
+	moment      int64     // counts what was decided
+	changes     []*change // in the order of the commits
+	draining    bool
+	places      map[*core.Record]*change // by the record whose after-success hooks still run
+	deleting    map[*core.Record]*change // by the record that is being deleted
+	decided     map[*change]struct{}     // and not in changes yet
+
+	log       []*change
+	logStart  int64     // position of log[0]
+	logSize   int       // bytes
+	published time.Time // the newest of log
+
+	rounding   bool
+	roundBegan time.Time // the last one
+	roundEnd   int64     // position up to which it went
+	burst      bool      // it had much to bring
+	throttled  int       // rounds that were made in steps
+
+	others *othersBroker // see withoutOurs; nil if it is to be made anew
+
+	rules ruleCache
+	rows  rowReader
+}
+
+// New returns a fan-out for the named collection, which does nothing until it is bound.
+func New(app core.App, collection string) *FanOut {
+	return &FanOut{
+		app:         app,
+		collection:  collection,
+		enrich:      app.OnRecordEnrich(),
+		subscribers: map[*subscriber]struct{}{},
+		places:      map[*core.Record]*change{},
+		deleting:    map[*core.Record]*change{},
+		decided:     map[*change]struct{}{},
+	}
+}
+
+// Bind binds the fan-out to PocketBase. Each binding has an Id, so that binding another
+// one replaces it.
+func (f *FanOut) Bind() {
+	f.app.OnRecordAfterCreateSuccess(f.collection).Bind(&hook.Handler[*core.RecordEvent]{
+		Id: "modelriverRealtimeBegin", Func: f.hooksBegin, Priority: -9999, // around the app's own
+	})
+
+	// Around PocketBase's own broadcast, which has priority -99, and 99 before a delete.
+	// It is bound when the app begins to serve, so what is bound here runs before it.
+	for action, saved := range map[string]*hook.TaggedHook[*core.ModelEvent]{
+		"create": f.app.OnModelAfterCreateSuccess(f.collection),
+		"update": f.app.OnModelAfterUpdateSuccess(f.collection),
+	} {
+		saved.Bind(&hook.Handler[*core.ModelEvent]{Id: "modelriverRealtime", Func: f.afterSave(action), Priority: -99})
+		saved.Bind(&hook.Handler[*core.ModelEvent]{Id: "modelriverRealtimeEnd", Func: withEverybody, Priority: -98})
+	}
+	f.app.OnModelDelete(f.collection).Bind(&hook.Handler[*core.ModelEvent]{
+		Id: "modelriverRealtime", Func: f.beforeDelete, Priority: 99,
+	})
+	f.app.OnModelAfterDeleteSuccess(f.collection).Bind(&hook.Handler[*core.ModelEvent]{
+		Id: "modelriverRealtime", Func: f.afterDelete, Priority: -98,
+	})
+	f.app.OnModelAfterDeleteError(f.collection).Bind(&hook.Handler[*core.ModelErrorEvent]{
+		Id: "modelriverRealtime", Func: f.afterDeleteError, Priority: -98,
+	})
+
+	f.app.OnRealtimeConnectRequest().Bind(&hook.Handler[*core.RealtimeConnectRequestEvent]{
+		Id: "modelriverRealtime", Func: f.serve, Priority: 9999, // inside the app's own
+	})
+}
+
+// takesOver reports whether subscriptions without options are served here.
+func (f *FanOut) takesOver() bool { return f.enrich.Length() == 0 }
+
+// all returns the subscribers of now.
+func (f *FanOut) all() []*subscriber {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return slices.Collect(maps.Keys(f.subscribers))
+}
