@@ -107,6 +107,7 @@ func run() error {
 	connections := flag.String("connections", "1,8,32,128", "the numbers of connections of ingest")
 	subscribers := flag.String("subscribers", "0,1,100,1000,5000", "the numbers of subscribers of fanout")
 	markdown := flag.Bool("markdown", false, "print the tables for docs/benchmarks.md")
+	compare := flag.String("compare", "", "a revision of this repository to compare with, figure by figure")
 	flag.Parse()
 	if flag.NArg() > 0 || *rounds < 1 || *duration < 100*time.Millisecond {
 		return errors.New("use flags only, at least 1 round and 100ms; see -help")
@@ -137,13 +138,13 @@ func run() error {
 	}
 	defer os.RemoveAll(b.dir)
 	began, machine := time.Now(), readMachineTime()
-	for _, p := range parts {
-		if !slices.Contains(wanted, p.name) {
-			continue
-		}
-		if err := p.run(b); err != nil {
-			return fmt.Errorf("%s: %w", p.name, err)
-		}
+	if *compare != "" {
+		err = b.compare(*compare, wanted)
+	} else {
+		err = b.runParts(wanted)
+	}
+	if err != nil {
+		return err
 	}
 
 	if *markdown {
@@ -156,6 +157,18 @@ func run() error {
 	for _, t := range append(b.tables, b.targets) {
 		if len(t.rows) > 0 {
 			t.print(os.Stdout, *markdown)
+		}
+	}
+	return nil
+}
+
+func (b *bench) runParts(wanted []string) error {
+	for _, p := range parts {
+		if !slices.Contains(wanted, p.name) {
+			continue
+		}
+		if err := p.run(b); err != nil {
+			return fmt.Errorf("%s: %w", p.name, err)
 		}
 	}
 	return nil
