@@ -30,7 +30,6 @@ import (
 
 	"github.com/pocketriver/pocketriver/hooks/internal/realtime"
 	"github.com/pocketriver/pocketriver/hooks/modelriver"
-	_ "github.com/pocketriver/pocketriver/migrations" // the plugin brings its tables
 )
 
 // Config configures the plugin. The zero value is usable, but without a secret every
@@ -254,6 +253,7 @@ func (p *plugin) bind() {
 	}
 	// By id too: a collection that was renamed has its new name here.
 	tags := []string{contentCollection, defaultIds[contentCollection], callbackCollection, defaultIds[callbackCollection]}
+	p.app.OnCollectionAfterCreateSuccess(tags...).Bind(&hook.Handler[*core.CollectionEvent]{Id: "modelriverSchema", Func: recheck})
 	p.app.OnCollectionAfterUpdateSuccess(tags...).Bind(&hook.Handler[*core.CollectionEvent]{Id: "modelriverSchema", Func: recheck})
 	p.app.OnCollectionAfterDeleteSuccess(tags...).Bind(&hook.Handler[*core.CollectionEvent]{Id: "modelriverSchema", Func: recheck})
 

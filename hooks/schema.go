@@ -9,6 +9,8 @@ import (
 	"strings"
 
 	"github.com/pocketbase/pocketbase/core"
+
+	"github.com/pocketriver/pocketriver/migrations"
 )
 
 // neededFields are the fields that the plugin reads and writes, and their types.
@@ -57,6 +59,9 @@ var defaultIds = map[string]string{
 func (p *plugin) checkSchema(app core.App) {
 	err := schemaProblem(app)
 	if err == nil {
+		if err := migrations.KeepDataAsText(app); err != nil { // PocketBase makes another column
+			app.Logger().Error("AI data that is a bare number loses digits until the next start", "error", err)
+		}
 		if p.schemaErr.Swap(nil) != nil {
 			app.Logger().Info("The collections are complete again: webhooks are stored")
 		}
