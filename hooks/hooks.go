@@ -221,6 +221,12 @@ func (p *plugin) bind() {
 		Func:     p.commits.insert,
 		Priority: 10000, // inside every other hook
 	})
+	p.app.OnRecordCreateExecute(contentCollection).Bind(&hook.Handler[*core.RecordEvent]{
+		Id: "modelriverReadable", Func: storeReadable, Priority: 9999, // behind the app's own
+	})
+	p.app.OnRecordUpdateExecute(contentCollection).Bind(&hook.Handler[*core.RecordEvent]{
+		Id: "modelriverReadable", Func: storeReadable, Priority: 9999,
+	})
 
 	p.app.OnRecordUpdate(callbackCollection).Bind(&hook.Handler[*core.RecordEvent]{
 		Id: "modelriverRearm",

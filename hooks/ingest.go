@@ -1,6 +1,7 @@
 package hooks
 
 import (
+	"bytes"
 	"crypto/sha256"
 	"encoding/binary"
 	"encoding/json"
@@ -119,9 +120,11 @@ func (p *plugin) store(tx core.App, event *modelriver.Event, cb *callback, now, 
 		return record, err
 	}
 	cb.Refused, cb.Reason = false, ""
-	cb.Body, err = modelriver.CallbackBody(
-		json.RawMessage(record.GetString("data")), contentCollection, record.Id, record.GetDateTime("created").Time(),
-	)
+	data := json.RawMessage(record.GetString("data"))
+	if kept, err := readable(event.Data); err == nil && bytes.Equal(kept, data) {
+		data = validUTF8(event.Data) // no hook changed it: ModelRiver gets its own numbers
+	}
+	cb.Body, err = modelriver.CallbackBody(data, contentCollection, record.Id, record.GetDateTime("created").Time())
 	if err != nil {
 		return nil, &refusal{fmt.Errorf("data: %w", err)}
 	}
@@ -158,8 +161,14 @@ func (p *plugin) saveRecord(tx core.App, event *modelriver.Event, id string) (*c
 		record.Set("category", "general")
 	}
 	record.Set("body", clean(event.Body))
-	record.Set("metadata", types.JSONRaw(metadata))
-	record.Set("data", types.JSONRaw(validUTF8(event.Data)))
+	// Readable for hooks already, which decode them too.
+	for field, raw := range map[string]json.RawMessage{"metadata": metadata, "data": event.Data} {
+		kept, err := readable(raw)
+		if err != nil {
+			return nil, &refusal{fmt.Errorf("%s: %w", field, err)}
+		}
+		record.Set(field, types.JSONRaw(kept))
+	}
 
 	err = runSafely(func(tx core.App) error { return tx.Save(record) }, tx) // a hook's panic refuses too
 	if err != nil && !databaseFailed(err) {
@@ -243,7 +252,7 @@ func metadataOf(event *modelriver.Event) (json.RawMessage, error) {
 			return nil, err
 		}
 	}
-	return validUTF8(metadata), nil
+	return metadata, nil
 }
 
 // clean makes text fit to be stored and sent as JSON: SQLite ends text at a NUL in
