@@ -448,3 +448,70 @@ func TestMigrationMakesDataText(t *testing.T) {
 		t.Errorf("view: got %d records, %v", len(records), err)
 	}
 }
+
+// A callback that ModelRiver waits for is not left out because there is no AI data: the
+// user's page would wait for it in vain.
+func TestIngestWithoutData(t *testing.T) {
+	t.Parallel()
+	const reason = "refused: the webhook carries no AI data"
+	for _, row := range []struct {
+		name, aiResponse, more string
+		called                 bool
+	}{
+		{"no ai_response", ``, ``, true},
+		{"an empty ai_response", `,"ai_response":{}`, ``, true},
+		{"an error", `,"ai_response":{"data":null}`, `,"error":{"message":"the provider is down"}`, true},
+		{"no callback URL", ``, ``, false},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			t.Parallel()
+			rec := newReceiver(t, nil)
+			server := newTestServer(t, testConfig())
+			event := func(aiResponse, more string) string {
+				callback := ""
+				if row.called {
+					callback = fmt.Sprintf(`,"callback_url":%q,"callback_required":true`, rec.callbackURL("none"))
+				}
+				return `{"type":"task.ai_generated","event":"new_content","channel_id":"none"` + aiResponse + more + callback + `}`
+			}
+			payload := event(row.aiResponse, row.more)
+			server.mustPost(t, payload)
+			if got := len(records(t, server, contentCollection)); got != 0 {
+				t.Errorf("records: got %d, want 0", got)
+			}
+			if !row.called {
+				if got := len(records(t, server, callbackCollection)); got != 0 {
+					t.Errorf("callback rows: got %d, want 0", got)
+				}
+				return
+			}
+			if got, want := rec.await(t, 1)[0].body, `{"error":"processing_failed","message":"`+reason+`"}`; got != want {
+				t.Errorf("callback: got %s, want %s", got, want)
+			}
+			failed := awaitState(t, server, stateFailed)
+			if failed.GetString("lastError") != reason || failed.GetString("payload") != payload {
+				t.Errorf("row: got error %q and payload %s", failed.GetString("lastError"), failed.GetString("payload"))
+			}
+			s, err := server.plugin.readStatus()
+			if err != nil || s.Refused != 1 || s.Received != 1 {
+				t.Errorf("status: got %+v, %v; want it among the refused", s, err)
+			}
+
+			// It is refused again, and stored once it has data.
+			setPending(t, server, "", nil)
+			awaitState(t, server, stateFailed)
+			server.mustPost(t, event(`,"ai_response":{"data":{"title":"There now"}}`, ""))
+			awaitState(t, server, stateDelivered)
+			if got := only(t, server, contentCollection).GetString("title"); got != "There now" {
+				t.Errorf("title: got %s", got)
+			}
+			server.mustPost(t, payload) // and stays stored
+			if got := only(t, server, contentCollection).GetString("title"); got != "There now" {
+				t.Errorf("title after another one without data: got %s", got)
+			}
+			if got := only(t, server, callbackCollection).GetString("state"); got != stateDelivered {
+				t.Errorf("state after another one without data: got %s", got)
+			}
+		})
+	}
+}

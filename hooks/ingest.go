@@ -137,6 +137,9 @@ func (p *plugin) saveRecord(tx core.App, event *modelriver.Event, id string) (*c
 	if err != nil {
 		return nil, err
 	}
+	if event.Data == nil {
+		return nil, &refusal{errors.New("the webhook carries no AI data")}
+	}
 	metadata, err := metadataOf(event)
 	if err != nil {
 		return nil, &refusal{fmt.Errorf("metadata: %w", err)}

@@ -58,7 +58,7 @@ func (p *plugin) handleWebhook(e *core.RequestEvent) error {
 		e.App.Logger().Warn("A signed webhook is not a JSON object", "error", err)
 		return answerError(e, http.StatusBadRequest, "Invalid JSON")
 	}
-	if !event.Stores() {
+	if !event.Stores() && !event.LacksData() {
 		e.App.Logger().Info("Ignored a webhook without AI data", "type", event.Type, "event", event.Name, "channelId", event.ChannelID)
 		return answer(e, http.StatusOK, `{"received":true}`)
 	}

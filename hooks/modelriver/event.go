@@ -46,12 +46,14 @@ type Event struct {
 }
 
 // Stores reports whether the event carries AI data to keep.
-func (e *Event) Stores() bool {
-	switch e.Type {
-	case TypeAIGenerated, TypeCompleted, "":
-		return e.Data != nil
-	}
-	return false
+func (e *Event) Stores() bool { return e.generated() && e.Data != nil }
+
+// LacksData reports whether ModelRiver waits for a callback to AI data that the event
+// does not carry: only an error callback can answer it.
+func (e *Event) LacksData() bool { return e.generated() && e.Data == nil && e.CallbackURL != "" }
+
+func (e *Event) generated() bool {
+	return e.Type == TypeAIGenerated || e.Type == TypeCompleted || e.Type == ""
 }
 
 // ParseEvent parses the payload of a verified webhook. It returns an error if

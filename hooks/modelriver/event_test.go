@@ -374,3 +374,30 @@ func FuzzParseEvent(f *testing.F) {
 		}
 	})
 }
+
+// An error callback is owed where ModelRiver waits for a callback to nothing.
+func TestLacksData(t *testing.T) {
+	t.Parallel()
+	const callback = `"callback_url":"https://api.modelriver.com/v1/callback/c1"`
+	for payload, want := range map[string]bool{
+		`{"type":"task.ai_generated",` + callback + `}`:                                                  true,
+		`{"type":"task.ai_generated","ai_response":{},` + callback + `}`:                                 true,
+		`{"type":"task.completed","data":null,"error":"down",` + callback + `}`:                          true,
+		`{"ai_response":null,` + callback + `}`:                                                          true,
+		`{"channel_id":"c1","data":{"type":"task.ai_generated",` + callback + `}}`:                       true,
+		`{"type":"task.ai_generated"}`:                                                                   false,
+		`{"type":"task.ai_generated","callback_url":""}`:                                                 false,
+		`{"type":"task.ai_generated","ai_response":{"data":{}},` + callback + `}`:                        false,
+		`{"type":"task.ai_generated","ai_response":{"data":null},` + callback + `}`:                      false,
+		`{"type":"task.failed","error":"down",` + callback + `}`:                                         false,
+		`{"type":"task.completed","data":{"title":"T"},"error":"of the answer before",` + callback + `}`: false,
+	} {
+		event, err := modelriver.ParseEvent(nil, []byte(payload))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := event.LacksData(); got != want || got && event.Stores() {
+			t.Errorf("%s: got %v, want %v", payload, got, want)
+		}
+	}
+}
