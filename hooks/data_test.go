@@ -14,6 +14,7 @@ import (
 	"github.com/pocketbase/dbx"
 	"github.com/pocketbase/pocketbase/core"
 	"github.com/pocketbase/pocketbase/tools/types"
+	"github.com/pocketriver/pocketriver/hooks/internal/apptest"
 )
 
 // call sends a request to PocketBase's API and returns the status and body of the
@@ -212,14 +213,14 @@ func TestIngestAgainKeepsNumbers(t *testing.T) {
 func TestBroadcastOfWhatReadersCouldNotDecode(t *testing.T) {
 	t.Parallel()
 	server := newTestServer(t, testConfig())
-	streams := []*stream{
-		subscribe(t, server, "", "aiContent/*"),
-		subscribe(t, server, "", `aiContent/*?options={"query":{"fields":"id,data"}}`),
+	streams := []*apptest.Stream{
+		server.Subscribe(t, "", "aiContent/*"),
+		server.Subscribe(t, "", `aiContent/*?options={"query":{"fields":"id,data"}}`),
 	}
 	server.mustPost(t, generated("live", `{"n":1e400}`, ""))
 	for i, s := range streams {
 		select {
-		case event := <-s.events:
+		case event := <-s.Events:
 			if !strings.Contains(event, `"n":"1e400"`) {
 				t.Errorf("stream %d: got %s", i, event)
 			}
