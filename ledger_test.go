@@ -344,7 +344,7 @@ func (m *modelRiver) newWebhook(kind, receiverURL string, size int) *sentWebhook
 	defer m.mu.Unlock()
 	m.last++
 	w := &sentWebhook{kind: kind, channel: fmt.Sprintf("channel-%d", m.last), scheme: "body"}
-	w.data = fmt.Sprintf(`{"title":"Webhook %d","score":12345678901234567890, "text":%s}`, m.last, modelriver.String(strings.Repeat("ä<b>", size/5)))
+	w.data = fmt.Sprintf(`{"title":"Webhook %d","score":12345678901234567890, "text":%s}`, m.last, jsonText(strings.Repeat("ä<b>", size/5)))
 	eventType, category, callback := "task.ai_generated", "general", ""
 	switch kind {
 	case kindRefused:
@@ -661,4 +661,12 @@ func (m *modelRiver) summary() string {
 	}
 	return fmt.Sprintf("%d webhooks, answers %v (0: none), %d callbacks of which %d accepted, %d error callbacks",
 		len(m.webhooks), m.statuses, callbacks, accepted, errors)
+}
+
+func jsonText(s string) string {
+	raw, err := json.Marshal(s)
+	if err != nil {
+		panic(err) // a string always encodes
+	}
+	return string(raw)
 }

@@ -26,8 +26,6 @@ import (
 
 	"github.com/pocketbase/dbx"
 	"github.com/pocketbase/pocketbase/tools/archive"
-
-	"github.com/pocketriver/pocketriver/hooks/modelriver"
 )
 
 // postRaw posts to the server's webhooks exactly what it is given.
@@ -218,7 +216,7 @@ func TestCallbackURLs(t *testing.T) {
 	}
 	for i, row := range rows {
 		channel := fmt.Sprintf("ssrf-%d", i)
-		body := fmt.Sprintf(`{"type":"task.ai_generated","channel_id":%q,"callback_url":%s,"ai_response":{"data":{}}}`, channel, modelriver.String(row.url))
+		body := fmt.Sprintf(`{"type":"task.ai_generated","channel_id":%q,"callback_url":%s,"ai_response":{"data":{}}}`, channel, jsonText(row.url))
 		if status := s.Send([]byte(body)); status != 200 {
 			t.Errorf("%q: webhook: got %d, want 200", row.url, status)
 			continue
@@ -243,7 +241,7 @@ func TestCallbackURLs(t *testing.T) {
 		}
 		channel = fmt.Sprintf("envelope-%d", i)
 		data := `{"type":"task.ai_generated","ai_response":{"data":{}}}`
-		envelope := fmt.Sprintf(`{"channel_id":%q,"callback_url":%s,"data":%s}`, channel, modelriver.String(row.url), data)
+		envelope := fmt.Sprintf(`{"channel_id":%q,"callback_url":%s,"data":%s}`, channel, jsonText(row.url), data)
 		header := http.Header{"X-Modelriver-Signature": {sign(testSecret, "1."+data)}, "X-Modelriver-Timestamp": {"1"}, "X-Modelriver-Callback-Url": {strings.TrimSpace(row.url)}}
 		if status, answer := postRaw(t, s, header, envelope); status != 200 {
 			t.Errorf("%q in the envelope: got %d %s", row.url, status, answer)

@@ -24,6 +24,7 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/pocketriver/pocketriver/hooks/internal/rawjson"
 	"github.com/pocketriver/pocketriver/hooks/modelriver"
 )
 
@@ -200,7 +201,7 @@ func tampered(payload []byte) ([]byte, error) {
 	if len(object) == 0 || object[0] != '{' {
 		object, at = payload, 0
 	}
-	with, err := modelriver.SetMembers(object, modelriver.Member{Name: "tampered", Value: json.RawMessage("true")})
+	with, err := rawjson.SetMembers(object, rawjson.Member{Name: "tampered", Value: json.RawMessage("true")})
 	if err != nil {
 		return nil, err
 	}
@@ -449,10 +450,10 @@ func preparePayload(payload []byte, options sendOptions, receiver *callbackRecei
 		options.channel = event.ChannelID
 	}
 
-	var set []modelriver.Member
+	var set []rawjson.Member
 	add := func(name, value string) {
 		if value != "" {
-			set = append(set, modelriver.Member{Name: name, Value: modelriver.String(value)})
+			set = append(set, rawjson.Member{Name: name, Value: rawjson.String(value)})
 		}
 	}
 	add("event", options.event)
@@ -465,19 +466,19 @@ func preparePayload(payload []byte, options sendOptions, receiver *callbackRecei
 		if customer == nil {
 			customer = json.RawMessage("{}")
 		}
-		customer, err = modelriver.SetMembers(customer, modelriver.Member{Name: "user_id", Value: modelriver.String(options.user)})
+		customer, err = rawjson.SetMembers(customer, rawjson.Member{Name: "user_id", Value: rawjson.String(options.user)})
 		if err != nil {
 			return nil, err
 		}
-		set = append(set, modelriver.Member{Name: "customer_data", Value: customer})
+		set = append(set, rawjson.Member{Name: "customer_data", Value: customer})
 	}
 	if len(set) > 0 {
-		if payload, err = modelriver.SetMembers(payload, set...); err != nil {
+		if payload, err = rawjson.SetMembers(payload, set...); err != nil {
 			return nil, err
 		}
 	}
 	if sample && options.scheme == "data" { // the form in which ModelRiver's servers sign it
-		payload = fmt.Appendf(nil, `{"channel_id":%s,"timestamp":"%d","data":%s}`, modelriver.String(options.channel), time.Now().Unix(), payload)
+		payload = fmt.Appendf(nil, `{"channel_id":%s,"timestamp":"%d","data":%s}`, rawjson.String(options.channel), time.Now().Unix(), payload)
 	}
 	return payload, nil
 }

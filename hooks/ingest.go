@@ -18,6 +18,7 @@ import (
 	"github.com/pocketbase/pocketbase/tools/router"
 	"github.com/pocketbase/pocketbase/tools/types"
 
+	"github.com/pocketriver/pocketriver/hooks/internal/rawjson"
 	"github.com/pocketriver/pocketriver/hooks/modelriver"
 )
 
@@ -217,19 +218,19 @@ func keptPayload(event *modelriver.Event, payload []byte) string {
 	if err != nil {
 		return string(payload)
 	}
-	var added []modelriver.Member
+	var added []rawjson.Member
 	if again.ChannelID != event.ChannelID {
-		added = append(added, modelriver.Member{Name: "channel_id", Value: modelriver.String(event.ChannelID)})
+		added = append(added, rawjson.Member{Name: "channel_id", Value: rawjson.String(event.ChannelID)})
 	}
 	if again.CallbackURL != event.CallbackURL {
-		added = append(added, modelriver.Member{Name: "callback_url", Value: modelriver.String(event.CallbackURL)})
+		added = append(added, rawjson.Member{Name: "callback_url", Value: rawjson.String(event.CallbackURL)})
 	}
 	if string(again.Data) != string(event.Data) {
 		// With the headers of the data scheme, an ai_response beside data didn't count.
-		added = append(added, modelriver.Member{Name: "ai_response", Value: json.RawMessage("null")})
+		added = append(added, rawjson.Member{Name: "ai_response", Value: json.RawMessage("null")})
 	}
 	if len(added) > 0 {
-		if with, err := modelriver.SetMembers(payload, added...); err == nil {
+		if with, err := rawjson.SetMembers(payload, added...); err == nil {
 			return string(with)
 		}
 	}
@@ -242,16 +243,16 @@ func metadataOf(event *modelriver.Event) (json.RawMessage, error) {
 	if metadata == nil {
 		metadata = json.RawMessage("{}")
 	}
-	var known []modelriver.Member
+	var known []rawjson.Member
 	if event.Model != "" {
-		known = append(known, modelriver.Member{Name: "ai_model", Value: modelriver.String(event.Model)})
+		known = append(known, rawjson.Member{Name: "ai_model", Value: rawjson.String(event.Model)})
 	}
 	if event.Provider != "" {
-		known = append(known, modelriver.Member{Name: "ai_provider", Value: modelriver.String(event.Provider)})
+		known = append(known, rawjson.Member{Name: "ai_provider", Value: rawjson.String(event.Provider)})
 	}
 	if len(known) > 0 {
 		var err error
-		if metadata, err = modelriver.SetMembers(metadata, known...); err != nil {
+		if metadata, err = rawjson.SetMembers(metadata, known...); err != nil {
 			return nil, err
 		}
 	}

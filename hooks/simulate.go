@@ -22,6 +22,7 @@ import (
 	"github.com/pocketbase/pocketbase/tools/hook"
 	"github.com/spf13/cobra"
 
+	"github.com/pocketriver/pocketriver/hooks/internal/rawjson"
 	"github.com/pocketriver/pocketriver/hooks/modelriver"
 )
 
@@ -51,7 +52,7 @@ func contentPayload(i int) []byte {
 	c := contents()[i%len(contents())]
 	return fmt.Appendf(nil,
 		`{"type":"task.ai_generated","event":"new_content","ai_response":{"data":%s},"callback_required":true,"customer_data":{"category":%s},"meta":{"provider":%s,"model":%s}}`,
-		compactJSON(c.Data), modelriver.String(c.Category), modelriver.String(c.Provider), modelriver.String(c.Model))
+		compactJSON(c.Data), rawjson.String(c.Category), rawjson.String(c.Provider), rawjson.String(c.Model))
 }
 
 // webhookDelays are ModelRiver's waits before each of its attempts to deliver a webhook
@@ -268,7 +269,7 @@ func (s *simulator) feed(ctx context.Context) {
 		r := &aiRequest{event: s.options.event, target: s.options.target}
 		s.begin(ctx, r, func(c content) {
 			r.workflow = c.Workflow
-			r.customer = fmt.Appendf(nil, `{"category":%s}`, modelriver.String(c.Category))
+			r.customer = fmt.Appendf(nil, `{"category":%s}`, rawjson.String(c.Category))
 		})
 	}
 	if s.options.count == 0 {
@@ -362,7 +363,7 @@ func cacheFields(body []byte, paths []string) json.RawMessage {
 			value = object[name]
 		}
 		if len(value) > 0 {
-			customer, _ = modelriver.SetMembers(customer, modelriver.Member{Name: path, Value: compactJSON(value)})
+			customer, _ = rawjson.SetMembers(customer, rawjson.Member{Name: path, Value: compactJSON(value)})
 		}
 	}
 	return customer
@@ -465,18 +466,18 @@ func (s *simulator) header(r *aiRequest) http.Header {
 // that ModelRiver's own servers take.
 func (s *simulator) payload(r *aiRequest, now time.Time) []byte {
 	meta := fmt.Appendf(nil, `{"provider":%s,"model":%s,"duration_ms":%d,"workflow":%s}`,
-		modelriver.String(r.content.Provider), modelriver.String(r.content.Model), s.options.delay.Milliseconds(), modelriver.String(r.workflow))
-	channel, data := modelriver.String(r.channel), compactJSON(r.content.Data)
-	timestamp := modelriver.String(now.UTC().Format("2006-01-02T15:04:05.000Z"))
+		rawjson.String(r.content.Provider), rawjson.String(r.content.Model), s.options.delay.Milliseconds(), rawjson.String(r.workflow))
+	channel, data := rawjson.String(r.channel), compactJSON(r.content.Data)
+	timestamp := rawjson.String(now.UTC().Format("2006-01-02T15:04:05.000Z"))
 	if r.event == "" {
 		return fmt.Appendf(nil, `{"type":"task.completed","workflow":%s,"status":"success","channel_id":%s,"data":%s,"meta":%s,"customer_data":%s,"timestamp":%s}`,
-			modelriver.String(r.workflow), channel, data, meta, r.customer, timestamp)
+			rawjson.String(r.workflow), channel, data, meta, r.customer, timestamp)
 	}
 	event := fmt.Sprintf(`"type":"task.ai_generated","event":%s,"ai_response":{"data":%s},"callback_url":%s,"callback_required":true,"customer_data":%s,"meta":%s`,
-		modelriver.String(r.event), data, modelriver.String(s.callbackURL(r)), r.customer, meta)
+		rawjson.String(r.event), data, rawjson.String(s.callbackURL(r)), r.customer, meta)
 	if s.options.scheme == "data" {
 		return fmt.Appendf(nil, `{"channel_id":%s,"timestamp":"%d","data":{%s},"callback_url":%s}`,
-			channel, now.Unix(), event, modelriver.String(s.callbackURL(r)))
+			channel, now.Unix(), event, rawjson.String(s.callbackURL(r)))
 	}
 	return fmt.Appendf(nil, `{%s,"channel_id":%s,"timestamp":%s}`, event, channel, timestamp)
 }

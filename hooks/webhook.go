@@ -14,6 +14,7 @@ import (
 	"github.com/pocketbase/pocketbase/core"
 	"github.com/pocketbase/pocketbase/tools/router"
 
+	"github.com/pocketriver/pocketriver/hooks/internal/rawjson"
 	"github.com/pocketriver/pocketriver/hooks/modelriver"
 )
 
@@ -113,7 +114,7 @@ func unavailable(e *core.RequestEvent, message string) error {
 }
 
 func answerError(e *core.RequestEvent, status int, message string) error {
-	return answer(e, status, `{"error":`+string(modelriver.String(message))+`}`)
+	return answer(e, status, `{"error":`+string(rawjson.String(message))+`}`)
 }
 
 func answer(e *core.RequestEvent, status int, body string) error {

@@ -13,6 +13,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/pocketriver/pocketriver/hooks/internal/rawjson"
 )
 
 // maxResponse is how much of a callback's answer is read, enough for an error
@@ -258,32 +260,32 @@ func isLoopback(host string) bool {
 // (https://modelriver.com/docs/webhooks/event-driven).
 func CallbackBody(data json.RawMessage, collection, recordID string, savedAt time.Time) (json.RawMessage, error) {
 	data = bytes.Trim(data, " \t\r\n")
-	if len(data) > 0 && !isObject(data) && !json.Valid(data) {
+	if len(data) > 0 && !rawjson.IsObject(data) && !json.Valid(data) {
 		return nil, errors.New("data is not a JSON value") // wrapped, it could become one
 	}
 	object := data
 	switch {
-	case isNull(data):
+	case rawjson.IsNull(data):
 		object = json.RawMessage("{}")
-	case isObject(data):
+	case rawjson.IsObject(data):
 	case data[0] == '[':
 		object = fmt.Appendf(nil, `{"items":%s}`, data)
 	default:
 		object = fmt.Appendf(nil, `{"content":%s}`, data)
 	}
-	object, err := SetMembers(object,
-		Member{"id", String(recordID)},
-		Member{"saved_at", String(savedAt.UTC().Format("2006-01-02T15:04:05.000Z"))},
+	object, err := rawjson.SetMembers(object,
+		rawjson.Member{Name: "id", Value: rawjson.String(recordID)},
+		rawjson.Member{Name: "saved_at", Value: rawjson.String(savedAt.UTC().Format("2006-01-02T15:04:05.000Z"))},
 	)
 	if err != nil {
 		return nil, err
 	}
 	return fmt.Appendf(nil, `{"data":%s,"task_id":%s,"metadata":{"database":"pocketbase","table":%s,"record_id":%s}}`,
-		object, String("pocketbase_"+recordID), String(collection), String(recordID)), nil
+		object, rawjson.String("pocketbase_"+recordID), rawjson.String(collection), rawjson.String(recordID)), nil
 }
 
 // ErrorCallbackBody returns the body of a callback that reports that the event could
 // not be stored, and why.
 func ErrorCallbackBody(message string) json.RawMessage {
-	return fmt.Appendf(nil, `{"error":"processing_failed","message":%s}`, String(message))
+	return fmt.Appendf(nil, `{"error":"processing_failed","message":%s}`, rawjson.String(message))
 }

@@ -1,12 +1,15 @@
 package modelriver
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"net/http"
 	"net/url"
 	"path"
 	"strings"
+
+	"github.com/pocketriver/pocketriver/hooks/internal/rawjson"
 )
 
 // An Event is a parsed payload. Text is as received: it was written by an AI model
@@ -67,89 +70,120 @@ func (e *Event) generated() bool {
 // task.completed, data is always the answer. For the same reason a payload that came
 // with [HeaderXSignature] and a data member has no AI data outside of it.
 func ParseEvent(header http.Header, payload []byte) (*Event, error) {
-	top, err := members(payload)
+	s, err := shapeOf(header, payload)
 	if err != nil {
 		return nil, fmt.Errorf("parse event: %w", err)
 	}
-	if top["data"] != nil && header.Get(HeaderXSignature) != "" {
-		delete(top, "ai_response")
-	}
-
-	data := optionalMembers(top["data"])
-	topType := text(top["type"])
-	var envelope map[string]json.RawMessage
-	if isObject(data["ai_response"]) && topType != TypeCompleted ||
-		topType == "" && strings.HasPrefix(text(data["type"]), "task.") {
-		envelope = data
-	}
-	member := func(name string) json.RawMessage {
-		if raw := envelope[name]; !isNull(raw) && string(raw) != `""` {
-			return raw
-		}
-		return top[name]
-	}
-
 	event := &Event{
-		Type: text(member("type")),
-		Name: text(member("event")),
+		Type: rawjson.Text(s.member("type")),
+		Name: rawjson.Text(s.member("event")),
 	}
-	aiResponse := optionalMembers(member("ai_response"))
-	meta := optionalMembers(member("meta"))
-	if meta == nil {
-		meta = optionalMembers(aiResponse["meta"])
-	}
+	event.ChannelID, event.CallbackURL = s.address(header)
 
-	event.ChannelID = text(member("channel_id"))
-	event.CallbackURL = text(member("callback_url"))
-	if event.ChannelID == "" && envelope == nil && text(data["channel_id"]) != "" {
-		// The monitoring page's example keeps these inside data, beside the answer.
-		// With a channel id at the top, they would be the AI model's own words.
-		event.ChannelID = text(data["channel_id"])
-		if event.CallbackURL == "" {
-			event.CallbackURL = text(data["callback_url"])
-		}
-		if meta == nil {
-			meta = data
-		}
-	}
-	if event.CallbackURL == "" {
-		event.CallbackURL = header.Get(HeaderCallbackURL)
-	}
-	if event.ChannelID == "" {
-		event.ChannelID = header.Get(HeaderChannelID)
-	}
-	if event.ChannelID == "" {
-		event.ChannelID = lastSegment(event.CallbackURL)
-	}
-
-	if customer := member("customer_data"); isObject(customer) {
-		event.Customer = customer
-	} else if cached := member("cached_data"); isObject(cached) { // its name until 2025
-		event.Customer = cached
-	}
-	customer := optionalMembers(event.Customer)
-	event.Category = text(customer["category"])
+	event.Customer = s.customer()
+	customer := rawjson.OptionalMembers(event.Customer)
+	event.Category = rawjson.Text(customer["category"])
 	event.UserID = userID(customer)
 
+	meta := s.meta()
 	event.Model = firstText(meta["model"], meta["used_model"])
 	event.Provider = firstText(meta["provider"], meta["used_provider"])
 
-	// The AI data is ai_response.data, or the data member itself where there is no
-	// ai_response. A null counts only where a type announces it and no error explains it.
-	event.Data = top["data"]
-	if envelope != nil {
-		event.Data = envelope["data"]
-	}
-	if aiResponse != nil {
-		event.Data = aiResponse["data"]
-	} else if raw := member("ai_response"); !isNull(raw) {
-		event.Data = raw // never seen, but nothing else holds the answer then
-	}
-	if string(event.Data) == "null" && (event.Type == "" || !isNull(member("error"))) {
-		event.Data = nil
+	event.Data = s.aiData()
+	if string(event.Data) == "null" && (event.Type == "" || !rawjson.IsNull(s.member("error"))) {
+		event.Data = nil // a null counts only where a type announces it and no error explains it
 	}
 	event.Title, event.Body = titleAndBody(event.Data)
 	return event, nil
+}
+
+// A shape is a payload by the places where its members are looked for.
+type shape struct {
+	top      map[string]json.RawMessage
+	data     map[string]json.RawMessage // of the data member, if that is an object
+	envelope map[string]json.RawMessage // data, if it is an envelope itself; else nil
+}
+
+func shapeOf(header http.Header, payload []byte) (s shape, err error) {
+	if s.top, err = rawjson.Members(payload); err != nil {
+		return s, err
+	}
+	if s.top["data"] != nil && header.Get(HeaderXSignature) != "" {
+		delete(s.top, "ai_response") // it is not signed
+	}
+	s.data = rawjson.OptionalMembers(s.top["data"])
+	topType := rawjson.Text(s.top["type"])
+	if rawjson.IsObject(s.data["ai_response"]) && topType != TypeCompleted ||
+		topType == "" && strings.HasPrefix(rawjson.Text(s.data["type"]), "task.") {
+		s.envelope = s.data
+	}
+	return s, nil
+}
+
+// member returns the envelope's member of that name, or the top level's.
+func (s shape) member(name string) json.RawMessage {
+	if raw := s.envelope[name]; !rawjson.IsNull(raw) && string(raw) != `""` {
+		return raw
+	}
+	return s.top[name]
+}
+
+// answersBeside reports whether data holds the channel id beside the answer, as in the
+// monitoring page's example. With a channel id at the top, it would be the AI model's own
+// words.
+func (s shape) answersBeside() bool {
+	return s.envelope == nil && rawjson.Text(s.top["channel_id"]) == "" && rawjson.Text(s.data["channel_id"]) != ""
+}
+
+// address returns whose request the event is about, and where a callback is waited for.
+func (s shape) address(header http.Header) (channelID, callbackURL string) {
+	channelID = rawjson.Text(s.member("channel_id"))
+	callbackURL = rawjson.Text(s.member("callback_url"))
+	if s.answersBeside() {
+		channelID = rawjson.Text(s.data["channel_id"])
+		callbackURL = cmp.Or(callbackURL, rawjson.Text(s.data["callback_url"]))
+	}
+	callbackURL = cmp.Or(callbackURL, header.Get(HeaderCallbackURL))
+	return cmp.Or(channelID, header.Get(HeaderChannelID), lastSegment(callbackURL)), callbackURL
+}
+
+// customer returns the customer_data object, or nil.
+func (s shape) customer() json.RawMessage {
+	for _, name := range []string{"customer_data", "cached_data"} { // the second until 2025
+		if raw := s.member(name); rawjson.IsObject(raw) {
+			return raw
+		}
+	}
+	return nil
+}
+
+// meta returns the members that tell which AI model answered.
+func (s shape) meta() map[string]json.RawMessage {
+	if meta := rawjson.OptionalMembers(s.member("meta")); meta != nil {
+		return meta
+	}
+	if meta := rawjson.OptionalMembers(rawjson.OptionalMembers(s.member("ai_response"))["meta"]); meta != nil {
+		return meta
+	}
+	if s.answersBeside() {
+		return s.data
+	}
+	return nil
+}
+
+// aiData returns ai_response.data, or the data member itself where there is no
+// ai_response.
+func (s shape) aiData() json.RawMessage {
+	aiResponse := s.member("ai_response")
+	switch {
+	case rawjson.IsObject(aiResponse):
+		return rawjson.OptionalMembers(aiResponse)["data"]
+	case !rawjson.IsNull(aiResponse):
+		return aiResponse // never seen, but nothing else holds the answer then
+	case s.envelope != nil:
+		return s.envelope["data"]
+	}
+	return s.top["data"]
 }
 
 // userID finds the user that the content was made for. A value that is no text and
@@ -158,10 +192,10 @@ func ParseEvent(header http.Header, payload []byte) (*Event, error) {
 func userID(customer map[string]json.RawMessage) string {
 	for _, name := range []string{"user_id", "metadata.user_id"} {
 		raw := customer[name]
-		if isNull(raw) || string(raw) == `""` {
+		if rawjson.IsNull(raw) || string(raw) == `""` {
 			continue
 		}
-		if id := textOrNumber(raw); id != "" {
+		if id := rawjson.TextOrNumber(raw); id != "" {
 			return id
 		}
 		return string(raw)
@@ -173,29 +207,29 @@ func userID(customer map[string]json.RawMessage) string {
 // guides and the AI providers use for them.
 func titleAndBody(data json.RawMessage) (title, body string) {
 	if len(data) > 0 && data[0] == '"' {
-		return "", text(data)
+		return "", rawjson.Text(data)
 	}
-	m := optionalMembers(data)
-	title = textOrNumber(m["title"])
+	m := rawjson.OptionalMembers(data)
+	title = rawjson.TextOrNumber(m["title"])
 	body = firstText(m["description"], m["body"], m["content"], m["text"])
 	if body == "" {
 		body = choiceContent(m["choices"])
 	}
 	if body == "" {
-		body = choiceContent(optionalMembers(m["response"])["choices"])
+		body = choiceContent(rawjson.OptionalMembers(m["response"])["choices"])
 	}
 	return title, body
 }
 
 // choiceContent returns choices[0].message.content.
 func choiceContent(choices json.RawMessage) string {
-	message := optionalMembers(optionalMembers(firstElement(choices))["message"])
-	return text(message["content"])
+	message := rawjson.OptionalMembers(rawjson.OptionalMembers(rawjson.FirstElement(choices))["message"])
+	return rawjson.Text(message["content"])
 }
 
 func firstText(values ...json.RawMessage) string {
 	for _, raw := range values {
-		if s := text(raw); s != "" {
+		if s := rawjson.Text(raw); s != "" {
 			return s
 		}
 	}

@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/pocketriver/pocketriver/hooks/internal/rawjson"
 	"github.com/pocketriver/pocketriver/hooks/modelriver"
 )
 
@@ -340,7 +341,7 @@ func FuzzParseEvent(f *testing.F) {
 			t.Fatalf("got %v", err)
 		}
 		if err != nil {
-			if out, err := modelriver.SetMembers(payload); err == nil {
+			if out, err := rawjson.SetMembers(payload); err == nil {
 				t.Fatalf("SetMembers took it: %s", out)
 			}
 			return
@@ -355,7 +356,7 @@ func FuzzParseEvent(f *testing.F) {
 		}
 
 		const name, value = "data", `"\ud800 1.0"`
-		out, err := modelriver.SetMembers(payload, modelriver.Member{Name: name, Value: raw(value)})
+		out, err := rawjson.SetMembers(payload, rawjson.Member{Name: name, Value: raw(value)})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -12,6 +12,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/pocketriver/pocketriver/hooks/internal/rawjson"
 )
 
 // Errors returned by [NewVerifier] and [Verifier.Verify].
@@ -52,7 +54,7 @@ var schemes = []scheme{
 		signature: HeaderXSignature,
 		timestamp: HeaderXTimestamp,
 		signed: func(timestamp string, payload []byte) [][]byte {
-			m, err := members(payload)
+			m, err := rawjson.Members(payload)
 			if err != nil || m["data"] == nil {
 				return nil
 			}

@@ -1,21 +1,6 @@
-// Package modelriver speaks ModelRiver's webhook protocol: it verifies signed
-// deliveries, parses their events and sends the callbacks they ask for. It needs
-// the standard library only.
-//
-// A webhook is the POST that ModelRiver sends, its payload the raw bytes of the
-// body, an event the parsed payload, and a callback the POST that ModelRiver waits
-// for in return.
-//
-//	verifier, err := modelriver.NewVerifier(secret)
-//	…
-//	payload, err := io.ReadAll(r.Body)
-//	…
-//	if err := verifier.Verify(r.Header, payload); err != nil {
-//		http.Error(w, `{"error":"Invalid signature"}`, http.StatusUnauthorized)
-//		return
-//	}
-//	event, err := modelriver.ParseEvent(r.Header, payload)
-package modelriver
+// Package rawjson reads and sets members of JSON objects by their bytes, so that all else,
+// such as the digits of numbers, stays as it came.
+package rawjson
 
 import (
 	"bytes"
@@ -26,44 +11,22 @@ import (
 	"unicode/utf8"
 )
 
-// Request headers of a webhook. ModelRiver's documentation and guides name the
-// mr- family (https://modelriver.com/docs/webhooks/standard-webhooks), its
-// published example servers the X-ModelRiver- family.
-const (
-	HeaderSignature   = "mr-signature"
-	HeaderTimestamp   = "mr-timestamp"
-	HeaderChannelID   = "mr-channel-id"
-	HeaderXSignature  = "X-ModelRiver-Signature"
-	HeaderXTimestamp  = "X-ModelRiver-Timestamp"
-	HeaderCallbackURL = "X-ModelRiver-Callback-Url"
-)
-
-// Event types that carry AI data
-// (https://modelriver.com/docs/webhooks/event-driven and .../standard-webhooks).
-const (
-	// TypeAIGenerated is an event-driven delivery: ModelRiver waits for a callback.
-	TypeAIGenerated = "task.ai_generated"
-
-	// TypeCompleted is a standard delivery, usually without a callback URL.
-	TypeCompleted = "task.completed"
-)
-
-// members returns the members of the JSON object raw, as parts of it. Of a repeated
+// Members returns the members of the JSON object raw, as parts of it. Of a repeated
 // key the last one counts. It is an error if raw is not exactly one JSON object.
 //
-// Signing and parsing both read a payload through members, so that what was
+// Signing and parsing both read a payload through Members, so that what was
 // verified is what is used.
-func members(raw []byte) (map[string]json.RawMessage, error) {
-	if err := checkObject(raw); err != nil {
+func Members(raw []byte) (map[string]json.RawMessage, error) {
+	if err := CheckObject(raw); err != nil {
 		return nil, err
 	}
-	return optionalMembers(raw), nil
+	return OptionalMembers(raw), nil
 }
 
-// optionalMembers is members for a part of valid JSON that may be missing or of
+// OptionalMembers is [Members] for a part of valid JSON that may be missing or of
 // another kind, which has none then.
-func optionalMembers(raw json.RawMessage) map[string]json.RawMessage {
-	if !isObject(raw) {
+func OptionalMembers(raw json.RawMessage) map[string]json.RawMessage {
+	if !IsObject(raw) {
 		return nil
 	}
 	m := map[string]json.RawMessage{}
@@ -71,9 +34,9 @@ func optionalMembers(raw json.RawMessage) map[string]json.RawMessage {
 	return m
 }
 
-// checkObject returns an error unless raw is exactly one JSON object.
-func checkObject(raw []byte) error {
-	if !isObject(raw) {
+// CheckObject returns an error unless raw is exactly one JSON object.
+func CheckObject(raw []byte) error {
+	if !IsObject(raw) {
 		return errors.New("not a JSON object")
 	}
 	if !json.Valid(raw) {
@@ -89,15 +52,15 @@ func eachMember(object json.RawMessage, do func(name string, member, value json.
 		nameEnd := valueEnd(object, i)
 		start := skipSpace(object, skipSpace(object, nameEnd)+1) // after the colon
 		end := valueEnd(object, start)
-		do(text(object[i:nameEnd]), object[i:end:end], object[start:end:end])
+		do(Text(object[i:nameEnd]), object[i:end:end], object[start:end:end])
 		if i = skipSpace(object, end); object[i] == ',' {
 			i = skipSpace(object, i+1)
 		}
 	}
 }
 
-// firstElement returns the first element of a valid JSON array, or nil.
-func firstElement(raw json.RawMessage) json.RawMessage {
+// FirstElement returns the first element of a valid JSON array, or nil.
+func FirstElement(raw json.RawMessage) json.RawMessage {
 	if len(raw) == 0 || raw[0] != '[' {
 		return nil
 	}
@@ -147,18 +110,19 @@ func skipSpace(raw []byte, i int) int {
 	return i
 }
 
-func isObject(raw []byte) bool {
+// IsObject reports whether raw begins as a JSON object does.
+func IsObject(raw []byte) bool {
 	trimmed := bytes.TrimLeft(raw, " \t\r\n")
 	return len(trimmed) > 0 && trimmed[0] == '{'
 }
 
-// isNull reports whether raw is missing or a JSON null.
-func isNull(raw json.RawMessage) bool {
+// IsNull reports whether raw is missing or a JSON null.
+func IsNull(raw json.RawMessage) bool {
 	return len(raw) == 0 || string(raw) == "null"
 }
 
-// text returns the JSON string raw, or "" for any other value.
-func text(raw json.RawMessage) string {
+// Text returns the JSON string raw, or "" for any other value.
+func Text(raw json.RawMessage) string {
 	if len(raw) == 0 || raw[0] != '"' {
 		return ""
 	}
@@ -172,12 +136,12 @@ func text(raw json.RawMessage) string {
 	return s
 }
 
-// textOrNumber is text that also takes a number, by its digits as sent.
-func textOrNumber(raw json.RawMessage) string {
+// TextOrNumber is text that also takes a number, by its digits as sent.
+func TextOrNumber(raw json.RawMessage) string {
 	if len(raw) > 0 && (raw[0] == '-' || raw[0] >= '0' && raw[0] <= '9') {
 		return string(raw)
 	}
-	return text(raw)
+	return Text(raw)
 }
 
 // A Member is one name of a JSON object and its value.
@@ -191,7 +155,7 @@ type Member struct {
 // the digits of their numbers, stay as they are. It returns an error if object is not
 // exactly one JSON object, or if a value to set is not JSON.
 func SetMembers(object json.RawMessage, set ...Member) (json.RawMessage, error) {
-	if err := checkObject(object); err != nil {
+	if err := CheckObject(object); err != nil {
 		return nil, err
 	}
 	for _, m := range set {
