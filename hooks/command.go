@@ -59,6 +59,7 @@ type status struct {
 	Waiting      int             `json:"waiting"`      // callbacks that are pending
 	Delivered    int             `json:"delivered"`    // callbacks, as long as they are kept
 	Failed       int             `json:"failed"`       // callbacks
+	Rejected     *rejected       `json:"rejected"`     // webhooks in the last 24 hours; null if the log, which counts them, is off
 
 	OldestWaiting *waitingCallback `json:"oldestWaiting"` // null if none waits
 	LastError     *callbackError   `json:"lastError"`     // of a callback that waits or failed; null if none
@@ -87,7 +88,8 @@ func (p *plugin) newStatusCommand() *cobra.Command {
 
 It ends with status 1 if a callback has failed, for cron and monitors. Received are the
 records that are stored and the events that were refused; delivered callbacks count as
-long as they are kept.`,
+long as they are kept. Rejected are webhooks without a valid signature, or that could not
+be read for another reason, as the server's log counts them, at most a minute late.`,
 		Example: `  modelriver status
   modelriver status --json | jq .failed
   modelriver status >/dev/null || mail -s "Callbacks failed" ops@example.com </dev/null`,
@@ -147,6 +149,10 @@ func (p *plugin) readStatus() (*status, error) {
 		}
 	}
 	s.Received = s.Stored + s.Refused
+	var err error
+	if s.Rejected, err = readRejected(p.app, time.Now().Add(-24*time.Hour)); err != nil {
+		return nil, err
+	}
 	if lastRefused.Time().After(lastRecord.Time()) {
 		lastRecord = lastRefused
 	}
@@ -194,8 +200,22 @@ func (s *status) print(out io.Writer, now time.Time) error {
 	}
 	row("waiting", s.Waiting, oldest)
 	row("failed", s.Failed, "")
+	switch {
+	case s.Rejected == nil:
+		fmt.Fprintln(table, "rejected\t-\tunknown: the log, which counts them, is off or leaves warnings out (dashboard, Logs, settings)")
+	case s.Rejected.Count == 0:
+		row("rejected", 0, "")
+	default:
+		row("rejected", s.Rejected.Count, "in the last 24 hours, last "+ago(now, s.Rejected.Last.Time()))
+	}
 	if err := table.Flush(); err != nil {
 		return err
+	}
+	if s.Rejected != nil && s.Rejected.Count > 0 {
+		text := indentText(out, s.Rejected.Reason+": "+s.Rejected.Remedy)
+		if _, err := fmt.Fprintf(out, "\nRejected webhooks: %s\n", strings.TrimSpace(text)); err != nil {
+			return err
+		}
 	}
 	if s.LastError == nil {
 		return nil

@@ -70,6 +70,8 @@ type stats struct {
 	// milliseconds, of the latest delivered callbacks. It is nil if there are none.
 	Median *int64 `json:"median"`
 
+	Rejected rejected `json:"rejected"` // webhooks, since the start of the server, if any was in the last day
+
 	Path      string `json:"path"`      // where webhooks are received
 	SecretSet bool   `json:"secretSet"` // at least one webhook secret is configured
 	KeySet    bool   `json:"keySet"`    // an API key is configured
@@ -90,6 +92,7 @@ func (p *plugin) handleStats(e *core.RequestEvent) error {
 	if err != nil {
 		return e.InternalServerError("The figures could not be read.", err)
 	}
+	result.Rejected = p.rejected.recent()
 	result.Path = p.config.Path
 	result.SecretSet = p.verifier != nil
 	result.KeySet = p.config.APIKey != ""

@@ -147,7 +147,7 @@ func newPlugin(app core.App, config Config) (*plugin, error) {
 	if err := config.validate(); err != nil {
 		return nil, err
 	}
-	p := &plugin{app: app, config: config}
+	p := &plugin{app: app, config: config, rejected: rejections{every: time.Minute}}
 	if len(config.WebhookSecrets) > 0 {
 		verifier, err := modelriver.NewVerifier(config.WebhookSecrets...)
 		if err != nil {
@@ -205,6 +205,7 @@ func (p *plugin) bind() {
 		Id: "modelriverOutbox",
 		Func: func(e *core.TerminateEvent) error {
 			p.outbox.Stop()
+			p.rejected.stop(e.App)
 			return e.Next()
 		},
 		Priority: -1000, // after the HTTP server, before the last logs are written

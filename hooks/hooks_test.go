@@ -63,7 +63,10 @@ func newTestServer(t testing.TB, config Config) *testServer {
 
 func serve(t testing.TB, app *tests.TestApp, p *plugin) *testServer {
 	t.Helper()
-	t.Cleanup(p.outbox.Stop) // after the server
+	t.Cleanup(func() { // after the server
+		p.outbox.Stop()
+		p.rejected.stop(app)
+	})
 	server := apptest.Serve(t, app)
 	return &testServer{Server: server, plugin: p, url: server.URL}
 }

@@ -98,7 +98,7 @@ func TestWebhookWritesNoLogRowForJunkOrSuccess(t *testing.T) {
 	if strings.Contains(logs, "/webhooks/modelriver") {
 		t.Errorf("activity log has rows of webhooks:\n%s", logs)
 	}
-	if got := strings.Count(logs, "Rejected webhooks"); got != 1 {
+	if got := strings.Count(logs, rejectedMessage); got != 1 {
 		t.Errorf("rows about rejected webhooks: got %d, want 1:\n%s", got, logs)
 	}
 }
