@@ -66,7 +66,8 @@ try {
 			const page = await app.pb.collection("modelriverCallbacks").getList(1, 30, {
 				sort: "-created,-id",
 				filter: state ? `state = "${state}"` : "",
-				fields: "id,collectionId,collectionName,record,state,attempts,lastStatus,lastError,created,deliveredAt,nextAttempt",
+				expand: "record",
+				fields: "id,collectionId,collectionName,record,expand.record.title,payload:excerpt(1),state,attempts,lastStatus,lastError,created,deliveredAt,nextAttempt",
 				skipTotal: true,
 				requestKey: null,
 			});
@@ -154,30 +155,31 @@ try {
 				{ className: "page-content full-height" },
 				t.header(
 					{ className: "page-header" },
-					t.nav({ className: "breadcrumbs" }, t.div({ className: "breadcrumb-item" }, "ModelRiver")),
+					t.h1({ className: "breadcrumbs" }, t.span({ className: "breadcrumb-item" }, "ModelRiver")),
 					app.components.refreshButton({ onclick: () => refresh(true) }),
 					t.div(
 						{ className: "meta m-l-auto", role: "status" },
 						t.span({
-							className: () => "label " + (data.status === "live" && !data.error ? "success" : data.error ? "danger" : ""),
+							className: () => "label " + (data.error ? "danger" : data.status === "live" && !data.stats?.rejected.count ? "success" : ""),
 							textContent: () => data.error || { live: "Live", connecting: "Connecting …", offline: "Offline" }[data.status] || data.status,
 						}),
 					),
 				),
 				() => setUp(data.stats),
+				() => rejections(data.stats),
 				() => figures(data.stats),
 				t.div(
 					{ className: "modelriver-lists" },
 					t.section(
 						null,
-						t.header({ className: "flex gap-10 m-b-sm" }, t.h6(null, "Content")),
+						t.header({ className: "flex gap-10 m-b-sm" }, t.h2(null, "Content")),
 						() => contentList(data),
 					),
 					t.section(
 						null,
 						t.header(
 							{ className: "flex gap-10 m-b-sm flex-wrap" },
-							t.h6(null, "Callbacks"),
+							t.h2(null, "Callbacks"),
 							t.div(
 								{ className: "btns", role: "group", ariaLabel: "Which callbacks to list" },
 								...[["", "All"], ["pending", "Waiting"], ["failed", "Failed"]].map(([state, label]) =>
@@ -197,7 +199,7 @@ try {
 									type: "button",
 									hidden: () => !data.stats?.failed && !data.retrying,
 									disabled: () => !!data.retrying,
-									className: () => "btn sm warning m-l-auto modelriver-retry-all",
+									className: () => "btn sm secondary m-l-auto modelriver-retry-all",
 									onclick: () => app.modals.confirm(
 										`Send ${data.stats.failed} failed callbacks again?`, () => void retryAll(), null,
 										{ yesButton: "Send again", noButton: "Cancel" },
@@ -225,7 +227,7 @@ try {
 		);
 		return t.section(
 			{ className: "alert warning modelriver-setup m-b-base", ariaLabel: "Set-up" },
-			t.h6(null, stats.problem ? "Webhooks cannot be stored" : "Finish the set-up"),
+			t.h2(null, stats.problem ? "Webhooks cannot be stored" : "Finish the set-up"),
 			stats.problem && t.p(null, stats.problem + "."),
 			t.ol(
 				null,
@@ -236,6 +238,16 @@ try {
 				step(stats.keySet, "Start the server with a project key in ", t.code(null, "MODELRIVER_API_KEY"),
 					". Until then callbacks wait, and fail after their window, by default 5 minutes."),
 			),
+		);
+	}
+
+	function rejections(stats) {
+		const { count, last, reason, remedy } = stats?.rejected ?? {};
+		if (!count) return;
+		return t.section(
+			{ className: "alert danger modelriver-rejected m-b-base", ariaLabel: "Rejected webhooks" },
+			t.h2(null, `${count.toLocaleString()} ${count === 1 ? "webhook was" : "webhooks were"} rejected since the server started`),
+			t.p(null, `The last at ${app.utils.toLocalDatetime(last)}: ${reason}. Remedy: ${remedy}.`),
 		);
 	}
 
@@ -257,8 +269,8 @@ try {
 			figure("Stored today", count(s.stored), "New records in aiContent"),
 			figure("Delivered today", count(s.delivered), "Callbacks that ModelRiver accepted"),
 			figure("Waiting", count(s.waiting), "Callbacks that are still to be sent"),
-			figure("Failed", count(s.failed), "Callbacks of any day, until they are retried or deleted", s.failed ? "txt-danger" : ""),
-			figure("Median callback", s.median == null ? "–" : duration(s.median), "From the webhook to ModelRiver's answer, of the latest 1,000"),
+			figure("Failed", count(s.failed), "Callbacks of any day, until they are retried or deleted", s.failed ? "modelriver-danger" : ""),
+			figure("Median callback", s.median == null ? "–" : duration(s.median), "From the webhook to ModelRiver's answer, of the latest 1,000 that came within the callback window"),
 		);
 	}
 
@@ -270,8 +282,8 @@ try {
 		if (!data.content.length) {
 			return t.div(
 				{ className: "list" },
-				t.div({ className: "list-item txt-hint" }, data.status !== "live" ? "Loading …" : t.div(
-					{ className: "content block" },
+				t.div({ className: "list-item txt-hint" }, data.status !== "live" ? "Loading …" : data.stats?.rejected.count ? "Nothing is stored yet: webhooks are rejected, see above." : t.div(
+					null,
 					"Nothing has arrived yet. Point a ModelRiver webhook here, or send a sample: ",
 					t.code(null, "./pocketriver modelriver send"),
 				)),
@@ -291,15 +303,14 @@ try {
 			const text = !rows ? "Loading …" : data.state === "failed" ? "No callback has failed." : data.state ? "No callback waits." : "No callbacks yet.";
 			return t.div({ className: "list" }, t.div({ className: "list-item txt-hint" }, text));
 		}
-		const titles = new Map(data.content.map((record) => [record.id, record.title]));
 		const kinds = { delivered: "success", failed: "danger", pending: "warning" };
 		return t.div({ className: "list" }, ...rows.map((row) => item(
 			row.id, () => app.modals.openRecordPreview(row),
-			t.strong({ className: "txt-ellipsis" }, titles.get(row.record) ?? (row.record || "Refused: see the payload")),
+			t.strong({ className: "txt-ellipsis" }, row.expand?.record?.title ?? (row.payload ? "Refused: see the payload" : "Its record was deleted")),
 			[
 				t.span({ className: "label sm " + kinds[row.state] }, row.state === "pending" ? "waiting" : row.state),
 				t.span({ className: "txt-hint txt-sm" }, `${row.attempts} ${row.attempts === 1 ? "attempt" : "attempts"}${row.lastStatus ? `, last answer ${row.lastStatus}` : ""}`),
-				row.lastError && t.div({ className: "txt-sm txt-danger modelriver-error" }, row.lastError),
+				row.lastError && t.div({ className: "txt-sm modelriver-danger modelriver-error" }, row.lastError),
 			],
 			row.created,
 			row.record && t.button({
@@ -319,11 +330,11 @@ try {
 			{ className: "list-item", rid: id },
 			t.div(
 				{ className: "content modelriver-item" },
-				t.button({ type: "button", className: "modelriver-open", ariaLabel: `Open ${id}`, onclick: open }, title),
+				t.button({ type: "button", className: "modelriver-open", onclick: open }, title),
 				...details.filter(Boolean),
 			),
 			app.components.formattedDate({ value: created, short: true }),
-			t.nav({ className: "actions" }, ...actions.filter(Boolean)),
+			t.div({ className: "actions" }, ...actions.filter(Boolean)),
 		);
 	}
 } catch (err) {
