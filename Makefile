@@ -8,9 +8,9 @@ DEMO_ADDRESS = 127.0.0.1:8090
 DEMO_API = 127.0.0.1:8787
 DEMO_EVERY = 4s
 
-# What a release is built from, and how: nothing of the machine goes into the bytes.
-VERSION = $(shell git describe --tags --always --dirty)
-COMMIT = $(shell git rev-parse --short=12 HEAD)
+# What a binary is built from, and how: nothing of the machine goes into a release's bytes.
+VERSION = $(or $(shell git describe --tags --always --dirty 2>/dev/null),(untracked))
+COMMIT = $(shell git rev-parse --short=12 HEAD 2>/dev/null)
 PLATFORMS = linux/amd64 linux/arm64 darwin/amd64 darwin/arm64 windows/amd64 windows/arm64
 LDFLAGS = -s -w -buildid= -X 'main.version=$(VERSION) $(COMMIT)'
 DIST = dist
@@ -20,19 +20,26 @@ GOLANGCI = github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 GOVULNCHECK = golang.org/x/vuln/cmd/govulncheck@v1.9.0
 CYCLONEDX = github.com/CycloneDX/cyclonedx-gomod/cmd/cyclonedx-gomod@v1.10.0
 
-.PHONY: help run demo send simulate test bench lint vulncheck image dist reproducible clean torture
+.PHONY: help run demo send simulate tools test bench lint vulncheck image dist reproducible clean torture
 
 help: ## list these targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
+# Options of the command go into ARGS: `make send ARGS=--tamper`.
+ARGS =
+
 run: pocketriver ## serve on http://127.0.0.1:8090 with a development secret
-	$(DEV) ./pocketriver serve
+	$(DEV) $(BINARY) serve $(ARGS)
 
 # Ctrl-C reaches both processes, and each ends by itself; any other end of one ends both.
 # Each has a data directory of its own: two that set up the same one at once trip over it.
+# The superuser and the password are gone with the demo.
 demo: pocketriver ## serve, with a stand-in for ModelRiver that feeds the page
-	@data=$$(mktemp -d); \
+	@data=$$(mktemp -d); password=$$(od -An -N8 -tx1 /dev/urandom | tr -d ' \n'); \
 	export $(DEV) MODELRIVER_API_URL=http://$(DEMO_API); \
+	$(BINARY) superuser upsert demo@example.com $$password --dir $$data/server >/dev/null || { rm -rf $$data; exit 1; }; \
+	echo "Feed:      http://$(DEMO_ADDRESS)/"; \
+	echo "Dashboard: http://$(DEMO_ADDRESS)/_/  sign in as demo@example.com with $$password"; \
 	$(BINARY) serve --dir $$data/server --http $(DEMO_ADDRESS) & server=$$!; \
 	$(BINARY) modelriver simulate --dir $$data/simulator --listen $(DEMO_API) --every $(DEMO_EVERY) \
 		--target http://$(DEMO_ADDRESS)/webhooks/modelriver & simulator=$$!; \
@@ -40,21 +47,59 @@ demo: pocketriver ## serve, with a stand-in for ModelRiver that feeds the page
 	wait $$simulator; wait $$simulator; \
 	kill $$server 2>/dev/null; wait $$server; rm -rf $$data
 
-# Options of the command go into ARGS: `make send ARGS=--tamper`.
-ARGS =
-
 send: pocketriver ## send a sample webhook to `make run` and show the callback
 	$(DEV) $(BINARY) modelriver send $(ARGS)
 
 simulate: pocketriver ## take ModelRiver's place for `make run`
 	$(DEV) $(BINARY) modelriver simulate $(ARGS)
 
-test: $(SDK) ## run all tests
+# The tests need a browser that chromedp finds, and that runs: Ubuntu's package
+# chromium-browser has none, it points to a snap. They trace the server, and they mount
+# file systems, for which those who are not root get a name space where they are.
+OS_RELEASE = /etc/os-release
+COMPILER = $(shell go env CC)
+BROWSERS = headless_shell headless-shell chromium chromium-browser google-chrome google-chrome-stable /snap/bin/chromium
+AS_ROOT = $(if $(filter-out 0,$(shell id -u)),unshare --map-root-user --mount)
+
+tools:
+	@missing=; id=$$(id -u); sudo=; test $$id = 0 || sudo="sudo "; \
+	command -v strace >/dev/null || missing="$$missing strace"; \
+	echo '#include <stdlib.h>' | $(COMPILER) -E - >/dev/null 2>&1 || missing="$$missing gcc libc6-dev"; \
+	for browser in $(BROWSERS); do ! command -v $$browser >/dev/null || break; done; \
+	$$browser --version >/dev/null 2>&1 || missing="$$missing chromium"; \
+	if test -n "$$missing"; then \
+		ID=; test ! -r $(OS_RELEASE) || . $(OS_RELEASE); \
+		install="apt-get install -y --no-install-recommends"; \
+		case "$$ID$$missing" in \
+		ubuntu*chromium) \
+			echo "The tests need$$missing. Ubuntu's own Chromium is a snap. Run:"; \
+			echo "curl -fLo /tmp/chrome.deb https://dl.google.com/linux/direct/google-chrome-stable_current_amd64.deb &&" \
+				"$${sudo}apt-get update && $${sudo}$$install$${missing% chromium} /tmp/chrome.deb chromium-browser-"; \
+			exit 1;; \
+		debian*|ubuntu*) ;; \
+		*) echo "The tests need Linux with$$missing: install them as your system does."; exit 1;; \
+		esac; \
+		if test -n "$$sudo" && ! command -v sudo >/dev/null; then \
+			echo "The tests need$$missing. As root: apt-get update && $$install$$missing"; exit 1; \
+		fi; \
+		echo "Installing$$missing"; \
+		$${sudo}apt-get update && $${sudo}$$install$$missing || exit 1; \
+	fi; \
+	$(or $(AS_ROOT),unshare --mount) mount -t tmpfs none /tmp || { \
+		echo "The tests mount file systems. Run them as root, in Docker with --cap-add SYS_ADMIN --cap-add SYS_PTRACE," \
+			"or let users have name spaces: sysctl kernel.unprivileged_userns_clone=1, and on Ubuntu" \
+			"kernel.apparmor_restrict_unprivileged_userns=0"; exit 1; }
+
+# Of what go test -v says, every test that has ended, and all that failed ones say.
+test: SHELL = bash
+test: .SHELLFLAGS = -o pipefail -c
+test: tools $(SDK) ## run all tests, about 15 minutes
+	@echo "Type check, vet, and all tests with the race detector: about 15 minutes on two cores."
 	node_modules/.bin/tsc --noEmit --allowJs --checkJs --strict --target es2022 --lib es2022,dom,dom.iterable \
 		--module nodenext pb_public/live-query.js
 	go vet ./...
 	go vet -tags no_ui ./...
-	go test -race -p 1 -timeout 20m ./...
+	$(AS_ROOT) go test -race -p 1 -timeout 20m -v ./... | grep --line-buffered -vE '^=== |^ +--- PASS|no test files'
 
 bench: ## measure beside stock PocketBase, about 15 minutes (see docs/benchmarks.md)
 	go run ./hooks/bench $(BENCH)
@@ -68,7 +113,8 @@ torture: $(SDK) ## attack the binary with every fault for 15 minutes
 	go test -count=1 -timeout 0 -v -run 'TestTorture|TestWaitingCallbacks' . -torture $(FOR) -seed $(SEED)
 	go test -count=1 -timeout 0 -run 'TestLedgerBalances|TestNextDelayStays' ./hooks -rapid.checks=1000
 
-lint: $(SDK) ## run golangci-lint, staticcheck included
+lint: $(SDK) ## run gofmt and golangci-lint, staticcheck included
+	@files=$$(gofmt -l .); test -z "$$files" || { echo "gofmt -w" $$files; exit 1; }
 	go run $(GOLANGCI) run --timeout 10m ./...
 
 vulncheck: $(SDK) ## look for known vulnerabilities (asks vuln.go.dev)
@@ -103,7 +149,7 @@ clean: ## remove what was built, not pb_data
 	rm -rf pocketriver dist node_modules pb_public/vendor
 
 pocketriver: $(SDK) $(SOURCES)
-	go build -o pocketriver .
+	go build -ldflags "$(LDFLAGS)" -o $(BINARY) .
 
 # The PocketBase JS SDK, from npm, as the page and its readers load it.
 $(SDK): package-lock.json

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"sync/atomic"
 	"syscall"
@@ -164,6 +165,14 @@ func TestDemo(t *testing.T) {
 	response.Body.Close()
 	if err != nil || len(list.Items) < 2 {
 		t.Errorf("records: got %+v (%v), want at least 2", list, err)
+	}
+	login := regexp.MustCompile(`sign in as (\S+) with (\S+)`).FindStringSubmatch(log.String())
+	if login == nil {
+		t.Fatalf("the demo says no dashboard login:\n%s", log)
+	}
+	s := &server{t: t, URL: "http://" + address}
+	if s.SignIn("_superusers", login[1], login[2]) == "" {
+		t.Error("the demo's dashboard login gives no token")
 	}
 
 	syscall.Kill(-cmd.Process.Pid, syscall.SIGINT)
