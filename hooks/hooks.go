@@ -73,8 +73,9 @@ type Config struct {
 	// to 5 minutes, as long as ModelRiver waits for one.
 	CallbackWindow time.Duration
 
-	// Retention is how long delivered callbacks are kept. Failed ones are kept until
-	// they are retried or deleted by hand. Defaults to 45 days: a webhook may come
+	// Retention is how long delivered callbacks are kept, and the rows that keep deleted
+	// records from coming back. Failed ones are kept until they are retried or deleted
+	// by hand. Defaults to 45 days: a webhook may come
 	// again for 30.
 	Retention time.Duration
 }
@@ -227,6 +228,13 @@ func (p *plugin) bind() {
 	})
 	p.app.OnRecordUpdateExecute(contentCollection).Bind(&hook.Handler[*core.RecordEvent]{
 		Id: "modelriverReadable", Func: storeReadable, Priority: 9999,
+	})
+
+	p.app.OnRecordDeleteExecute(contentCollection).Bind(&hook.Handler[*core.RecordEvent]{
+		Id: "modelriverDeleted", Func: p.rememberDeleted, Priority: 10000, // inside PocketBase's transaction
+	})
+	p.app.OnRecordUpdate(callbackCollection).Bind(&hook.Handler[*core.RecordEvent]{
+		Id: "modelriverDeleted", Func: keepDeleted,
 	})
 
 	p.app.OnRecordUpdate(callbackCollection).Bind(&hook.Handler[*core.RecordEvent]{

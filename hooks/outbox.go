@@ -617,7 +617,8 @@ func (o *outbox) rearmEdited(record *core.Record) {
 	}
 }
 
-// deleteDelivered deletes callbacks that were delivered longer ago than Retention.
+// deleteDelivered deletes callbacks that were delivered longer ago than Retention, and
+// rows of records that were deleted longer ago.
 func (o *outbox) deleteDelivered() {
 	before := dateTime(o.now().Add(-o.config.Retention))
 	for {
@@ -625,7 +626,8 @@ func (o *outbox) deleteDelivered() {
 		err := o.commits.do(func(tx core.App) error {
 			result, err := tx.NonconcurrentDB().NewQuery(`
 				DELETE FROM modelriverCallbacks WHERE id IN (
-					SELECT id FROM modelriverCallbacks WHERE state = 'delivered' AND deliveredAt < {:before} LIMIT 1000
+					SELECT id FROM modelriverCallbacks
+					WHERE state = 'delivered' AND deliveredAt < {:before} OR state = 'deleted' AND created < {:before} LIMIT 1000
 				)`).Bind(dbx.Params{"before": before}).Execute()
 			if err != nil {
 				return err
