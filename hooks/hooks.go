@@ -75,8 +75,7 @@ type Config struct {
 
 	// Retention is how long delivered callbacks are kept, and the rows that keep deleted
 	// records from coming back. Failed ones are kept until they are retried or deleted
-	// by hand. Defaults to 45 days: a webhook may come
-	// again for 30.
+	// by hand. Defaults to 45 days: a webhook may come again for 30.
 	Retention time.Duration
 }
 
@@ -228,6 +227,10 @@ func (p *plugin) bind() {
 	})
 	p.app.OnRecordUpdateExecute(contentCollection).Bind(&hook.Handler[*core.RecordEvent]{
 		Id: "modelriverReadable", Func: storeReadable, Priority: 9999,
+	})
+
+	p.app.OnRecordCreateRequest().Bind(&hook.Handler[*core.RecordRequestEvent]{
+		Id: "modelriverUserId", Func: guardUserId, Priority: -10000, // the client's id, before a hook sets another
 	})
 
 	p.app.OnRecordDeleteExecute(contentCollection).Bind(&hook.Handler[*core.RecordEvent]{
