@@ -2,6 +2,7 @@ package hooks
 
 import (
 	"embed"
+	"fmt"
 	"io/fs"
 	"net/http"
 	"slices"
@@ -67,7 +68,8 @@ type stats struct {
 	Waiting   int            `json:"waiting"`   // callbacks to be sent
 
 	// Median is the time from a webhook to ModelRiver's answer to its callback, in
-	// milliseconds, of the latest delivered callbacks. It is nil if there are none.
+	// milliseconds, of the latest callbacks that were delivered within their window: of
+	// later ones it is how long someone took to retry. It is nil if there are none.
 	Median *int64 `json:"median"`
 
 	Rejected rejected `json:"rejected"` // webhooks, since the start of the server, if any was in the last day
@@ -88,7 +90,7 @@ func (p *plugin) handleStats(e *core.RequestEvent) error {
 			return e.BadRequestError("The parameter since must be a date as in 2026-01-31T00:00:00Z.", err)
 		}
 	}
-	result, err := readStats(e.App, since)
+	result, err := readStats(e.App, since, p.config.CallbackWindow)
 	if err != nil {
 		return e.InternalServerError("The figures could not be read.", err)
 	}
@@ -111,10 +113,11 @@ const (
 	countFailed    = "SELECT COUNT(*) FROM modelriverCallbacks WHERE state = 'failed'"
 	countWaiting   = "SELECT COUNT(*) FROM modelriverCallbacks WHERE state = 'pending'"
 	latestTimes    = `SELECT deliveredAt, created FROM modelriverCallbacks
-		WHERE state = 'delivered' ORDER BY deliveredAt DESC LIMIT {:n}`
+		WHERE state = 'delivered' AND deliveredAt <= strftime('%Y-%m-%d %H:%M:%fZ', created, {:window})
+		ORDER BY deliveredAt DESC LIMIT {:n}`
 )
 
-func readStats(app core.App, since time.Time) (*stats, error) {
+func readStats(app core.App, since time.Time, window time.Duration) (*stats, error) {
 	result := &stats{Since: dateTime(since)}
 	for query, count := range map[string]*int{
 		countStored: &result.Stored, countRefused: &result.Refused, countDelivered: &result.Delivered,
@@ -131,7 +134,10 @@ func readStats(app core.App, since time.Time) (*stats, error) {
 		DeliveredAt types.DateTime `db:"deliveredAt"`
 		Created     types.DateTime `db:"created"`
 	}
-	if err := app.ConcurrentDB().NewQuery(latestTimes).Bind(dbx.Params{"n": medianOf}).All(&latest); err != nil {
+	err := app.ConcurrentDB().NewQuery(latestTimes).Bind(dbx.Params{
+		"n": medianOf, "window": fmt.Sprintf("+%.3f seconds", window.Seconds()),
+	}).All(&latest)
+	if err != nil {
 		return nil, err
 	}
 	if len(latest) > 0 {
@@ -140,7 +146,8 @@ func readStats(app core.App, since time.Time) (*stats, error) {
 			times[i] = row.DeliveredAt.Sub(row.Created).Milliseconds()
 		}
 		slices.Sort(times)
-		result.Median = &times[len(times)/2]
+		median := (times[(len(times)-1)/2] + times[len(times)/2]) / 2
+		result.Median = &median
 	}
 	return result, nil
 }

@@ -40,12 +40,12 @@ func insertRows(t testing.TB, app core.App, now time.Time, n int) {
 func TestStatsCountToday(t *testing.T) {
 	t.Parallel()
 	app, _ := newTestApp(t, testConfig())
-	if stats, err := readStats(app, time.Now()); err != nil || stats.Median != nil || stats.Received != 0 {
+	if stats, err := readStats(app, time.Now(), time.Minute); err != nil || stats.Median != nil || stats.Received != 0 {
 		t.Fatalf("of an empty database: got %+v, %v", stats, err)
 	}
 	now := time.Now().UTC().Truncate(time.Second)
 	insertRows(t, app, now, 2000)
-	got, err := readStats(app, now.Add(-500*time.Minute))
+	got, err := readStats(app, now.Add(-500*time.Minute), time.Minute)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -70,7 +70,7 @@ func TestStatsReadIndexesOnly(t *testing.T) {
 			Detail string `db:"detail"`
 		}
 		if err := app.ConcurrentDB().NewQuery("EXPLAIN QUERY PLAN " + query).
-			Bind(dbx.Params{"since": dateTime(time.Now()), "n": medianOf}).All(&steps); err != nil {
+			Bind(dbx.Params{"since": dateTime(time.Now()), "n": medianOf, "window": "+60.000 seconds"}).All(&steps); err != nil {
 			t.Fatal(err)
 		}
 		for _, step := range steps {
@@ -122,10 +122,54 @@ func BenchmarkStats(b *testing.B) {
 	for _, days := range []int{1, 10_000} {
 		b.Run(fmt.Sprintf("%d rows, %d days", n, days), func(b *testing.B) {
 			for b.Loop() {
-				if _, err := readStats(app, now.Add(-time.Duration(days)*24*time.Hour)); err != nil {
+				if _, err := readStats(app, now.Add(-time.Duration(days)*24*time.Hour), time.Minute); err != nil {
 					b.Fatal(err)
 				}
 			}
 		})
+	}
+}
+
+// TestMedianIsOfWhatNobodyWaitedFor takes the true median, and only of callbacks that
+// were accepted within their window: later ones say how long a person took to retry.
+func TestMedianIsOfWhatNobodyWaitedFor(t *testing.T) {
+	t.Parallel()
+	app, p := newTestApp(t, testConfig())
+	const window = 5 * time.Minute
+	now := time.Now().UTC().Truncate(time.Millisecond)
+	add := func(took time.Duration) {
+		t.Helper()
+		created := dateTime(now.Add(-time.Hour))
+		_, err := app.NonconcurrentDB().Insert(callbackCollection, dbx.Params{
+			"id": core.GenerateDefaultRandomId(), "state": stateDelivered, "created": created, "updated": created,
+			"deliveredAt": dateTime(created.Time().Add(took)),
+		}).Execute()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, step := range []struct {
+		took time.Duration
+		want int64 // -1 if there is none
+	}{
+		{3 * time.Hour, -1},
+		{100 * time.Millisecond, 100},
+		{300 * time.Millisecond, 200}, // the mean of the two
+		{window, 300},
+		{window + time.Millisecond, 300},
+		{0, 200},
+	} {
+		add(step.took)
+		stats, err := readStats(p.app, now, window)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got := int64(-1)
+		if stats.Median != nil {
+			got = *stats.Median
+		}
+		if got != step.want {
+			t.Errorf("after one that took %s: got %d ms, want %d", step.took, got, step.want)
+		}
 	}
 }
