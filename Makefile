@@ -85,7 +85,7 @@ tools:
 		echo "Installing$$missing"; \
 		$${sudo}apt-get update && $${sudo}$$install$$missing || exit 1; \
 	fi; \
-	$(or $(AS_ROOT),unshare --mount) mount -t tmpfs none /tmp || { \
+	dir=$$(mktemp -d); $(AS_ROOT) sh -c "mount -t tmpfs none $$dir && umount $$dir"; mounts=$$?; rmdir $$dir; test $$mounts = 0 || { \
 		echo "The tests mount file systems. Run them as root, in Docker with --cap-add SYS_ADMIN --cap-add SYS_PTRACE," \
 			"or let users have name spaces: sysctl kernel.unprivileged_userns_clone=1, and on Ubuntu" \
 			"kernel.apparmor_restrict_unprivileged_userns=0"; exit 1; }

@@ -110,13 +110,14 @@ func TestMakeTools(t *testing.T) {
 		{"Ubuntu's package points to a snap that is not there", ubuntu, "apt-get !chromium-browser google-chrome strace cc", "0", true, " chromium-browser-\n", ""},
 		{"Ubuntu with a browser", ubuntu, "apt-get google-chrome cc", "0", false, "Installing strace",
 			"apt-get update\napt-get install -y --no-install-recommends strace\n"},
-		{"no mounts", debian, all + " !unshare", "0", true, "--cap-add SYS_ADMIN", ""},
+		{"root without mounts", debian, all + " !sh", "0", true, "--cap-add SYS_ADMIN", ""},
+		{"a user without name spaces", debian, all + " !unshare", "1000", true, "unprivileged_userns", ""},
 		{"another system", fedora, "cc", "1000", true, "strace chromium", ""},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			t.Parallel()
 			bin, log := t.TempDir(), filepath.Join(t.TempDir(), "log")
-			for _, name := range strings.Fields("id find unshare " + row.has) {
+			for _, name := range strings.Fields("id find sh unshare mktemp rmdir " + row.has) {
 				status := "exit 0"
 				if failing, ok := strings.CutPrefix(name, "!"); ok {
 					name, status = failing, "exit 1"
