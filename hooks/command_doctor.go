@@ -161,9 +161,7 @@ func (p *plugin) checkWebhook(ctx context.Context, target *url.URL) []finding {
 	if len(p.config.WebhookSecrets) > 0 {
 		secret, signed = p.config.WebhookSecrets[0], true
 	}
-	s := &sender{secret: secret, scheme: "body", url: target.String(), http: &http.Client{
-		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
-	}}
+	s := &sender{secret: secret, scheme: "body", url: target.String(), http: &http.Client{CheckRedirect: noRedirect}}
 	a, err := s.post(ctx, []byte(`{"type":"doctor"}`), nil)
 	switch {
 	case err != nil:
@@ -308,7 +306,7 @@ func get(ctx context.Context, address string) (*http.Response, error) {
 	if err != nil {
 		return nil, err
 	}
-	client := &http.Client{CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+	client := &http.Client{CheckRedirect: noRedirect}
 	response, err := client.Do(request)
 	if err != nil {
 		return nil, withoutURL(err)

@@ -2,6 +2,7 @@ package hooks
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	_ "embed"
 	"encoding/json"
@@ -164,6 +165,9 @@ func (s *sender) post(ctx context.Context, payload []byte, header http.Header) (
 	return webhookAnswer{response.StatusCode, body, time.Since(started)}, nil
 }
 
+// noRedirect keeps what is signed, and what is found out, to the server that was named.
+func noRedirect(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
+
 // withoutURL is err without the URL that net/http puts before it.
 func withoutURL(err error) error {
 	var withURL *url.Error
@@ -218,7 +222,7 @@ func (p *plugin) send(ctx context.Context, out io.Writer, payload []byte, option
 	defer transport.CloseIdleConnections()
 	s := &sender{
 		secret: p.config.WebhookSecrets[0], scheme: options.scheme, url: options.url, tamper: options.tamper,
-		http: &http.Client{Timeout: 30 * time.Second, Transport: transport},
+		http: &http.Client{Timeout: 30 * time.Second, Transport: transport, CheckRedirect: noRedirect},
 	}
 	var receiver *callbackReceiver
 	if !options.noCallback {
@@ -232,7 +236,11 @@ func (p *plugin) send(ctx context.Context, out io.Writer, payload []byte, option
 		return s.sendMany(ctx, out, payload, options, receiver)
 	}
 
-	payload, err := preparePayload(payload, options, receiver)
+	ours := payload == nil
+	if ours {
+		payload = samplePayload
+	}
+	payload, err := preparePayload(payload, ours, options, receiver)
 	if err != nil {
 		return err
 	}
@@ -346,7 +354,7 @@ func (s *sender) sendMany(ctx context.Context, out io.Writer, payload []byte, op
 			if from == nil {
 				from = contentPayload(i)
 			}
-			prepared, err := preparePayload(from, own, receiver)
+			prepared, err := preparePayload(from, payload == nil, own, receiver)
 			if err != nil {
 				return err
 			}
@@ -433,21 +441,22 @@ func quantiles(d []time.Duration) string {
 	return fmt.Sprintf("p50 %s, p99 %s, max %s", at(0.50), at(0.99), at(1))
 }
 
-// preparePayload sets in payload, or in the sample, what the flags ask for.
-func preparePayload(payload []byte, options sendOptions, receiver *callbackReceiver) ([]byte, error) {
-	sample := payload == nil
-	if sample {
-		payload = samplePayload
-		if options.channel == "" {
-			options.channel = uuid.NewString()
-		}
-	}
+// preparePayload sets in payload, which is ours or a user's, what the flags ask for. The
+// parser finds it there, whatever the payload's shape, and no callback URL but the
+// receiver's: the server would send the key to it.
+func preparePayload(payload []byte, ours bool, options sendOptions, receiver *callbackReceiver) ([]byte, error) {
+	payload = bytes.TrimPrefix(payload, []byte("\ufeff"))
 	event, err := modelriver.ParseEvent(http.Header{}, payload)
 	if err != nil {
 		return nil, fmt.Errorf("the payload is not a JSON object: %w", err)
 	}
-	if options.channel == "" {
-		options.channel = event.ChannelID
+	if ours {
+		options.channel = cmp.Or(options.channel, uuid.NewString())
+	}
+	options.channel = cmp.Or(options.channel, event.ChannelID)
+	callback := ""
+	if receiver != nil {
+		callback = receiver.url(options.channel)
 	}
 
 	var set []rawjson.Member
@@ -458,8 +467,9 @@ func preparePayload(payload []byte, options sendOptions, receiver *callbackRecei
 	}
 	add("event", options.event)
 	add("channel_id", options.channel)
-	if receiver != nil {
-		add("callback_url", receiver.url(options.channel))
+	add("callback_url", callback)
+	if callback == "" && event.CallbackURL != "" {
+		set = append(set, rawjson.Member{Name: "callback_url", Value: json.RawMessage("null")})
 	}
 	if options.user != "" {
 		customer := event.Customer
@@ -472,13 +482,34 @@ func preparePayload(payload []byte, options sendOptions, receiver *callbackRecei
 		}
 		set = append(set, rawjson.Member{Name: "customer_data", Value: customer})
 	}
+	isSet := func() bool {
+		got, err := modelriver.ParseEvent(http.Header{}, payload)
+		return err == nil && got.CallbackURL == callback && got.ChannelID == options.channel &&
+			got.Name == cmp.Or(options.event, event.Name) && got.UserID == cmp.Or(options.user, event.UserID)
+	}
 	if len(set) > 0 {
 		if payload, err = rawjson.SetMembers(payload, set...); err != nil {
 			return nil, err
 		}
 	}
-	if sample && options.scheme == "data" { // the form in which ModelRiver's servers sign it
-		payload = fmt.Appendf(nil, `{"channel_id":%s,"timestamp":"%d","data":%s}`, rawjson.String(options.channel), time.Now().Unix(), payload)
+	if !isSet() { // in an envelope, what the data member has counts first
+		var top map[string]json.RawMessage
+		if err := json.Unmarshal(payload, &top); err != nil {
+			return nil, err
+		}
+		data, err := rawjson.SetMembers(top["data"], set...)
+		if err != nil {
+			return nil, fmt.Errorf("data: %w", err)
+		}
+		if payload, err = rawjson.SetMembers(payload, rawjson.Member{Name: "data", Value: data}); err != nil {
+			return nil, err
+		}
+		if !isSet() {
+			return nil, errors.New("the payload does not take what the flags ask for: use plain text for --channel, --event and --user")
+		}
+	}
+	if ours && options.scheme == "data" { // the form in which ModelRiver's servers sign it
+		payload = fmt.Appendf(nil, `{"channel_id":%s,"timestamp":"%d","data":%s}`, rawjson.String(options.channel), time.Now().Unix(), compactJSON(payload))
 	}
 	return payload, nil
 }
@@ -554,7 +585,7 @@ func (r *callbackReceiver) wait(ctx context.Context, limit time.Duration) (*rece
 }
 
 func (r *callbackReceiver) url(channel string) string {
-	return "http://" + r.listener.Addr().String() + "/v1/callback/" + channel
+	return "http://" + r.listener.Addr().String() + "/v1/callback/" + url.PathEscape(channel)
 }
 
 // close lets the answer to the callback go out before the connection does.

@@ -66,7 +66,7 @@ func TestSend(t *testing.T) {
 		lines   []string
 		problem string
 	}{
-		{"one with its callback", nil, 1, []string{`^200 OK in .*\{"received":true\}`, `with MODELRIVER_API_KEY as bearer key`, `"score": 9007199254740993`}, ""},
+		{"one with its callback", nil, 1, []string{`^200 OK in .*\{"received":true\}`, `with MODELRIVER_API_KEY as bearer key`, `"score": 0.87`}, ""},
 		{"a duplicate changes nothing", []string{"--duplicate"}, 1, []string{`^Sent again\. 200 OK`, `^No second callback within 2s`}, ""},
 		{"a tampered payload is refused", []string{"--tamper"}, 0, []string{`^401 Unauthorized`, `^Refused, as it should be`}, ""},
 		{"a tampered envelope is refused", []string{"--tamper", "--scheme", "data"}, 0, []string{`^401 Unauthorized`}, ""},

@@ -408,10 +408,7 @@ func (s *simulator) live(ctx context.Context, r *aiRequest) {
 // deliver posts the webhook until it is taken, and reports whether it was.
 func (s *simulator) deliver(ctx context.Context, r *aiRequest) bool {
 	client := &sender{secret: s.secret, scheme: s.options.scheme, url: r.target, http: &http.Client{
-		Timeout: webhookTimeout,
-		CheckRedirect: func(*http.Request, []*http.Request) error {
-			return http.ErrUseLastResponse
-		},
+		Timeout: webhookTimeout, CheckRedirect: noRedirect,
 	}}
 	for i, delay := range webhookDelays {
 		if !sleep(ctx, time.Duration(float64(delay)/s.options.speed)) {

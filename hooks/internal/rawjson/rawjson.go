@@ -183,11 +183,14 @@ func SetMembers(object json.RawMessage, set ...Member) (json.RawMessage, error) 
 	return append(out, '}'), nil
 }
 
-// String returns s as a JSON value, for a [Member].
+// String returns s as a JSON value, for a [Member]. As from JavaScript, it has <, > and &
+// as they are, so that ModelRiver's own servers sign the same bytes.
 func String(s string) json.RawMessage {
-	raw, err := json.Marshal(s)
-	if err != nil {
+	var b bytes.Buffer
+	encoder := json.NewEncoder(&b)
+	encoder.SetEscapeHTML(false)
+	if err := encoder.Encode(s); err != nil {
 		panic(err) // a string always encodes
 	}
-	return raw
+	return bytes.TrimSuffix(b.Bytes(), []byte("\n"))
 }

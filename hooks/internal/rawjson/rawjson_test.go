@@ -10,9 +10,9 @@ func TestSetMembers(t *testing.T) {
 	t.Parallel()
 	set := []rawjson.Member{{Name: "a", Value: []byte("1.0")}, {Name: `q"<`, Value: []byte("null")}}
 	for _, row := range []struct{ object, want string }{
-		{`{}`, `{"a":1.0,"q\"\u003c":null}`},
-		{`{"b":[{"a":2}],"a":2}`, `{"b":[{"a":2}],"a":1.0,"q\"\u003c":null}`},
-		{`{"q\"<":2,"A":2}`, `{"A":2,"a":1.0,"q\"\u003c":null}`},
+		{`{}`, `{"a":1.0,"q\"<":null}`},
+		{`{"b":[{"a":2}],"a":2}`, `{"b":[{"a":2}],"a":1.0,"q\"<":null}`},
+		{`{"q\"<":2,"A":2}`, `{"A":2,"a":1.0,"q\"<":null}`},
 		{`{"b":2} {}`, ""},
 		{`{"b":2},`, ""},
 		{`{"b":}`, ""},
