@@ -3,6 +3,7 @@ package hooks
 import (
 	"database/sql"
 	"errors"
+	"strings"
 	"time"
 
 	"github.com/pocketbase/dbx"
@@ -36,7 +37,7 @@ type callback struct {
 	Attempts int            `db:"attempts"`
 	Expires  types.DateTime `db:"expires"`
 	Refused  bool           `db:"refused"` // the event was, so that its payload is kept
-	Reason   string         `db:"reason"`  // of the refusal
+	Reason   string         `db:"reason"`  // of the refusal, or why the last attempt failed
 
 	// Body is nil if it has not been read from the row. It is empty on a refused row
 	// that was armed again: the event is to be ingested once more.
@@ -44,7 +45,50 @@ type callback struct {
 }
 
 // callbackColumns is what a callback is read with.
-const callbackColumns = "id, url, host, attempts, expires, payload != '' AS refused, CASE WHEN payload != '' THEN lastError ELSE '' END AS reason"
+const callbackColumns = "id, url, host, attempts, expires, payload != '' AS refused, lastError AS reason"
+
+const errorCallback = "; error callback: " // what became of it follows
+
+// refusal returns why the event was refused.
+func (cb *callback) refusal() string {
+	refusal, _, _ := strings.Cut(cb.Reason, errorCallback)
+	return refusal
+}
+
+// lastFailure returns why the last attempt failed. It is empty if there was none.
+func (cb *callback) lastFailure() string {
+	if cb.Refused {
+		_, last, _ := strings.Cut(cb.Reason, errorCallback)
+		return last
+	}
+	return cb.Reason
+}
+
+// failure returns what the row is to say of err: behind the refusal, if the event was
+// refused, and behind the last failure, if err is only why the callback was not sent.
+func (cb *callback) failure(err error) string {
+	last, text := cb.lastFailure(), err.Error()
+	switch {
+	case !notSent(err) || last == "":
+	case strings.Contains(last, text):
+		text = last
+	default:
+		text = last + "; not sent again: " + text
+	}
+	if cb.Refused {
+		return cb.refusal() + errorCallback + text
+	}
+	return text
+}
+
+// failed returns what is to be set on a row that fails with err.
+func (cb *callback) failed(status int, err error) map[string]any {
+	set := map[string]any{"lastError": cb.failure(err)}
+	if !notSent(err) {
+		set["lastStatus"] = status
+	}
+	return set
+}
 
 // insertCallback writes a new pending row, or arms the row of the same id with this
 // callback. payload is empty unless the event was refused.

@@ -1,7 +1,6 @@
 package hooks
 
 import (
-	"context"
 	"database/sql"
 	"database/sql/driver"
 	"errors"
@@ -15,12 +14,16 @@ import (
 
 	"github.com/pocketbase/dbx"
 	"github.com/pocketbase/pocketbase/core"
+	"github.com/pocketbase/pocketbase/tools/routine"
 )
 
 // Bounds of the committer. A batch is what happens to wait while the one before it is
 // written, so a lone write never waits for company.
 const (
 	maxBatch      = 256
+	maxBatchSize  = 8 << 20                // bytes of its webhooks, or one webhook
+	maxBatchTime  = 100 * time.Millisecond // of its hooks, before those that are left wait for the next
+	maxOpen       = 4                      // batches that are written, or whose after-success hooks run
 	maxWaiting    = 4096
 	maxCommitWait = 20 * time.Second // ModelRiver gives up on a webhook after 30
 )
@@ -41,12 +44,19 @@ type committer struct {
 	waiting []*write
 	busy    bool // a batch is being written
 
+	open chan struct{} // holds one for each batch that is not done with its after-success hooks
+
 	current atomic.Pointer[batchApp] // whose writes run now
 }
 
-// A write is run once, or again if a neighbour in its batch made that fail.
+// A write is run once, or again if a neighbour in its batch lost it the transaction.
 type write struct {
-	run func(tx core.App) error
+	run  func(tx core.App) error
+	size int // about how many bytes it writes
+
+	// instead is run in place of a run that failed, once that is undone, unless it was
+	// the database that failed. It may be nil.
+	instead func(tx core.App, cause error) error
 
 	// done is called with the outcome, in the order of the commits and before
 	// PocketBase's after-success hooks. It must not block, and may be nil.
@@ -54,7 +64,7 @@ type write struct {
 }
 
 func newCommitter(app core.App, committed, settled func(records []*core.Record)) *committer {
-	return &committer{app: app, committed: committed, settled: settled}
+	return &committer{app: app, committed: committed, settled: settled, open: make(chan struct{}, maxOpen)}
 }
 
 // do runs fn in a transaction and returns once it is committed, or why it is not. It
@@ -68,10 +78,10 @@ func (c *committer) wait(w *write) error {
 	result := make(chan error, 1)
 	done := w.done
 	w.done = func(err error) {
+		defer func() { result <- err }()
 		if done != nil {
 			done(err)
 		}
-		result <- err
 	}
 	c.add(w)
 	timeout := time.NewTimer(maxCommitWait)
@@ -90,7 +100,7 @@ func (c *committer) add(w *write) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if len(c.waiting) >= maxWaiting {
-		go w.done(errBusy)
+		go c.finish(w, errBusy)
 		return
 	}
 	c.waiting = append(c.waiting, w)
@@ -113,14 +123,44 @@ func (c *committer) withdraw(w *write) {
 
 // lead writes one batch. The next batch begins as soon as this one is committed, while
 // PocketBase's after-success hooks of this one, its realtime events among them, still
-// run here.
+// run here; but not before there is room for one more such batch. Hooks that hang, or
+// wait for a webhook that waits for them, hold it up, but do not end it.
 func (c *committer) lead() {
+	select {
+	case c.open <- struct{}{}:
+		defer func() { <-c.open }()
+	case <-time.After(maxCommitWait):
+		c.app.Logger().Error("Hooks after create or update have been running for long: webhooks waited for them. Let them hand slow work to a goroutine", "batches", maxOpen)
+	}
+	next := sync.OnceFunc(c.next)
+	defer next()
+	if batch := c.take(); len(batch) > 0 {
+		c.commit(batch, next)
+	}
+}
+
+// take returns what the next batch may hold of what waits.
+func (c *committer) take() []*write {
 	c.mu.Lock()
-	n := min(len(c.waiting), maxBatch)
+	defer c.mu.Unlock()
+	n, size := 0, 0
+	for n < min(len(c.waiting), maxBatch) {
+		size += c.waiting[n].size
+		if n > 0 && size > maxBatchSize {
+			break
+		}
+		n++
+	}
 	batch := c.waiting[:n:n]
 	c.waiting = c.waiting[n:]
-	c.mu.Unlock()
-	c.commit(batch, c.next)
+	return batch
+}
+
+// putBack makes the writes the first that wait.
+func (c *committer) putBack(writes []*write) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.waiting = slices.Concat(writes, c.waiting)
 }
 
 func (c *committer) next() {
@@ -134,12 +174,27 @@ func (c *committer) next() {
 	go c.lead()
 }
 
-// commit writes batch in one transaction and calls next when that has ended. If one of
-// the writes is refused, all are undone and each is run alone: a savepoint would leave
-// after-success hooks, and with them realtime events, of what it undid.
+// stop returns when no after-success hook runs any more, after a few seconds at most.
+func (c *committer) stop() {
+	timeout := time.After(stopGrace + time.Second)
+	for range maxOpen {
+		select {
+		case c.open <- struct{}{}:
+			defer func() { <-c.open }()
+		case <-timeout:
+			c.app.Logger().Warn("Hooks after create or update still run: they are cut off")
+			return
+		}
+	}
+}
+
+// commit writes batch in one transaction and calls next when that has ended. A write
+// that fails is undone alone, and its after-success hooks with it. If that can't be
+// done, because it lost its neighbours the transaction, each is run in one of its own.
 func (c *committer) commit(batch []*write, next func()) {
-	var refused error
+	outcomes := make([]error, len(batch))
 	committed := false
+	var failed error
 	var records []*core.Record
 	err := c.transact(func(tx core.App) error {
 		shared := &batchApp{App: tx, queries: map[string]*dbx.Query{}}
@@ -147,18 +202,30 @@ func (c *committer) commit(batch []*write, next func()) {
 			if txErr == nil {
 				committed = true
 				records = shared.records
-				c.committed(records)
-				finish(batch, nil)
+				c.safely(func() { c.committed(records) })
+				c.finishAll(batch, outcomes)
 				next()
 			}
 			return nil
 		})
 		c.current.Store(shared)
 		defer c.current.Store(nil)
-		for _, w := range batch {
-			if err := runSafely(w.run, shared); err != nil {
-				refused = err
-				return err
+		if len(batch) == 1 {
+			after := afterFuncsOf(tx.TxInfo())
+			mark := after.len()
+			failed = runSafely(batch[0].run, shared)
+			after.end(mark, nil)
+			return failed
+		}
+		began := time.Now()
+		for i, w := range batch {
+			if i > 0 && time.Since(began) > maxBatchTime {
+				c.putBack(batch[i:])
+				batch = batch[:i]
+				break
+			}
+			if outcomes[i], failed = shared.runUndoable(w); failed != nil {
+				return failed
 			}
 		}
 		return nil
@@ -169,8 +236,19 @@ func (c *committer) commit(batch []*write, next func()) {
 		if err != nil {
 			c.app.Logger().Warn("A hook failed after its record was stored", "error", err)
 		}
-		c.settled(records)
-	case len(batch) > 1 && refused != nil && !databaseFailed(refused):
+		c.safely(func() { c.settled(records) })
+	case failed == nil, databaseFailed(failed), len(batch) == 1 && batch[0].instead == nil:
+		for i := range outcomes {
+			outcomes[i] = err
+		}
+		c.finishAll(batch, outcomes)
+		next()
+	case len(batch) == 1:
+		w := *batch[0]
+		w.run = func(tx core.App) error { return batch[0].instead(tx, failed) }
+		w.instead = nil
+		c.commit([]*write{&w}, next)
+	default:
 		for i, w := range batch {
 			then := func() {}
 			if i == len(batch)-1 {
@@ -178,15 +256,27 @@ func (c *committer) commit(batch []*write, next func()) {
 			}
 			c.commit([]*write{w}, then)
 		}
-	default:
-		finish(batch, err)
-		next()
 	}
 }
 
-func finish(batch []*write, err error) {
-	for _, w := range batch {
-		w.done(err)
+func (c *committer) finishAll(batch []*write, outcomes []error) {
+	for i, w := range batch {
+		c.finish(w, outcomes[i])
+	}
+}
+
+func (c *committer) finish(w *write, outcome error) {
+	c.safely(func() { w.done(outcome) })
+}
+
+// safely runs fn, of whose panic the committer must not die.
+func (c *committer) safely(fn func()) {
+	err := routine.SafeWrap(func() error {
+		fn()
+		return nil
+	})()
+	if err != nil {
+		c.app.Logger().Error("Failed to end a write", "error", err)
 	}
 }
 
@@ -196,6 +286,40 @@ type batchApp struct {
 	core.App
 	queries map[string]*dbx.Query // closed with the transaction
 	records []*core.Record        // that were inserted, in order
+}
+
+// runUndoable runs the write, or what is to be run instead, so that a failure undoes
+// nothing else. lost is why the whole transaction must be undone.
+func (b *batchApp) runUndoable(w *write) (outcome, lost error) {
+	outcome, lost = b.undoable(w.run)
+	if outcome != nil && lost == nil && w.instead != nil {
+		cause := outcome
+		return b.undoable(func(tx core.App) error { return w.instead(tx, cause) })
+	}
+	return outcome, lost
+}
+
+func (b *batchApp) undoable(run func(tx core.App) error) (outcome, lost error) {
+	after := afterFuncsOf(b.TxInfo())
+	mark, inserted := after.len(), len(b.records)
+	if _, err := query(b, "SAVEPOINT modelriver").Execute(); err != nil {
+		return nil, err
+	}
+	outcome = runSafely(run, b)
+	if outcome != nil {
+		if databaseFailed(outcome) || after == nil {
+			return nil, outcome
+		}
+		if _, err := query(b, "ROLLBACK TO modelriver").Execute(); err != nil {
+			return nil, outcome // SQLite has undone everything, as it does for an interrupted INSERT
+		}
+		b.records = b.records[:inserted]
+	}
+	after.end(mark, outcome)
+	if _, err := query(b, "RELEASE modelriver").Execute(); err != nil {
+		return nil, err
+	}
+	return outcome, nil
 }
 
 // query returns a query to be bound and run, within the transaction tx.
@@ -257,11 +381,10 @@ func runSafely(run func(tx core.App) error, tx core.App) (err error) {
 
 // databaseFailed reports whether err says that the database can't write now, rather
 // than that it or a hook refuses this one write. A driver's error is known by its code
-// (https://www.sqlite.org/rescode.html).
+// (https://www.sqlite.org/rescode.html). That a time is over says nothing of the
+// database: nothing here sets one, but hooks do, and INTERRUPT is what theirs leave.
 func databaseFailed(err error) bool {
-	for _, target := range []error{
-		errBusy, context.DeadlineExceeded, context.Canceled, sql.ErrConnDone, sql.ErrTxDone, driver.ErrBadConn,
-	} {
+	for _, target := range []error{errBusy, sql.ErrConnDone, sql.ErrTxDone, driver.ErrBadConn} {
 		if errors.Is(err, target) {
 			return true
 		}
@@ -271,8 +394,8 @@ func databaseFailed(err error) bool {
 		return false
 	}
 	switch coded.Code() & 0xff {
-	case 5, 6, 7, 8, 9, 10, 11, 13, 14, 15, 26:
-		// BUSY LOCKED NOMEM READONLY INTERRUPT IOERR CORRUPT FULL CANTOPEN PROTOCOL NOTADB
+	case 5, 6, 7, 8, 10, 11, 13, 14, 15, 26:
+		// BUSY LOCKED NOMEM READONLY IOERR CORRUPT FULL CANTOPEN PROTOCOL NOTADB
 		return true
 	}
 	return false

@@ -98,7 +98,7 @@ func TestDeletedIsNoCallback(t *testing.T) {
 	if err != nil || s.Received != 0 || s.Delivered != 0 || s.Waiting != 0 || s.Failed != 0 || s.LastError != nil {
 		t.Errorf("status: got %+v, %v", s, err)
 	}
-	figures, err := readStats(server, time.Now().Add(-time.Hour))
+	figures, err := readStats(server, time.Now().Add(-time.Hour), 5*time.Minute)
 	if err != nil || figures.Received != 0 || figures.Delivered != 0 || figures.Median != nil {
 		t.Errorf("figures: got %+v, %v", figures, err)
 	}

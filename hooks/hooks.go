@@ -205,6 +205,7 @@ func (p *plugin) bind() {
 		Id: "modelriverOutbox",
 		Func: func(e *core.TerminateEvent) error {
 			p.outbox.Stop()
+			p.commits.stop()
 			p.rejected.stop(e.App)
 			return e.Next()
 		},

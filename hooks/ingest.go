@@ -60,26 +60,24 @@ func (p *plugin) ingest(event *modelriver.Event, payload []byte) error {
 
 	var record *core.Record
 	err := p.commits.wait(&write{
+		size: len(payload),
 		run: func(tx core.App) (err error) {
 			record, err = p.store(tx, event, cb, now, nextAttempt)
 			return err
 		},
+		instead: func(tx core.App, cause error) (err error) {
+			record, err = p.refuse(tx, event, payload, cb, cause, now, nextAttempt)
+			return err
+		},
 	})
-	var refused *refusal
-	if errors.As(err, &refused) {
-		p.app.Logger().Error("Refused a webhook: its payload is kept with its callback", "error", refused, "callback", cb.Id)
-		cb.Refused = true
-		cb.Reason = refused.Error()
-		cb.Body = modelriver.ErrorCallbackBody(cb.Reason)
-		err = p.commits.do(func(tx core.App) error {
-			return insertCallback(tx, cb, now, nextAttempt, "", keptPayload(event, payload))
-		})
-	}
 	if err != nil {
 		if reserved {
 			p.outbox.release(cb)
 		}
 		return err // and nothing of cb is read: a write that took too long may still run
+	}
+	if cb.Refused {
+		p.app.Logger().Error("Refused a webhook: its payload is kept with its callback", "error", cb.Reason, "callback", cb.Id)
 	}
 
 	duplicate := record == nil && !cb.Refused
@@ -97,20 +95,27 @@ func (p *plugin) ingest(event *modelriver.Event, payload []byte) error {
 
 // store writes the event's record and callback row, and returns the record. If the
 // event is stored already it returns nil, and changes nothing but a failed callback,
-// which it arms again. The error is a [*refusal] if the record may not be stored.
+// which it arms again; but if the callback row says that the event was refused, it is
+// written anew. The error is a [*refusal] if the record may not be stored.
 func (p *plugin) store(tx core.App, event *modelriver.Event, cb *callback, now, nextAttempt time.Time) (*core.Record, error) {
+	cb.Refused, cb.Reason = false, ""
 	stored, err := findStored(tx, cb.Id)
 	if err != nil {
 		return nil, err
 	}
-	if stored.Record || stored.State != "" && !stored.Refused {
+	if !stored.Refused && (stored.Record || stored.State != "") {
 		if stored.State == stateFailed {
 			err = rearmFailed(tx, cb.Id, now, p.config.CallbackWindow)
 		}
 		return nil, err
 	}
 
-	record, err := p.saveRecord(tx, event, cb.Id)
+	var record *core.Record
+	if stored.Record {
+		record, err = tx.FindRecordById(contentCollection, cb.Id)
+	} else {
+		record, err = p.saveRecord(tx, event, cb.Id)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -120,7 +125,6 @@ func (p *plugin) store(tx core.App, event *modelriver.Event, cb *callback, now, 
 		}
 		return record, err
 	}
-	cb.Refused, cb.Reason = false, ""
 	data := json.RawMessage(record.GetString("data"))
 	if kept, err := readable(event.Data); err == nil && bytes.Equal(kept, data) {
 		data = validUTF8(event.Data) // no hook changed it: ModelRiver gets its own numbers
@@ -130,6 +134,25 @@ func (p *plugin) store(tx core.App, event *modelriver.Event, cb *callback, now, 
 		return nil, &refusal{fmt.Errorf("data: %w", err)}
 	}
 	return record, insertCallback(tx, cb, now, nextAttempt, record.Id, "")
+}
+
+// refuse is what store's refusal leads to: the callback row keeps the payload, and owes
+// ModelRiver the cause. What is stored all the same is never called refused.
+func (p *plugin) refuse(tx core.App, event *modelriver.Event, payload []byte, cb *callback, cause error, now, nextAttempt time.Time) (*core.Record, error) {
+	var refused *refusal
+	if !errors.As(cause, &refused) {
+		return nil, cause
+	}
+	stored, err := findStored(tx, cb.Id)
+	if err != nil {
+		return nil, err
+	}
+	if stored.Record || stored.State != "" && !stored.Refused {
+		return p.store(tx, event, cb, now, nextAttempt)
+	}
+	cb.Refused, cb.Reason = true, refused.Error()
+	cb.Body = modelriver.ErrorCallbackBody(cb.Reason)
+	return nil, insertCallback(tx, cb, now, nextAttempt, "", keptPayload(event, payload))
 }
 
 // saveRecord saves the event as a new record, through all of PocketBase's hooks.

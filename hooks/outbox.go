@@ -3,6 +3,7 @@ package hooks
 import (
 	"context"
 	"errors"
+	"fmt"
 	"sync"
 	"time"
 
@@ -65,7 +66,8 @@ type lane struct {
 	held       int
 	sending    int
 	waiting    []*callback
-	unanswered int // attempts in a row
+	unanswered int   // attempts in a row
+	cause      error // of the last of them
 }
 
 func newOutbox(app core.App, commits *committer, client *modelriver.Client, config Config, reingest func(core.App, *callback, string) error) *outbox {
@@ -401,36 +403,42 @@ func (o *outbox) attempt(ctx context.Context, cb *callback) {
 		o.release(cb)
 		return
 	}
-	if cb.Refused && len(cb.Body) == 0 {
+	switch {
+	case cb.Refused && payload == "": // another delivery was stored since
+		o.release(cb)
+		o.Wake()
+		return
+	case cb.Refused && len(cb.Body) == 0:
 		o.ingestRefused(cb, payload)
 		return
 	}
 
 	var status int
+	silence := o.silence(cb)
 	switch {
 	case cb.Refused && cb.URL == "":
 		err = errors.New("no callback URL")
 	case o.config.APIKey == "" && cb.Host != "":
 		err = errNoKey
-	case cb.Expires.Time().Before(o.now()) && o.silent(cb):
-		err = errSilent
+	case cb.Expires.Time().Before(o.now()) && silence != nil:
+		err = silence
 	default:
 		status, err = o.client.SendCallback(ctx, cb.URL, cb.Body)
 		if err != nil && ctx.Err() != nil {
 			o.release(cb) // stopped: the row brings it back
 			return
 		}
-		o.heard(cb, status != 0 || errors.Is(err, modelriver.ErrCallbackHost))
+		o.heard(cb, status, err)
 	}
 
 	now := o.now()
 	switch {
 	case cb.Refused && (err == nil || !modelriver.Retryable(err) || cb.URL == ""):
-		set := map[string]any{"lastStatus": status, "lastError": cb.Reason}
+		set := map[string]any{"lastStatus": status, "lastError": cb.refusal()}
 		if err == nil {
 			set["deliveredAt"] = dateTime(now) // of the error callback
 		} else if cb.URL != "" {
-			set["lastError"] = cb.Reason + "; error callback: " + err.Error()
+			set = cb.failed(status, err)
 		}
 		o.fail(cb, set)
 
@@ -450,7 +458,7 @@ func (o *outbox) attempt(ctx context.Context, cb *callback) {
 			return
 		}
 		if cb.Refused {
-			o.fail(cb, map[string]any{"lastStatus": status, "lastError": cb.Reason + "; error callback: " + err.Error()})
+			o.fail(cb, cb.failed(status, err))
 			return
 		}
 		o.giveUp(ctx, cb, status, err)
@@ -461,29 +469,42 @@ var errNoKey = errors.New("no API key was set within the callback window: set MO
 
 var errSilent = errors.New("no answer to the last callbacks to this host, and the callback window has ended")
 
+// notSent reports whether err is why a callback was not even sent.
+func notSent(err error) bool {
+	return errors.Is(err, errNoKey) || errors.Is(err, errSilent) || errors.Is(err, modelriver.ErrCallbackHost)
+}
+
 // heard notes whether the callback's host answered.
-func (o *outbox) heard(cb *callback, answered bool) {
+func (o *outbox) heard(cb *callback, status int, err error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	l := o.lanes[cb.Host]
 	l.unanswered++
-	if answered {
+	l.cause = err
+	if status != 0 || errors.Is(err, modelriver.ErrCallbackHost) {
 		l.unanswered = 0
 	}
 }
 
-// silent reports whether as many attempts in a row as are made at the same time found
-// the callback's host without an answer. A callback whose window has ended is tried
-// once all the same, for only ModelRiver knows when its window began, but not if that
-// means to wait for each of thousands.
-func (o *outbox) silent(cb *callback) bool {
+// silence returns an error if as many attempts in a row as are made at the same time
+// found the callback's host without an answer. A callback whose window has ended is
+// tried once all the same, for only ModelRiver knows when its window began, but not if
+// that means to wait for each of thousands.
+func (o *outbox) silence(cb *callback) error {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	return o.lanes[cb.Host].unanswered >= maxSending
+	l := o.lanes[cb.Host]
+	switch {
+	case l.unanswered < maxSending:
+		return nil
+	case cb.lastFailure() == "": // the row itself has no cause
+		return fmt.Errorf("%w: %w", errSilent, l.cause)
+	}
+	return errSilent
 }
 
 // readBody reads the callback's body if it is not in memory, and the payload of a
-// refused event.
+// refused event. If that is stored all the same, there is no body, so that it is told.
 func (o *outbox) readBody(cb *callback) (payload string, err error) {
 	if cb.Body != nil && !cb.Refused {
 		return "", nil
@@ -492,8 +513,10 @@ func (o *outbox) readBody(cb *callback) (payload string, err error) {
 		Body    string `db:"body"`
 		Payload string `db:"payload"`
 	}
-	err = o.app.ConcurrentDB().Select("body", "payload").From(callbackCollection).
-		Where(dbx.HashExp{"id": cb.Id}).One(&row)
+	err = o.app.ConcurrentDB().NewQuery(`
+		SELECT payload, CASE WHEN payload != '' AND EXISTS (SELECT 1 FROM aiContent WHERE id = {:id}) THEN '' ELSE body END AS body
+		FROM modelriverCallbacks WHERE id = {:id}`,
+	).Bind(dbx.Params{"id": cb.Id}).One(&row)
 	cb.Body = []byte(row.Body)
 	return row.Payload, err
 }
@@ -501,26 +524,25 @@ func (o *outbox) readBody(cb *callback) (payload string, err error) {
 // giveUp turns a success callback failed. ModelRiver is told by one error callback, as
 // far as it can be reached; the row keeps both outcomes.
 func (o *outbox) giveUp(ctx context.Context, cb *callback, status int, cause error) {
-	lastError := cause.Error()
-	switch {
-	case errors.Is(cause, modelriver.ErrCallbackHost):
-		lastError += ". Add it to MODELRIVER_CALLBACK_HOSTS if you trust it with the key, restart, and retry this callback"
-	case errors.Is(cause, errNoKey), o.silent(cb):
-	default:
-		message := "The record was stored, but its callback failed: " + lastError
+	if errors.Is(cause, modelriver.ErrCallbackHost) {
+		cause = fmt.Errorf("%w. Add it to MODELRIVER_CALLBACK_HOSTS if you trust it with the key, restart, and retry this callback", cause)
+	}
+	set := cb.failed(status, cause)
+	if !notSent(cause) && o.silence(cb) == nil {
+		message := "The record was stored, but its callback failed: " + cause.Error()
 		status, err := o.client.SendCallback(ctx, cb.URL, modelriver.ErrorCallbackBody(message))
 		if err != nil && ctx.Err() != nil {
 			o.release(cb)
 			return
 		}
-		o.heard(cb, status != 0 || errors.Is(err, modelriver.ErrCallbackHost))
+		o.heard(cb, status, err)
+		outcome := "accepted"
 		if err != nil {
-			lastError += "; error callback: " + err.Error()
-		} else {
-			lastError += "; error callback: accepted"
+			outcome = err.Error()
 		}
+		set["lastError"] = cb.failure(cause) + errorCallback + outcome
 	}
-	o.fail(cb, map[string]any{"lastStatus": status, "lastError": lastError})
+	o.fail(cb, set)
 }
 
 // ingestRefused ingests the event of a refused row that was armed again.
@@ -550,12 +572,8 @@ func (o *outbox) deliver(cb *callback, now time.Time, status int) {
 
 // retry has the callback sent again at the given time.
 func (o *outbox) retry(cb *callback, status int, cause error, next time.Time) {
-	lastError := cause.Error()
-	if cb.Refused {
-		lastError = cb.Reason
-	}
 	o.commit(func(tx core.App) error {
-		return retryCallback(tx, cb, o.now(), next, status, lastError)
+		return retryCallback(tx, cb, o.now(), next, status, cb.failure(cause))
 	}, func(err error) {
 		o.written(cb, err)
 		o.wakeAt(next)
@@ -584,8 +602,8 @@ func (o *outbox) fail(cb *callback, set map[string]any) {
 func (o *outbox) commit(run func(tx core.App) error, done func(err error)) {
 	o.senders.Add(1)
 	o.commits.add(&write{run: run, done: func(err error) {
+		defer o.senders.Done()
 		done(err)
-		o.senders.Done()
 	}})
 }
 

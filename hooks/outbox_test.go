@@ -1,7 +1,6 @@
 package hooks
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -639,8 +638,8 @@ func TestCommitter(t *testing.T) {
 		var group sync.WaitGroup
 		for range 5 {
 			group.Add(1)
-			c.add(&write{run: func(core.App) error { runs++; return context.DeadlineExceeded }, done: func(err error) {
-				if !errors.Is(err, context.DeadlineExceeded) {
+			c.add(&write{run: func(core.App) error { runs++; return codedError(13) }, done: func(err error) { // FULL
+				if !errors.Is(err, codedError(13)) {
 					t.Errorf("got %v", err)
 				}
 				group.Done()

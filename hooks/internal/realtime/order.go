@@ -28,8 +28,19 @@ type change struct {
 // A batch is the places of the records that were committed together, whose
 // after-success hooks run one after the other.
 type batch struct {
-	places   []*change
-	progress time.Time // when the last of those hooks began or ended
+	places []*change
+
+	// When the app's last hook began or ended. It is zero while none of them runs, but
+	// we, or PocketBase's own broadcast, which may take long: nobody passes meanwhile.
+	progress time.Time
+}
+
+// left returns how much time the app's hooks have before others go first.
+func (b *batch) left() time.Duration {
+	if b.progress.IsZero() {
+		return maxHookTime
+	}
+	return time.Until(b.progress.Add(maxHookTime))
 }
 
 // Committed keeps the places of records that were committed together, in the order of the
@@ -81,12 +92,19 @@ func (f *FanOut) afterSave(action string) func(e *core.ModelEvent) error {
 		if record == nil {
 			return e.Next()
 		}
-		c := f.decide(e.App, action, record)
 		f.mu.Lock()
 		place := f.places[record]
 		delete(f.places, record)
 		if place != nil {
-			place.batch.progress = time.Now()
+			place.batch.progress = time.Time{}
+		}
+		f.mu.Unlock()
+		c := f.decide(e.App, action, record)
+
+		f.mu.Lock()
+		narrowed := f.withoutOurs(e.App)
+		if place != nil {
+			narrowed.batch = place.batch
 		}
 		switch {
 		case place == nil || place.dropped: // another writer's, or its hooks took too long
@@ -100,8 +118,8 @@ func (f *FanOut) afterSave(action string) func(e *core.ModelEvent) error {
 			*place = *c
 		}
 		f.wake()
-		e.App = f.withoutOurs(e.App)
 		f.mu.Unlock()
+		e.App = narrowed
 		return e.Next()
 	}
 }
@@ -202,7 +220,7 @@ func (f *FanOut) next() *change {
 	for len(f.changes) > 0 {
 		c := f.changes[0]
 		if c.record == nil && !c.dropped {
-			if left := time.Until(c.batch.progress.Add(maxHookTime)); left > 0 {
+			if left := c.batch.left(); left > 0 {
 				time.AfterFunc(left, func() {
 					f.mu.Lock()
 					defer f.mu.Unlock()

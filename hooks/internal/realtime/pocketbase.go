@@ -15,6 +15,7 @@ import (
 type narrowedApp struct {
 	core.App
 	broker *subscriptions.Broker
+	batch  *batch // that the record belongs to, or nil
 }
 
 func (a narrowedApp) SubscriptionsBroker() *subscriptions.Broker { return a.broker }
@@ -29,7 +30,7 @@ type othersBroker struct {
 // withoutOurs gives PocketBase's broadcast (apis/realtime.go, realtimeBroadcastRecord),
 // which asks each client six times what it subscribes to, an app without those that it is
 // not for: a thousand of ours cost half a millisecond for each record. The lock is held.
-func (f *FanOut) withoutOurs(app core.App) core.App {
+func (f *FanOut) withoutOurs(app core.App) narrowedApp {
 	all := f.app.SubscriptionsBroker()
 	if f.others == nil || !f.others.isOf(all) {
 		f.others = &othersBroker{broker: subscriptions.NewBroker(), total: all.TotalClients()}
@@ -42,7 +43,7 @@ func (f *FanOut) withoutOurs(app core.App) core.App {
 			}
 		}
 	}
-	return narrowedApp{app, f.others.broker}
+	return narrowedApp{App: app, broker: f.others.broker}
 }
 
 // isOf reports whether nobody came to the broker or left it since, whoever registered
@@ -60,9 +61,14 @@ func (o *othersBroker) isOf(all *subscriptions.Broker) bool {
 }
 
 // withEverybody gives the event its app back, right behind PocketBase's broadcast.
-func withEverybody(e *core.ModelEvent) error {
+func (f *FanOut) withEverybody(e *core.ModelEvent) error {
 	if narrowed, ok := e.App.(narrowedApp); ok {
 		e.App = narrowed.App
+		if narrowed.batch != nil {
+			f.mu.Lock()
+			narrowed.batch.progress = time.Now()
+			f.mu.Unlock()
+		}
 	}
 	return e.Next()
 }

@@ -103,7 +103,7 @@ func (f *FanOut) Bind() {
 		"update": f.app.OnModelAfterUpdateSuccess(f.collection),
 	} {
 		saved.Bind(&hook.Handler[*core.ModelEvent]{Id: "modelriverRealtime", Func: f.afterSave(action), Priority: -99})
-		saved.Bind(&hook.Handler[*core.ModelEvent]{Id: "modelriverRealtimeEnd", Func: withEverybody, Priority: -98})
+		saved.Bind(&hook.Handler[*core.ModelEvent]{Id: "modelriverRealtimeEnd", Func: f.withEverybody, Priority: -98})
 	}
 	f.app.OnModelDelete(f.collection).Bind(&hook.Handler[*core.ModelEvent]{
 		Id: "modelriverRealtime", Func: f.beforeDelete, Priority: 99,
