@@ -44,7 +44,8 @@ type committer struct {
 	waiting []*write
 	busy    bool // a batch is being written
 
-	open chan struct{} // holds one for each batch that is not done with its after-success hooks
+	plain func() int    // how many hooks run around a save if the app has none of its own
+	open  chan struct{} // holds one for each batch that is not done with its after-success hooks
 
 	current atomic.Pointer[batchApp] // whose writes run now
 }
@@ -64,8 +65,16 @@ type write struct {
 }
 
 func newCommitter(app core.App, committed, settled func(records []*core.Record)) *committer {
-	return &committer{app: app, committed: committed, settled: settled, open: make(chan struct{}, maxOpen)}
+	return &committer{
+		app: app, committed: committed, settled: settled,
+		open: make(chan struct{}, maxOpen), plain: sync.OnceValue(plainSaveHooks),
+	}
 }
+
+// hooked reports whether the app has hooks of its own that would see a write run twice.
+// Only for these is it worth the price to undo one write alone: about a fifth of all
+// that a webhook costs.
+func (c *committer) hooked() bool { return saveHooks(c.app) > c.plain() }
 
 // do runs fn in a transaction and returns once it is committed, or why it is not. It
 // returns before PocketBase's after-success hooks have run.
@@ -189,15 +198,16 @@ func (c *committer) stop() {
 }
 
 // commit writes batch in one transaction and calls next when that has ended. A write
-// that fails is undone alone, and its after-success hooks with it. If that can't be
-// done, because it lost its neighbours the transaction, each is run in one of its own.
+// that fails is undone alone, and its after-success hooks with it, if hooks would see
+// the difference. Else, or if its failure lost its neighbours the transaction, each is
+// run in one of its own.
 func (c *committer) commit(batch []*write, next func()) {
 	outcomes := make([]error, len(batch))
 	committed := false
 	var failed error
 	var records []*core.Record
 	err := c.transact(func(tx core.App) error {
-		shared := &batchApp{App: tx, queries: map[string]*dbx.Query{}}
+		shared := &batchApp{App: tx, queries: map[string]*dbx.Query{}, after: afterFuncsOf(tx.TxInfo())}
 		tx.TxInfo().OnComplete(func(txErr error) error { // registered first, so it runs first
 			if txErr == nil {
 				committed = true
@@ -210,13 +220,7 @@ func (c *committer) commit(batch []*write, next func()) {
 		})
 		c.current.Store(shared)
 		defer c.current.Store(nil)
-		if len(batch) == 1 {
-			after := afterFuncsOf(tx.TxInfo())
-			mark := after.len()
-			failed = runSafely(batch[0].run, shared)
-			after.end(mark, nil)
-			return failed
-		}
+		undoable := len(batch) > 1 && c.hooked() && shared.after != nil
 		began := time.Now()
 		for i, w := range batch {
 			if i > 0 && time.Since(began) > maxBatchTime {
@@ -224,7 +228,12 @@ func (c *committer) commit(batch []*write, next func()) {
 				batch = batch[:i]
 				break
 			}
-			if outcomes[i], failed = shared.runUndoable(w); failed != nil {
+			if undoable {
+				outcomes[i], failed = shared.runUndoable(w)
+			} else {
+				failed = shared.run(w)
+			}
+			if failed != nil {
 				return failed
 			}
 		}
@@ -286,10 +295,19 @@ type batchApp struct {
 	core.App
 	queries map[string]*dbx.Query // closed with the transaction
 	records []*core.Record        // that were inserted, in order
+	after   *afterFuncs
+}
+
+// run runs the write. If it fails, the whole transaction must be undone.
+func (b *batchApp) run(w *write) error {
+	mark := b.after.len()
+	err := runSafely(w.run, b)
+	b.after.end(mark, nil)
+	return err
 }
 
 // runUndoable runs the write, or what is to be run instead, so that a failure undoes
-// nothing else. lost is why the whole transaction must be undone.
+// nothing else. lost is why the whole transaction must be undone all the same.
 func (b *batchApp) runUndoable(w *write) (outcome, lost error) {
 	outcome, lost = b.undoable(w.run)
 	if outcome != nil && lost == nil && w.instead != nil {
@@ -300,14 +318,13 @@ func (b *batchApp) runUndoable(w *write) (outcome, lost error) {
 }
 
 func (b *batchApp) undoable(run func(tx core.App) error) (outcome, lost error) {
-	after := afterFuncsOf(b.TxInfo())
-	mark, inserted := after.len(), len(b.records)
+	mark, inserted := b.after.len(), len(b.records)
 	if _, err := query(b, "SAVEPOINT modelriver").Execute(); err != nil {
 		return nil, err
 	}
 	outcome = runSafely(run, b)
 	if outcome != nil {
-		if databaseFailed(outcome) || after == nil {
+		if databaseFailed(outcome) {
 			return nil, outcome
 		}
 		if _, err := query(b, "ROLLBACK TO modelriver").Execute(); err != nil {
@@ -315,7 +332,7 @@ func (b *batchApp) undoable(run func(tx core.App) error) (outcome, lost error) {
 		}
 		b.records = b.records[:inserted]
 	}
-	after.end(mark, outcome)
+	b.after.end(mark, outcome)
 	if _, err := query(b, "RELEASE modelriver").Execute(); err != nil {
 		return nil, err
 	}

@@ -15,6 +15,8 @@ import (
 	"time"
 
 	"github.com/pocketbase/dbx"
+	"github.com/pocketbase/pocketbase"
+	"github.com/pocketbase/pocketbase/apis"
 	"github.com/pocketbase/pocketbase/core"
 
 	"github.com/pocketriver/pocketriver/hooks/modelriver"
@@ -349,6 +351,65 @@ func TestBatchRunsHooksOnce(t *testing.T) {
 		if got := failed.get(title); got != bad && !strings.HasPrefix(kind, "panic") { // which is above PocketBase's own
 			t.Errorf("%s, which does %q: OnRecordAfterCreateError: got %d, want %d", title, kind, got, bad)
 		}
+	}
+}
+
+// Where no hook of the app sees it, a batch with a refusal is run again instead.
+func TestBatchWithoutHooks(t *testing.T) {
+	t.Parallel()
+	app := pocketbase.NewWithConfig(pocketbase.Config{DefaultDataDir: t.TempDir(), HideStartBanner: true})
+	if err := app.Bootstrap(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { app.ResetBootstrapState() })
+	p, err := newPlugin(app, testConfig())
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.bind()
+	if _, err := apis.NewRouter(app); err != nil {
+		t.Fatal(err)
+	}
+	if p.commits.hooked() {
+		t.Errorf("an app without hooks of its own: got %d hooks around a save, want %d", saveHooks(app), p.commits.plain())
+	}
+	if err := app.RunAllMigrations(); err != nil {
+		t.Fatal(err)
+	}
+	collection, err := app.FindCollectionByNameOrId(contentCollection)
+	if err != nil {
+		t.Fatal(err)
+	}
+	collection.Fields.GetByName("category").(*core.TextField).Pattern = "^[a-z]+$"
+	if err := app.Save(collection); err != nil {
+		t.Fatal(err)
+	}
+
+	release := p.commits.hold()
+	var group sync.WaitGroup
+	for i, category := range []string{"good", "BAD", "fine", "BAD"} {
+		payload := fmt.Sprintf(`{"type":"task.completed","channel_id":"c%d","data":{},"customer_data":{"category":%q}}`, i, category)
+		event, err := modelriver.ParseEvent(http.Header{}, []byte(payload))
+		if err != nil {
+			t.Fatal(err)
+		}
+		group.Go(func() {
+			if err := p.ingest(event, []byte(payload)); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	p.commits.awaitWebhooks(t, 4)
+	release()
+	group.Wait()
+	contents, callbacks := records(t, app, contentCollection), records(t, app, callbackCollection)
+	if len(contents) != 2 || len(callbacks) != 2 || callbacks[0].GetString("payload") == "" {
+		t.Errorf("got %d records and %d refused events, want 2 and 2", len(contents), len(callbacks))
+	}
+
+	app.OnRecordCreate(contentCollection).BindFunc(func(e *core.RecordEvent) error { return e.Next() })
+	if !p.commits.hooked() {
+		t.Error("an app with a hook of its own: got none")
 	}
 }
 

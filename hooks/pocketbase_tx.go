@@ -66,3 +66,26 @@ func (a *afterFuncs) end(mark int, err error) {
 		}
 	}
 }
+
+// saveHooks counts the hooks that run around a save before its transaction has ended,
+// or when that has failed.
+func saveHooks(app core.App) int {
+	return app.OnModelValidate().Length() + app.OnRecordValidate().Length() +
+		app.OnModelCreate().Length() + app.OnRecordCreate().Length() +
+		app.OnModelCreateExecute().Length() + app.OnRecordCreateExecute().Length() +
+		app.OnModelAfterCreateError().Length() + app.OnRecordAfterCreateError().Length() +
+		app.OnModelUpdate().Length() + app.OnRecordUpdate().Length() +
+		app.OnModelUpdateExecute().Length() + app.OnRecordUpdateExecute().Length() +
+		app.OnModelAfterUpdateError().Length() + app.OnRecordAfterUpdateError().Length()
+}
+
+// plainSaveHooks counts them in an app that has only PocketBase's and the plugin's.
+func plainSaveHooks() int {
+	app := core.NewBaseApp(core.BaseAppConfig{})
+	p, err := newPlugin(app, Config{})
+	if err != nil {
+		return 0
+	}
+	p.bind()
+	return saveHooks(app)
+}
