@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -205,6 +206,57 @@ func TestRecipes(t *testing.T) {
 		if got := s.titles(s.SignIn("users", "a@example.com", "correct horse")); got != "Mine" {
 			t.Errorf("the user sees %q, want Mine", got)
 		}
+	})
+	t.Run("delete a user's content", func(t *testing.T) {
+		t.Parallel()
+		callback, received := bodies(t, 200)
+		s := restarted(t, "pb_hooks/forget.pb.js", snippet(t, page, "Delete a user's content with the user"))
+		root := s.Superuser()
+		signUp := map[string]string{"email": "a@example.com", "password": "correct horse", "passwordConfirm": "correct horse"}
+		var user struct{ Id string }
+		s.API("", http.MethodPost, "/api/collections/users/records", signUp, &user)
+		mine := event("c1", "Mine", long, user.Id, callback)
+		s.mustSend(mine)
+		wantBody(t, received, `"title":"Mine"`)
+		s.mustSend(bytes.Replace(event("c2", "Too", long, user.Id, ""), []byte(`"/v1/callback/c2"`), []byte(`""`), 1))
+		s.mustSend(event("c3", "Another's", long, "someone", callback))
+		wantBody(t, received, `"title":"Another's"`)
+		token := s.SignIn("users", "a@example.com", "correct horse")
+		if got := s.titles(token); got != "Mine Too" {
+			t.Errorf("the user sees %q, want Mine Too", got)
+		}
+
+		s.API(token, http.MethodDelete, "/api/collections/users/records/"+user.Id, nil, nil)
+		s.mustSend(mine)
+		if got := s.titles(root); got != "Another's" {
+			t.Errorf("left: got %q, want Another's", got)
+		}
+		var rows struct {
+			Items []struct{ Body, State string }
+		}
+		s.API(root, http.MethodGet, "/api/collections/modelriverCallbacks/records", nil, &rows)
+		states := map[string]int{}
+		for _, row := range rows.Items {
+			states[row.State]++
+			if strings.Contains(row.Body, "Mine") || strings.Contains(row.Body, "Too") {
+				t.Errorf("a callback holds %s", row.Body)
+			}
+		}
+		if states["deleted"] != 2 || len(rows.Items) != 3 {
+			t.Errorf("callback rows: got %v, want 2 deleted beside the one of another", states)
+		}
+		signUp["id"] = user.Id
+		payload, _ := json.Marshal(signUp)
+		response, err := http.Post(s.URL+"/api/collections/users/records", "application/json", bytes.NewReader(payload))
+		if err != nil {
+			t.Fatal(err)
+		}
+		response.Body.Close()
+		if response.StatusCode != http.StatusBadRequest {
+			t.Errorf("a sign-up with the user's id: got %d, want 400", response.StatusCode)
+		}
+		delete(signUp, "id")
+		s.API("", http.MethodPost, "/api/collections/users/records", signUp, &user)
 	})
 	t.Run("approval before publishing", func(t *testing.T) {
 		t.Parallel()
