@@ -261,6 +261,50 @@ func wantValues(t *testing.T, server *testServer, prefix string) {
 	}
 }
 
+// Filters and sorts read the value of the JSON text, and ?fields= rounds numbers.
+func TestDataIsComparedByValue(t *testing.T) {
+	t.Parallel()
+	server := newTestServer(t, testConfig())
+	for i, data := range []string{"10", "1.10", "12345678901234567890", "9", `{"n":12345678901234567890}`} {
+		server.mustPost(t, fmt.Sprintf(`{"type":"task.completed","channel_id":"c%d","data":%s}`, i, data))
+	}
+	list := func(query url.Values) string {
+		_, body := server.call(t, "", http.MethodGet, "/api/collections/aiContent/records?"+query.Encode(), "")
+		var list struct {
+			Items []struct{ Data json.RawMessage }
+		}
+		if err := json.Unmarshal([]byte(body), &list); err != nil {
+			t.Fatal(err)
+		}
+		var values []string
+		for _, item := range list.Items {
+			values = append(values, string(item.Data))
+		}
+		return strings.Join(values, " ")
+	}
+	for _, row := range []struct {
+		query url.Values
+		want  string
+	}{
+		{url.Values{"filter": {"data > 9.5 && data < 100000000000000000000000"}, "sort": {"data"}}, "10 12345678901234567890"},
+		{url.Values{"filter": {"data = 1.1"}}, "1.10"},
+		{url.Values{"filter": {"data.n > 5"}}, `{"n":12345678901234567890}`},
+		{url.Values{"filter": {"data < 100000000000000000000000"}, "sort": {"data"}}, "1.10 9 10 12345678901234567890"},
+		{url.Values{"filter": {"data > 10000000000000000000 && data < 100000000000000000000000"}, "fields": {"data"}}, "12345678901234567000"},
+	} {
+		if got := list(row.query); got != row.want {
+			t.Errorf("%v: got %s, want %s", row.query, got, row.want)
+		}
+	}
+	var sorted []string
+	if err := server.DB().NewQuery("SELECT data FROM aiContent WHERE data < '~' AND data NOT LIKE '{%' ORDER BY data").Column(&sorted); err != nil {
+		t.Fatal(err)
+	}
+	if got := strings.Join(sorted, " "); got != "1.10 10 12345678901234567890 9" {
+		t.Errorf("in SQL: got %s", got)
+	}
+}
+
 // The column stays one of text, whatever the dashboard does with the collection.
 func TestDataStaysText(t *testing.T) {
 	t.Parallel()
