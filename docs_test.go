@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"crypto/rand"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -206,6 +207,24 @@ func TestRecipes(t *testing.T) {
 		if got := s.titles(s.SignIn("users", "a@example.com", "correct horse")); got != "Mine" {
 			t.Errorf("the user sees %q, want Mine", got)
 		}
+
+		// Sign-up is open, until the create rule of users is locked.
+		signUp := func() int {
+			response, err := http.Post(s.URL+"/api/collections/users/records", "application/json",
+				strings.NewReader(`{"password":"correct horse","passwordConfirm":"correct horse","email":"`+rand.Text()+`@example.com"}`))
+			if err != nil {
+				t.Fatal(err)
+			}
+			response.Body.Close()
+			return response.StatusCode
+		}
+		if got := signUp(); got != http.StatusOK {
+			t.Errorf("sign-up by default: got %d, want 200", got)
+		}
+		s.API(root, http.MethodPatch, "/api/collections/users", map[string]any{"createRule": nil}, nil)
+		if got := signUp(); got != http.StatusForbidden {
+			t.Errorf("sign-up with a locked create rule: got %d, want 403", got)
+		}
 	})
 	t.Run("delete a user's content", func(t *testing.T) {
 		t.Parallel()
@@ -285,9 +304,9 @@ func TestRecipes(t *testing.T) {
 	})
 }
 
-// The README's embedding example builds, and its commands work before secrets are set.
-func TestReadmeEmbeds(t *testing.T) {
-	t.Parallel()
+// buildHost builds an app from the source of its main.go and returns its path.
+func buildHost(t *testing.T, source string) string {
+	t.Helper()
 	dir := t.TempDir()
 	repository, err := os.Getwd()
 	if err != nil {
@@ -299,7 +318,7 @@ func TestReadmeEmbeds(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for name, content := range map[string]string{"main.go": snippet(t, "README.md", "Embed it in your PocketBase app"), "overlay.json": string(overlay)} {
+	for name, content := range map[string]string{"main.go": source, "overlay.json": string(overlay)} {
 		if err := os.WriteFile(filepath.Join(dir, name), []byte(content), 0o600); err != nil {
 			t.Fatal(err)
 		}
@@ -308,10 +327,73 @@ func TestReadmeEmbeds(t *testing.T) {
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("go build: %v\n%s", err, out)
 	}
-	status := exec.Command(filepath.Join(dir, "app"), "--dev=false", "--dir", filepath.Join(dir, "pb_data"), "modelriver", "status")
+	return filepath.Join(dir, "app")
+}
+
+// The README's embedding example builds, and its commands work before secrets are set.
+func TestReadmeEmbeds(t *testing.T) {
+	t.Parallel()
+	status := exec.Command(buildHost(t, snippet(t, "README.md", "Embed it in your PocketBase app")),
+		"--dev=false", "--dir", filepath.Join(t.TempDir(), "pb_data"), "modelriver", "status")
 	status.Env = append(os.Environ(), "MODELRIVER_WEBHOOK_SECRET=", "MODELRIVER_API_KEY=")
 	if out, err := status.CombinedOutput(); err != nil || !strings.Contains(string(out), "received   0") {
 		t.Errorf("status: %v\n%s", err, out)
+	}
+}
+
+// An app as in the README runs the README's pb_hooks, once it has what the README says
+// they need, and serves live-query.js where the README says.
+func TestReadmeEmbedsHooksAndPage(t *testing.T) {
+	t.Parallel()
+	readme, err := os.ReadFile("README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	find := func(pattern string) string {
+		found := regexp.MustCompile(pattern).FindSubmatch(readme)
+		if found == nil {
+			t.Fatalf("README.md has no %s", pattern)
+		}
+		return string(found[1])
+	}
+	source := snippet(t, "README.md", "Embed it in your PocketBase app")
+	for old, with := range map[string]string{
+		"import (\n":                "import (\n\t\"" + find("`(github.com/pocketbase/pocketbase/plugins/jsvm)`") + "\"\n",
+		"app := pocketbase.New()\n": "app := pocketbase.New()\n\t" + find("`(jsvm.MustRegister[^`]+)`") + "\n",
+	} {
+		if !strings.Contains(source, old) {
+			t.Fatalf("the example has no %q", old)
+		}
+		source = strings.Replace(source, old, with, 1)
+	}
+	dir := filepath.Join(t.TempDir(), "pb_data")
+	writeFile(t, &server{Dir: dir}, "pb_hooks/main.pb.js", find("(?s)\n```js\n(// Shape or enrich.*?)\n```"))
+	s := startServerBinary(t, buildHost(t, source), dir)
+	s.mustSend([]byte(`{"type":"task.ai_generated","channel_id":"c1","ai_response":{"data":{"body":"B"}}}`))
+	s.mustSend([]byte(`{"type":"task.ai_generated","channel_id":"c2","ai_response":{"data":{"title":"T"}},"customer_data":{"category":"NEWS"}}`))
+	var list struct {
+		Items []struct{ Title, Category string }
+	}
+	s.API("", http.MethodGet, "/api/collections/aiContent/records", nil, &list)
+	if got := fmt.Sprint(list.Items); got != "[{T news}]" {
+		t.Errorf("stored: got %s, want [{T news}]", got)
+	}
+
+	response, err := http.Get(s.URL + find("your own app[^`]*`(/[^`]+/live-query.js)`"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer response.Body.Close()
+	got, err := io.ReadAll(response.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want, err := os.ReadFile("pb_public/live-query.js")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if response.StatusCode != http.StatusOK || string(got) != string(want) {
+		t.Errorf("live-query.js: got %s, %d bytes, want %d", response.Status, len(got), len(want))
 	}
 }
 
