@@ -12,7 +12,7 @@ DEMO_EVERY = 4s
 VERSION = $(or $(shell git describe --tags --always --dirty 2>/dev/null),(untracked))
 COMMIT = $(shell git rev-parse --short=12 HEAD 2>/dev/null)
 PLATFORMS = linux/amd64 linux/arm64 darwin/amd64 darwin/arm64 windows/amd64 windows/arm64
-LDFLAGS = -s -w -buildid= -X 'main.version=$(VERSION) $(COMMIT)'
+LDFLAGS = -s -w -buildid= -X 'main.version=$(strip $(VERSION) $(COMMIT))'
 DIST = dist
 BUILDFLAGS =
 
