@@ -121,7 +121,7 @@ vulncheck: $(SDK) ## look for known vulnerabilities (asks vuln.go.dev)
 	go run $(GOVULNCHECK) ./...
 
 image: ## build the Docker image
-	docker build --build-arg "VERSION=$(VERSION) $(COMMIT)" -t pocketriver .
+	docker build --build-arg "VERSION=$(strip $(VERSION) $(COMMIT))" -t pocketriver .
 
 dist: $(SDK) ## build a release: static binaries, checksums and SBOM
 	rm -rf $(DIST) && mkdir -p $(DIST)
