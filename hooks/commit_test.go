@@ -435,7 +435,7 @@ func TestAfterFuncs(t *testing.T) {
 		after.end(mark, nil)
 		return nil
 	})
-	if len(got) != 3 || got[0] != nil || got[1] != bad || got[2] != nil {
+	if len(got) != 3 || got[0] != nil || !errors.Is(got[1], bad) || got[2] != nil {
 		t.Errorf("outcomes: got %v, want none, bad, none", got)
 	}
 	if err == nil || !strings.Contains(err.Error(), "oops") {

@@ -1,6 +1,7 @@
 package hooks
 
 import (
+	"database/sql"
 	"encoding/json"
 	"errors"
 	"flag"
@@ -222,9 +223,10 @@ func (w *world) write(app core.App, op randomWrite) error {
 		w.vanished[op.id] = w.vanished[op.id] || err != nil
 		record, err = w.kept[op.id], nil
 	}
-	if err != nil {
-		return nil // it is gone, in both worlds
+	if errors.Is(err, sql.ErrNoRows) {
+		return nil // in both worlds
 	}
+	w.must(err)
 	if w.kept[op.id] == nil {
 		w.kept[op.id] = record.Fresh()
 	}

@@ -41,9 +41,10 @@ func readable(raw json.RawMessage) (json.RawMessage, error) {
 				copied = i
 			}
 		default:
-			if c == '{' || c == '[' {
+			switch c {
+			case '{', '[':
 				depth++
-			} else if c == '}' || c == ']' {
+			case '}', ']':
 				depth--
 			}
 			if depth > maxNesting {
