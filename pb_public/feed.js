@@ -58,13 +58,15 @@ function start() {
 
 	stop();
 	$("feed").ariaBusy = "true";
-	let first = true;
+	let known = false; // what the list was: only what comes after is new
 	stop = liveQuery(pb, "aiContent", { filter: filter(), limit: limit + 1 }, (result) => {
+		if (checkViewer()) return;
+		const listed = result.status === "live" || result.items.length > 0;
+		if (!listed && last.items.length) known = false; // it was emptied for somebody else
 		// Until the new list is there, the old one stays.
-		const waiting = first && result.status === "offline";
-		last = waiting ? { ...result, items: last.items } : result;
-		show(last, !first);
-		if (!waiting) first = false;
+		last = !known && !listed && result.status === "offline" ? { ...result, items: last.items } : result;
+		show(last, known);
+		known ||= listed;
 	});
 }
 
@@ -367,21 +369,26 @@ $("dialog").onclose = () => {
 	$("refusal").textContent = "";
 };
 
-let viewer = pb.authStore.record?.id;
-pb.authStore.onChange((_, record) => {
+const currentViewer = () => (pb.authStore.isValid ? pb.authStore.record?.id : undefined);
+let viewer = currentViewer();
+
+/** Begins anew if somebody else is signed in, or nobody any more: a session may end by itself. */
+function checkViewer() {
+	if (currentViewer() === viewer) return false;
 	showAccount();
-	if (record?.id === viewer) return;
 	// Nothing of the one before stays, in no corner.
-	viewer = record?.id;
+	viewer = currentViewer();
 	last = { ...last, items: [] };
 	show(last);
 	$("news").textContent = "";
-	change(record ? { mine: "" } : { q: "", category: "", event: "", mine: "" });
+	change(viewer ? { mine: "" } : { q: "", category: "", event: "", mine: "" });
 	offer();
-});
+	return true;
+}
+pb.authStore.onChange(() => checkViewer() || showAccount());
 setInterval(() => {
 	document.querySelectorAll("time").forEach(age);
-	showAccount(); // a session may have ended
+	checkViewer();
 }, 20_000);
 
 offer();
