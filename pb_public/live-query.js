@@ -11,6 +11,10 @@
  * and keeps the identity it was opened with: after a sign-out it still brings the old
  * user's events. It could only be renewed by dropping the subscriptions of others.
  *
+ * A browser has six connections to a host over HTTP/1.1, and each tab's stream takes one.
+ * So a tab that has been hidden for 10 seconds gives it up, and asks nothing until it is
+ * shown again; one that nobody has seen yet lists once.
+ *
  * @module
  */
 
@@ -33,7 +37,8 @@
  * @property {RecordModel[]} items
  * @property {"connecting" | "live" | "offline" | "failed"} status
  *   live: items are what the server has. connecting, offline: items are the last that were
- *   known, and it is tried again. failed: the server refused the query, see error
+ *   known, and it is tried again, when the tab is shown. failed: the server refused the
+ *   query, or it cannot be live, see error
  * @property {Error | null} error why the last attempt failed
  */
 
@@ -49,7 +54,8 @@
  * @property {() => void} reset somebody else is signed in
  */
 
-const EMIT_EVERY = 50; // milliseconds, as everything here
+// Times are milliseconds of performance.now(): nobody sets that clock.
+const EMIT_EVERY = 50;
 const MIN_GAP = 100; // between two fetches for events, doubled while they keep coming
 const MAX_GAP = 1000;
 const RETRY_MIN = 200;
@@ -59,9 +65,12 @@ const POLL_OFFLINE = 10_000;
 const HANGING = 5_000;
 const CONNECT_TIMEOUT = 15_000;
 const TICK = 5_000;
+const HIDDEN = 10_000;
 const ASLEEP = 60_000; // a page that long unseen may have a stream that only looks open
 const SILENT = 330_000; // PocketBase ends a stream that is idle for 5 minutes: later it is dead
 const MANY = 1000; // changes or ids kept in memory
+const TOPIC_BYTES = 2500; // PocketBase refuses all topics for a longer one, or for more
+const TOPICS = 1000;
 
 /**
  * Calls onChange with the rows of a list now and whenever they or the status change,
@@ -85,11 +94,14 @@ export function liveQuery(pb, collection, query, onChange) {
 	// Only then is an event enough to know a row's place, because it never moves.
 	const byEvents = !filter && !fields && !expand && keys.every((key) => /^[-+]?(created|id)$/.test(key));
 
+	const topic = collection + "/*";
+	const stream = streamOf(pb);
+
 	/** @type {Result} */
 	let result = { items: [], status: "connecting", error: null };
 	let emitted = result; // whoever calls knows that nothing is known yet
 	let emitTimer = 0;
-	let emittedAt = 0;
+	let emittedAt = -EMIT_EVERY;
 
 	let fetched = false;
 	let refused = false;
@@ -113,7 +125,7 @@ export function liveQuery(pb, collection, query, onChange) {
 	function update(changed) {
 		result = { ...result, ...changed };
 		result.status = refused ? "failed" : synced ? "live" : failures || stream.failing() ? "offline" : "connecting";
-		if (!emitTimer) emitTimer = setTimer(emit, emittedAt + EMIT_EVERY - Date.now());
+		if (!emitTimer) emitTimer = setTimer(emit, emittedAt + EMIT_EVERY - performance.now());
 	}
 
 	function emit() {
@@ -121,16 +133,18 @@ export function liveQuery(pb, collection, query, onChange) {
 		emitTimer = 0;
 		const { items, status, error } = result;
 		if (items === emitted.items && status === emitted.status && error === emitted.error) return;
-		emittedAt = Date.now();
+		emittedAt = performance.now();
 		emitted = result;
 		onChange(result);
 	}
 
 	/** @param {number} delay until the next load, unless one comes earlier */
 	function loadIn(delay) {
-		if (loadTimer && due <= Date.now() + delay) return;
+		if (stream.parked() && (fetched || refused)) return;
+		const at = performance.now() + delay;
+		if (loadTimer && due <= at) return;
 		clearTimeout(loadTimer);
-		due = Date.now() + delay;
+		due = at;
 		loadTimer = setTimer(load, delay);
 	}
 
@@ -141,7 +155,7 @@ export function liveQuery(pb, collection, query, onChange) {
 			stale = true;
 			return;
 		}
-		const now = Date.now();
+		const now = performance.now();
 		if (loadTimer && due - now <= MAX_GAP) return;
 		gap = now - started > 2 * MAX_GAP ? MIN_GAP : Math.min(2 * gap, MAX_GAP);
 		loadIn(started + Math.max(gap, 3 * took) - now);
@@ -154,7 +168,7 @@ export function liveQuery(pb, collection, query, onChange) {
 		const mine = (loading = new AbortController());
 		stale = false;
 		meanwhile = [];
-		started = Date.now();
+		started = performance.now();
 		const mayBeSynced = active;
 		try {
 			const page = await pb.collection(collection).getList(1, limit, {
@@ -162,7 +176,7 @@ export function liveQuery(pb, collection, query, onChange) {
 			});
 			if (loading !== mine) return;
 			if (!page.page) throw new Error("The answer was cut off"); // an empty list to the SDK
-			took = Date.now() - started;
+			took = performance.now() - started;
 			loading = null;
 			failures = 0;
 			refused = false;
@@ -244,7 +258,7 @@ export function liveQuery(pb, collection, query, onChange) {
 
 	/** @type {Listener} */
 	const listener = {
-		topic: collection + "/*",
+		topic,
 		change(change) {
 			if (!byEvents) return invalidate();
 			if (loading) {
@@ -264,6 +278,10 @@ export function liveQuery(pb, collection, query, onChange) {
 		},
 		closed() {
 			active = synced = false;
+			if (stream.parked()) {
+				clearTimeout(loadTimer);
+				loadTimer = 0;
+			}
 			if (!loading) loadIn(POLL_OFFLINE * jitter());
 			update({});
 		},
@@ -272,12 +290,17 @@ export function liveQuery(pb, collection, query, onChange) {
 			failures = 0;
 			deleted = new Set();
 			update({ items: [], error: null });
-			emit(); // nobody sees another's rows, not for a moment
 			load();
+			emit(); // nobody sees another's rows, not for a moment; who is told may stop the query
 		},
 	};
 
-	const stream = streamOf(pb);
+	const obstacle = stream.obstacle(topic);
+	if (obstacle) {
+		refused = true;
+		update({ error: new Error("liveQuery: " + obstacle) });
+		return () => clearTimeout(emitTimer);
+	}
 	stream.add(listener);
 	if (!loading) load();
 	return () => {
@@ -313,6 +336,7 @@ function createStream(pb) {
 	let heardTopics = new Set(); // on the source
 	/** @type {Set<string>} */
 	let sentTopics = new Set(); // that the server brings
+	let sentToken = ""; // and for whom
 	/** @type {AbortController | null} */
 	let request = null; // that tells it
 	let open = false;
@@ -322,25 +346,27 @@ function createStream(pb) {
 	let connectTimer = 0;
 	let endTimer = 0;
 	let ticker = 0;
-	let seen = 0; // when the page was last seen awake
+	let hideTimer = 0;
+	let parked = false; // hidden, and without a stream
+	let seen = 0; // when the page was last seen awake, by the clock that goes on while a machine sleeps
 	let heard = 0; // when the server was last heard
 	let viewer = "";
 	let unbind = () => {};
 
 	function begin() {
 		viewer = currentViewer();
-		seen = Date.now();
 		ticker = Number(setInterval(tick, TICK));
 		const page = globalThis.document;
+		parked = !!page?.hidden;
 		/** @type {[EventTarget | undefined, string, (event: any) => void][]} */
 		const bindings = [
 			[globalThis.window, "online", connect],
 			[globalThis.window, "offline", lost],
 			[globalThis.window, "pageshow", (event) => event.persisted && connect()],
 			[page, "resume", connect],
-			[page, "visibilitychange", tick],
+			[page, "visibilitychange", turn],
 		];
-		const unbindAuth = pb.authStore.onChange(checkViewer);
+		const unbindAuth = pb.authStore.onChange(() => checkViewer() || post());
 		for (const [target, type, run] of bindings) target?.addEventListener(type, run);
 		unbind = () => {
 			unbindAuth();
@@ -352,18 +378,39 @@ function createStream(pb) {
 	function end() {
 		unbind();
 		clearInterval(ticker);
+		clearTimeout(hideTimer);
 		ticker = attempts = 0;
+		failing = parked = false;
+		close();
+	}
+
+	/** Gives the stream up if the page stays hidden, and opens it when it is shown. */
+	function turn() {
+		clearTimeout(hideTimer);
+		if (globalThis.document.hidden) {
+			hideTimer = setTimer(park, HIDDEN);
+			return;
+		}
+		if (parked) {
+			parked = false;
+			connect();
+		}
+		tick();
+	}
+
+	function park() {
+		parked = true;
 		failing = false;
+		attempts = 0;
 		close();
 	}
 
 	/** Looks after what no event tells. */
 	function tick() {
 		if (checkViewer() || globalThis.document?.hidden) return;
-		const now = Date.now();
-		const slept = now - seen > ASLEEP;
-		seen = now;
-		if (slept || (open && now - heard > SILENT)) connect();
+		const slept = Date.now() - seen > ASLEEP;
+		seen = Date.now();
+		if (slept || (open && performance.now() - heard > SILENT)) connect();
 	}
 
 	function currentViewer() {
@@ -383,7 +430,9 @@ function createStream(pb) {
 	}
 
 	function connect() {
+		if (parked) return;
 		close();
+		seen = Date.now();
 		source = new EventSource(pb.buildURL("/api/realtime"));
 		connectTimer = setTimer(lost, CONNECT_TIMEOUT);
 		source.onerror = lost;
@@ -408,6 +457,7 @@ function createStream(pb) {
 	}
 
 	function lost() {
+		if (parked) return;
 		failing = !open; // an open stream that ends is PocketBase's way
 		close();
 		retryTimer = setTimer(connect, backoff(attempts++));
@@ -418,20 +468,28 @@ function createStream(pb) {
 		if (heardTopics.has(topic)) return;
 		heardTopics.add(topic);
 		source?.addEventListener(topic, (event) => {
-			heard = Date.now();
+			heard = performance.now();
 			if (checkViewer()) return;
 			const change = JSON.parse(event.data);
 			for (const listener of listeners) if (listener.topic === topic) listener.change(change);
 		});
 	}
 
-	/** Tells the server the topics, unless it has them, one request after the other. */
+	/**
+	 * Tells the server the topics and who asks, unless it knows, one request after the other.
+	 * It takes the identity from a stream when the user's password, e-mail or tokens change,
+	 * and gives it back on a request with the new token.
+	 */
 	async function post() {
 		while (clientId && !request) {
 			const id = clientId;
-			const topics = new Set([...listeners].map((listener) => listener.topic));
-			if (!topics.size || (topics.size === sentTopics.size && [...topics].every((topic) => sentTopics.has(topic)))) return;
+			const { token } = pb.authStore;
+			const topics = allTopics();
+			const sameTopics = topics.size === sentTopics.size && [...topics].every((topic) => sentTopics.has(topic));
+			if (!topics.size || (sameTopics && token === sentToken)) return;
 			request = new AbortController();
+			clearTimeout(connectTimer);
+			connectTimer = setTimer(lost, CONNECT_TIMEOUT);
 			let sent = true;
 			try {
 				await pb.send("/api/realtime", {
@@ -444,20 +502,42 @@ function createStream(pb) {
 			if (id !== clientId) continue; // it is another stream by now
 			if (!sent) return lost();
 			clearTimeout(connectTimer);
-			const before = sentTopics;
 			sentTopics = topics;
-			heard = Date.now();
+			sentToken = token;
+			heard = performance.now();
 			open = true;
 			failing = false;
 			attempts = 0;
-			for (const listener of listeners) {
-				if (topics.has(listener.topic) && !before.has(listener.topic)) listener.opened();
-			}
+			// PocketBase drops the topics it had first, so an event of any may be missed.
+			for (const listener of listeners) if (topics.has(listener.topic)) listener.opened();
 		}
+	}
+
+	function allTopics() {
+		return new Set([...listeners].map((listener) => listener.topic));
 	}
 
 	return {
 		failing: () => failing,
+		parked: () => parked,
+
+		/**
+		 * Returns what keeps the topic off the stream, and what helps.
+		 * @param {string} topic
+		 */
+		obstacle(topic) {
+			if (!globalThis.EventSource) {
+				return "EventSource is missing here: npm install eventsource, and before the query "
+					+ 'import { EventSource } from "eventsource"; globalThis.EventSource = EventSource';
+			}
+			if (new TextEncoder().encode(topic).length > TOPIC_BYTES) {
+				return `PocketBase takes a topic of at most ${TOPIC_BYTES} bytes: shorten the collection's name`;
+			}
+			const topics = allTopics();
+			if (topics.size >= TOPICS && !topics.has(topic)) {
+				return `PocketBase brings the events of at most ${TOPICS} collections: stop other queries first`;
+			}
+		},
 
 		/** @param {Listener} listener */
 		add(listener) {

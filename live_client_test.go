@@ -1,0 +1,325 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/chromedp/cdproto/cdp"
+	"github.com/chromedp/cdproto/page"
+	"github.com/chromedp/chromedp"
+)
+
+// TestLiveQueryKeepsItsIdentity has PocketBase take the identity from the stream of a
+// viewer who then signs in again, as the same person and in the same tab.
+func TestLiveQueryKeepsItsIdentity(t *testing.T) {
+	t.Parallel()
+	s := startServer(t, "")
+	token := s.Superuser()
+	ann := s.user(token, "ann@example.com")
+	s.create(token, "Secret of ann", "a", ann)
+	email, password := "ann@example.com", testPassword
+
+	p := openHarness(t, s.URL)
+	signIn := func() {
+		t.Helper()
+		eval[bool](p, fmt.Sprintf(`pb.collection("users").authWithPassword(%q, %q).then(() => true)`, email, password))
+	}
+	signIn()
+	p.Live(`"plain", {limit: 10}`)
+	p.Live(`"filtered", {filter: 'category = "a"', limit: 10}`)
+	p.Converges("plain", "filtered")
+	// From here on it is the same person: the list is never empty. The filtered one lists
+	// on its own time, with a token that may be dead, and gets what a guest gets.
+	eval[bool](p, `(() => {
+		let { result } = queries.plain;
+		Object.defineProperty(queries.plain, "result", {
+			get: () => result,
+			set: (next) => { if (!(result = next).items.length) wrong.push("plain: emptied"); },
+		});
+		return true;
+	})()`)
+	heard := func(title string) {
+		t.Helper()
+		s.create(token, title, "a", ann)
+		p.Wait(fmt.Sprintf(`Object.values(queries).every((q) => q.result.items[0]?.title === %q)`, title))
+		p.Converges("plain", "filtered")
+	}
+	patch := func(path string, fields map[string]any) {
+		t.Helper()
+		s.API(token, http.MethodPatch, "/api/collections/"+path, fields, nil)
+	}
+	heard("Before")
+	streams := p.Requests("GET /api/realtime")
+
+	for _, change := range []struct {
+		name string
+		do   func()
+	}{
+		{"nothing, but a new token", func() {
+			eval[bool](p, `pb.collection("users").authRefresh().then(() => true)`)
+		}},
+		{"the password", func() {
+			old := password
+			password = "another password"
+			eval[bool](p, fmt.Sprintf(`pb.collection("users").update(%q, {oldPassword: %q, password: %[3]q, passwordConfirm: %[3]q}).then(() => true)`, ann, old, password))
+			signIn()
+		}},
+		{"the e-mail address", func() {
+			email = "anne@example.com"
+			patch("users/records/"+ann, map[string]any{"email": email})
+			signIn()
+		}},
+		{"the key of all tokens", func() {
+			patch("users/records/"+ann, map[string]any{"tokenKey": strings.Repeat("k", 50)})
+			signIn()
+		}},
+		{"the secret of the collection", func() {
+			patch("users", map[string]any{"authToken": map[string]any{"duration": 3600, "secret": strings.Repeat("s", 50)}})
+			signIn()
+		}},
+	} {
+		change.do()
+		heard("After: " + change.name)
+		if change.name == "nothing, but a new token" && p.Requests("GET /api/realtime") != streams {
+			t.Error("a new token ended the stream")
+		}
+	}
+	p.Clean(true)
+}
+
+// TestLiveQueryKeepsPaceWhenTheClockIsSet sets the clock back and forward.
+func TestLiveQueryKeepsPaceWhenTheClockIsSet(t *testing.T) {
+	t.Parallel()
+	s := startServer(t, "")
+	token := s.Superuser()
+	p := openHarness(t, s.URL)
+	p.Live(`"plain", {limit: 10}`)
+	p.Live(`"filtered", {filter: 'category = "a"', limit: 10}`)
+	p.Converges("plain", "filtered")
+	eval[bool](p, `(() => {
+		const now = Date.now;
+		window.hours = 0;
+		Date.now = () => now() + hours * 3600_000;
+		return true;
+	})()`)
+	for _, hours := range []int{-1, 0, 1, -24} {
+		eval[int](p, fmt.Sprintf("hours = %d", hours))
+		for i := range 3 {
+			s.create(token, fmt.Sprint("Row ", i), "a", "")
+			p.Converges("plain", "filtered")
+		}
+	}
+	p.Clean(true)
+}
+
+func TestLiveQueryThatCannotBeHeardFailsAlone(t *testing.T) {
+	t.Parallel()
+	s := startServer(t, "")
+	token := s.Superuser()
+	p := openHarness(t, s.URL)
+	p.Live(`"plain", {limit: 10}`)
+	p.Converges("plain")
+
+	eval[bool](p, `live("long", {}, "é".repeat(1250))`)
+	p.Wait(`queries.long.result.status === "failed" && queries.long.result.error.message.includes("2500 bytes")`)
+	s.create(token, "After the long one", "a", "")
+	p.Converges("plain")
+
+	// A collection that there is none of is refused by its list, but it is heard.
+	eval[bool](p, `Array.from({length: 1000}, (_, i) => live("many" + i, {}, "none" + i)).every((ok) => ok)`)
+	p.Wait(`queries.many999.result.status === "failed" && queries.many999.result.error.message.includes("1000 collections")`)
+	p.Live(`"same", {limit: 5}`)
+	s.create(token, "After the many", "a", "")
+	p.Converges("plain", "same")
+	p.Clean(false)
+}
+
+// openFront opens url in another tab of the same window, which hides the others.
+func (p *tab) openFront(url string) *tab {
+	p.t.Helper()
+	ctx, cancel := chromedp.NewContext(p.ctx, chromedp.WithNewWindow(false))
+	p.t.Cleanup(cancel)
+	return newTab(p.t, ctx, url)
+}
+
+// Show brings the tab to the front of its window.
+func (p *tab) Show() {
+	p.t.Helper()
+	call(p, page.BringToFront, cdp.Empty{})
+	p.Wait("!document.hidden")
+}
+
+// TestHiddenTabsLeaveTheConnectionsToOthers opens more tabs than a browser has connections
+// to a host over HTTP/1.1.
+func TestHiddenTabsLeaveTheConnectionsToOthers(t *testing.T) {
+	t.Parallel()
+	s := startServer(t, "")
+	s.Send(payload("c0", "Before", ""))
+	first := openFeed(t, s.URL)
+	var hidden []*tab
+	for range 6 {
+		p := first.openFront(s.URL)
+		p.Wait(live)
+		hidden = append(hidden, p)
+	}
+	// In a window of its own, it is seen all the time.
+	seen := first.Another(s.URL)
+	seen.Wait(live)
+	streams := seen.Requests("GET /api/realtime")
+	last := hidden[len(hidden)-1]
+	hidden = append(hidden[:len(hidden)-1], first)
+	for _, p := range hidden {
+		p.Wait(`document.hidden && document.querySelector("#state").dataset.status === "connecting"`)
+	}
+
+	// They ask nothing while they are hidden.
+	asked := func() (n int) {
+		for _, p := range hidden {
+			n += p.Requests("/api/")
+		}
+		return n
+	}
+	before := asked()
+	s.Send(payload("c1", "Meanwhile", ""))
+	last.Wait(titles + `.join() === "Meanwhile,Before"`)
+	seen.Wait(titles + `.join() === "Meanwhile,Before"`)
+	if n := asked() - before; n != 0 {
+		t.Errorf("requests of hidden tabs: got %d, want 0", n)
+	}
+	for _, p := range hidden {
+		p.Show()
+		p.Wait(live + ` && ` + titles + `.join() === "Meanwhile,Before"`)
+		p.Clean(true)
+	}
+	if n := seen.Requests("GET /api/realtime") - streams; n != 0 {
+		t.Errorf("streams that the tab that was seen opened again: got %d, want 0", n)
+	}
+	last.Clean(true)
+	seen.Clean(true)
+}
+
+// TestTabsOpenedBehind has tabs that nobody has seen yet: they show the list when they
+// are looked at, and have no stream before.
+func TestTabsOpenedBehind(t *testing.T) {
+	t.Parallel()
+	s := startServer(t, "")
+	token := s.Superuser()
+	ann := s.user(token, "ann@example.com")
+	s.create(token, "Public", "a", "")
+	s.create(token, "Secret of ann", "a", ann)
+	p := openFeed(t, s.URL)
+	behind := p.openFront("about:blank")
+	p.Show()
+	behind.Wait("document.hidden")
+	behind.Open(s.URL)
+	behind.Wait(titles + `.join() === "Public"`)
+
+	// Who signs in, and out, in one tab does so in all.
+	eval[bool](p, fmt.Sprintf(`import("./vendor/pocketbase.es.mjs").then(({ default: PocketBase }) =>
+		new PocketBase(location.origin).collection("users").authWithPassword("ann@example.com", %q)).then(() => true)`, testPassword))
+	behind.Wait(titles + `.join() === "Secret of ann,Public"`)
+	eval[bool](p, `(localStorage.removeItem("pocketbase_auth"), true)`)
+	behind.Wait(titles + `.join() === "Public"`)
+	if n := behind.Requests("/api/realtime"); n != 0 {
+		t.Errorf("realtime requests of a tab that nobody has seen: got %d, want 0", n)
+	}
+	behind.Show()
+	behind.Wait(live + ` && ` + titles + `.join() === "Public"`)
+	behind.Clean(true)
+}
+
+func TestPageMarksOnlyWhatIsNew(t *testing.T) {
+	t.Parallel()
+	s := startServer(t, "")
+	token := s.Superuser()
+	ann := s.user(token, "ann@example.com")
+	for i := range 5 {
+		s.create(token, fmt.Sprint("Public ", i), "a", "")
+		s.create(token, fmt.Sprint("For ann ", i), "of ann", ann)
+	}
+	p := openFeed(t, s.URL)
+	eval[bool](p, `(window.told = [], window.glowed = [], new MutationObserver(() => {
+		told.push(document.querySelector("#news").textContent);
+	}).observe(document.querySelector("#news"), { childList: true }), new MutationObserver((all) => {
+		for (const { addedNodes } of all) for (const node of addedNodes) if (node.matches(".new")) glowed.push(node.querySelector("h2").textContent);
+	}).observe(document.querySelector("#feed"), { childList: true }), true)`)
+	signIn := func() {
+		p.Click("#sign")
+		p.Type(`[name=identity]`, "ann@example.com")
+		p.Type(`[name=password]`, testPassword+"\r")
+		p.Wait(live + ` && document.querySelectorAll("#feed > li").length === 10`)
+	}
+	quiet := func(after string) {
+		t.Helper()
+		if got := eval[string](p, `[...glowed, ...told.filter(Boolean)].join()`); got != "" {
+			t.Errorf("new after %s: got %s, want nothing", after, got)
+		}
+	}
+	signIn()
+	quiet("sign-in")
+	p.Click("#sign")
+	p.Wait(live + ` && document.querySelectorAll("#feed > li").length === 5`)
+	quiet("sign-out")
+
+	// A session that ends by itself leaves nothing of its user either.
+	var users struct{ AuthToken map[string]any }
+	s.API(token, http.MethodGet, "/api/collections/users", nil, &users)
+	users.AuthToken["duration"] = 10
+	s.API(token, http.MethodPatch, "/api/collections/users", map[string]any{"authToken": users.AuthToken}, nil)
+	signIn()
+	p.Wait(live + ` && document.querySelectorAll("#feed > li").length === 5 && document.querySelector("#sign").textContent === "Sign in"`)
+	quiet("the end of a session")
+	p.Wait(`![...document.querySelector("#category").options].some((option) => option.value === "of ann")`)
+	if html := eval[string](p, `document.body.innerHTML`); strings.Contains(html, "of ann") || strings.Contains(html, "For ann") || strings.Contains(html, "ann@") {
+		t.Errorf("something of ann's is left in the page: %s", html)
+	}
+
+	// What comes then is new; and what came while there was no connection.
+	s.create(token, "News", "a", "")
+	p.Wait(`glowed.join() === "News" && told.at(-1) === "New: News"`)
+	s.Kill()
+	p.Wait(`document.querySelector("#state").dataset.status === "offline"`)
+	s.Start()
+	s.create(token, "More news", "a", "")
+	p.Wait(`glowed.join() === "News,More news" && told.at(-1) === "New: More news"`)
+	p.Clean(false)
+}
+
+// TestLiveQueryInNode runs the module where there is no EventSource.
+func TestLiveQueryInNode(t *testing.T) {
+	t.Parallel()
+	s := startServer(t, "")
+	s.Send(payload("c0", "A row", ""))
+	folder, err := filepath.Abs("pb_public")
+	if err != nil {
+		t.Fatal(err)
+	}
+	script := filepath.Join(t.TempDir(), "live.mjs")
+	text := fmt.Sprintf(`
+		import PocketBase from %q;
+		import { liveQuery } from %q;
+		const stop = liveQuery(new PocketBase(%q), "aiContent", {}, ({ items, status, error }) => {
+			console.log(JSON.stringify({ rows: items.length, status, error: error?.message }));
+			stop(); // without it, the process would not end
+		});`, "file://"+folder+"/vendor/pocketbase.es.mjs", "file://"+folder+"/live-query.js", s.URL)
+	if err := os.WriteFile(script, []byte(text), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	out, err := exec.Command("node", "--no-warnings", script).CombinedOutput()
+	var got struct {
+		Rows          int
+		Status, Error string
+	}
+	if err != nil || json.Unmarshal(out, &got) != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	if got.Rows != 0 || got.Status != "failed" || !strings.Contains(got.Error, "EventSource") || !strings.Contains(got.Error, "npm install eventsource") {
+		t.Errorf("got %s, want a failed status with the remedy", out)
+	}
+}
