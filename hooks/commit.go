@@ -183,9 +183,9 @@ func (c *committer) next() {
 	go c.lead()
 }
 
-// stop returns when no after-success hook runs any more, after a few seconds at most.
-func (c *committer) stop() {
-	timeout := time.After(stopGrace + time.Second)
+// stop returns when no after-success hook runs any more, or when the time is over.
+func (c *committer) stop(grace time.Duration) {
+	timeout := time.After(grace)
 	for range maxOpen {
 		select {
 		case c.open <- struct{}{}:

@@ -294,7 +294,7 @@ func TestBatchRunsHooksOnce(t *testing.T) {
 	kindOf["last"], want = "", append(want, "last")
 	server.mustPost(t, generated("last", `{"title":"last"}`, ""))
 	eventually(t, "the last one's hooks have run", func() bool { return completed.get("last") == 1 && noted.get("last") == 1 })
-	server.plugin.commits.stop()
+	server.plugin.commits.stop(20 * time.Second)
 
 	var titles []string
 	for len(titles) < len(want) {
@@ -605,7 +605,7 @@ func TestHooksAfterCommitAreBounded(t *testing.T) {
 		}
 		close(release)
 		group.Wait()
-		server.plugin.commits.stop()
+		server.plugin.commits.stop(20 * time.Second)
 		if got := most.Load(); got > maxOpen {
 			t.Errorf("hooks at the same time: got %d, want at most %d", got, maxOpen)
 		}

@@ -204,8 +204,9 @@ func (p *plugin) bind() {
 	p.app.OnTerminate().Bind(&hook.Handler[*core.TerminateEvent]{
 		Id: "modelriverOutbox",
 		Func: func(e *core.TerminateEvent) error {
-			p.outbox.Stop()
-			p.commits.stop()
+			began := time.Now()
+			p.outbox.Stop() // which still commits
+			p.commits.stop(max(stopGrace+time.Second-time.Since(began), stopGrace/4))
 			p.rejected.stop(e.App)
 			return e.Next()
 		},
