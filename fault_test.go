@@ -39,13 +39,9 @@ func init() {
 		return
 	}
 	app := pocketbase.NewWithConfig(pocketbase.Config{DBConnect: hostConnect()})
-	hooks.MustRegister(app, app.RootCmd, hooks.Config{
-		WebhookSecrets:  list("MODELRIVER_WEBHOOK_SECRET"),
-		APIKey:          os.Getenv("MODELRIVER_API_KEY"),
-		CallbackHosts:   list("MODELRIVER_CALLBACK_HOSTS"),
-		CallbackWindow:  window,
-		CallbackTimeout: max(time.Second, window/30),
-	})
+	config, _ := hooks.ConfigFromEnv()
+	config.CallbackWindow, config.CallbackTimeout = window, max(time.Second, window/30)
+	hooks.MustRegister(app, app.RootCmd, config)
 	app.OnServe().BindFunc(func(e *core.ServeEvent) error {
 		e.InstallerFunc = nil
 		return e.Next()

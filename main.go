@@ -5,13 +5,12 @@ package main
 
 import (
 	"embed"
+	"fmt"
 	"io/fs"
-	"log"
 	"net/http"
 	"os"
 	"path/filepath"
 	"runtime/debug"
-	"strings"
 	"sync/atomic"
 
 	"github.com/mattn/go-isatty"
@@ -70,32 +69,32 @@ func main() {
 		Automigrate:  automigrate,
 		Dir:          migrationsDir,
 	})
-	err := hooks.Register(app, app.RootCmd, hooks.Config{
-		WebhookSecrets: list("MODELRIVER_WEBHOOK_SECRET"),
-		APIKey:         strings.TrimSpace(os.Getenv("MODELRIVER_API_KEY")),
-		APIURL:         strings.TrimSpace(os.Getenv("MODELRIVER_API_URL")),
-		CallbackHosts:  list("MODELRIVER_CALLBACK_HOSTS"),
-	})
-	if err != nil {
-		log.Fatal(err)
-	}
-
 	app.OnServe().Bind(&hook.Handler[*core.ServeEvent]{
 		Id:       "pocketriverPublic",
 		Func:     func(e *core.ServeEvent) error { return servePublic(e, publicDir, indexFallback) },
 		Priority: 999, // after every route of hooks and plugins
 	})
 
+	app.OnBootstrap().BindFunc(func(e *core.BootstrapEvent) error {
+		if err := e.Next(); err != nil {
+			return fmt.Errorf("%w (the data directory is %s: it must be writable)", err, e.App.DataDir())
+		}
+		return nil
+	})
+
 	// PocketBase drops the error of a failed command, and with it the exit status
-	// (fixed in v0.40.0).
+	// (fixed in v0.40.0). The plugin's commands see to theirs themselves.
 	app.RootCmd.AddCommand(cmd.NewSuperuserCommand(app), cmd.NewServeCommand(app, true))
 	var failed atomic.Bool
 	trackFailure(app.RootCmd, &failed)
+	config, _ := hooks.ConfigFromEnv() // serve says what is wrong with it
+	hooks.MustRegister(app, app.RootCmd, config)
 	if _, _, err := app.RootCmd.Find(os.Args[1:]); err != nil {
 		failed.Store(true) // an unknown command
 	}
 	if err := app.Execute(); err != nil {
-		log.Fatalf("%v (the data directory is %s: it must be writable)", err, app.DataDir())
+		fmt.Fprintln(os.Stderr, "Error:", err)
+		os.Exit(1)
 	}
 	if failed.Load() {
 		os.Exit(1)
@@ -113,22 +112,6 @@ func pocketbaseVersion() string {
 		}
 	}
 	return pocketbase.Version
-}
-
-// list reads a comma-separated environment variable.
-func list(name string) []string {
-	value := os.Getenv(name)
-	if value == "" {
-		return nil
-	}
-	if strings.TrimSpace(value) == "" {
-		return []string{value} // blank, which is no list, and an error
-	}
-	items := strings.Split(value, ",")
-	for i := range items {
-		items[i] = strings.TrimSpace(items[i])
-	}
-	return items
 }
 
 // templateLang is Go while this repository is worked on, and JS for the binary's users,

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"text/tabwriter"
@@ -15,6 +16,7 @@ import (
 	"github.com/mattn/go-isatty"
 	"github.com/pocketbase/dbx"
 	"github.com/pocketbase/pocketbase/core"
+	"github.com/pocketbase/pocketbase/tools/hook"
 	"github.com/pocketbase/pocketbase/tools/types"
 	"github.com/spf13/cobra"
 )
@@ -34,6 +36,72 @@ Every command works beside a running server on the same data directory (--dir).`
 		p.newStatusCommand(), p.newCallbacksCommand(), p.newRetryCommand(), p.newDoctorCommand(),
 	)
 	return command
+}
+
+// addCommands adds the plugin's commands to rootCmd. PocketBase drops a command's error
+// and returns the one of OnTerminate, so that is where theirs comes out, for the host to
+// print and to end with.
+func (p *plugin) addCommands(rootCmd *cobra.Command) {
+	ours := p.newCommand()
+	rootCmd.AddCommand(ours)
+	keep := func(err error) error {
+		if err == nil {
+			return nil
+		}
+		if words := p.config.inWords(err.Error()); words != err.Error() {
+			err = errors.New(words)
+		}
+		p.failure.Store(&err)
+		return err
+	}
+	ours.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return keep(err) })
+	for _, command := range append(ours.Commands(), ours) {
+		run, check := command.RunE, command.Args
+		command.RunE = func(c *cobra.Command, args []string) error { return keep(run(c, args)) }
+		command.Args = func(c *cobra.Command, args []string) error { return keep(check(c, args)) }
+		command.SilenceErrors = true // or it would be printed twice
+	}
+	p.app.OnTerminate().Bind(&hook.Handler[*core.TerminateEvent]{
+		Id: "modelriverFailure",
+		Func: func(e *core.TerminateEvent) error {
+			err := e.Next()
+			if failure := p.failure.Load(); failure != nil {
+				return errors.Join(*failure, err)
+			}
+			return err
+		},
+		Priority: -20000, // around everything, so that all of it is done
+	})
+
+	p.app.OnBootstrap().Bind(&hook.Handler[*core.BootstrapEvent]{
+		Id: "modelriverCommand",
+		Func: func(e *core.BootstrapEvent) error {
+			command, _, err := rootCmd.Find(os.Args[1:])
+			switch {
+			case err != nil:
+			case command.Parent() == rootCmd && command.Name() == "serve" && p.unusable != nil:
+				return p.unusable
+			case command.Parent() == ours && command.Name() != "send" && command.Name() != "simulate":
+				if err := findData(e.App.DataDir()); err != nil {
+					return err
+				}
+			}
+			return e.Next()
+		},
+		Priority: -10000, // before anything is made
+	})
+}
+
+// findData returns an error unless a server has been in the data directory. PocketBase
+// would make one.
+func findData(dir string) error {
+	if absolute, err := filepath.Abs(dir); err == nil {
+		dir = absolute
+	}
+	if _, err := os.Stat(filepath.Join(dir, "data.db")); err != nil {
+		return fmt.Errorf("no data was found in %s: give the server's data directory with --dir (%w)", dir, err)
+	}
+	return nil
 }
 
 // openData makes sure that the collections are there: PocketBase applies migrations
@@ -105,7 +173,6 @@ be read for another reason, as the server's log counts them, at most a minute la
 			}
 			out := command.OutOrStdout()
 			if asJSON {
-				command.SilenceErrors = true // the JSON says it, and PocketBase prints errors to standard output
 				encoder := json.NewEncoder(out)
 				encoder.SetEscapeHTML(false)
 				encoder.SetIndent("", "  ")

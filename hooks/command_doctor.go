@@ -25,6 +25,8 @@ const (
 	maxClockSkew  = 30 * time.Second
 )
 
+const quotesRemedy = "They count as a part of it, so what it is compared with differs: the answer is 401. Docker keeps the quotes of an --env-file, where a shell and systemd take them away. Write the value without them."
+
 // A finding is what one check of the doctor saw.
 type finding struct {
 	check  string
@@ -65,9 +67,10 @@ carries no AI data.`,
 			}
 			problems := 0
 			for _, check := range []func(ctx context.Context, target *url.URL) []finding{
-				p.checkSecret, p.checkKey, p.checkAPI, p.checkWebhook, p.checkLive, p.checkCollections, p.checkDisk,
+				p.checkSettings, p.checkSecret, p.checkKey, p.checkAPI, p.checkWebhook, p.checkLive, p.checkCollections, p.checkLimits, p.checkDisk,
 			} {
 				for _, f := range check(ctx, target) {
+					f.text, f.remedy = p.config.inWords(f.text), p.config.inWords(f.remedy)
 					if f.grade == gradeProblem {
 						problems++
 					}
@@ -100,6 +103,13 @@ func (f finding) print(out io.Writer) error {
 	return err
 }
 
+func (p *plugin) checkSettings(context.Context, *url.URL) []finding {
+	if p.unusable == nil {
+		return nil
+	}
+	return []finding{{"settings", gradeProblem, p.unusable.Error(), "The server does not start with it."}}
+}
+
 func (p *plugin) checkSecret(context.Context, *url.URL) []finding {
 	secrets := p.config.WebhookSecrets
 	if len(secrets) == 0 {
@@ -107,6 +117,9 @@ func (p *plugin) checkSecret(context.Context, *url.URL) []finding {
 			"Every webhook is answered 503. Set MODELRIVER_WEBHOOK_SECRET to the secret that ModelRiver's console shows for the webhook, and restart."}}
 	}
 	for _, secret := range secrets {
+		if inQuotes(secret) {
+			return []finding{{"secret", gradeProblem, "one is in quotes", quotesRemedy}}
+		}
 		if len(secret) < minSecret {
 			return []finding{{"secret", gradeWarning, fmt.Sprintf("one is shorter than %d characters", minSecret),
 				"Whoever guesses it can write into the database. Use the one that ModelRiver's console shows."}}
@@ -119,6 +132,9 @@ func (p *plugin) checkKey(context.Context, *url.URL) []finding {
 	if p.config.APIKey == "" {
 		return []finding{{"key", gradeProblem, "none is set",
 			"Callbacks wait, and fail when their window ends. Set MODELRIVER_API_KEY to a project key of ModelRiver's console, and restart."}}
+	}
+	if inQuotes(p.config.APIKey) {
+		return []finding{{"key", gradeProblem, "is in quotes", quotesRemedy}}
 	}
 	return []finding{{"key", gradeOK, "set; only ModelRiver can tell whether it is valid", ""}}
 }
@@ -168,13 +184,16 @@ func (p *plugin) checkWebhook(ctx context.Context, target *url.URL) []finding {
 		return []finding{{"webhook", gradeProblem, err.Error(),
 			"Start the server, or give its address with --url. Behind a proxy, check the proxy first."}}
 	case a.status == http.StatusOK && strings.Contains(string(a.body), `"received"`):
-		return []finding{{"webhook", gradeOK, fmt.Sprintf("%s answers in %s", target, round(a.took)), ""}}
+		return []finding{{"webhook", gradeOK, fmt.Sprintf("%s answers in %s", target.Redacted(), round(a.took)), ""}}
 	case a.status == http.StatusUnauthorized && !signed:
-		return []finding{{"webhook", gradeWarning, target.String() + " has a secret; this command has none to try",
+		return []finding{{"webhook", gradeWarning, target.Redacted() + " has a secret; this command has none to try",
 			"Run the doctor with the server's MODELRIVER_WEBHOOK_SECRET to compare them."}}
 	case a.status == http.StatusUnauthorized:
-		return []finding{{"webhook", gradeProblem, target.String() + " has another secret than this command",
-			"Set the same MODELRIVER_WEBHOOK_SECRET for both and restart the server. If it is the same, something between changes the body: a proxy must pass it on byte for byte."}}
+		return []finding{{"webhook", gradeProblem, target.Redacted() + " has another secret than this command",
+			"Set the same MODELRIVER_WEBHOOK_SECRET for both and restart the server. If it is the same, something between changes the body: a proxy must pass it on byte for byte. Docker keeps the quotes of an --env-file."}}
+	case a.status == http.StatusTooManyRequests:
+		return []finding{{"webhook", gradeProblem, fmt.Sprintf("answered 429: %s", excerpt(a.body)),
+			"A rate limit of PocketBase or of the proxy refuses webhooks: exempt the path from it."}}
 	case a.status == http.StatusServiceUnavailable:
 		return []finding{{"webhook", gradeProblem, fmt.Sprintf("answered 503: %s", excerpt(a.body)),
 			"If that is about the secret: the server was started without MODELRIVER_WEBHOOK_SECRET. Set it and restart."}}
@@ -187,9 +206,14 @@ func (p *plugin) checkWebhook(ctx context.Context, target *url.URL) []finding {
 func (p *plugin) checkLive(ctx context.Context, target *url.URL) []finding {
 	ctx, cancel := context.WithTimeout(ctx, doctorTimeout)
 	defer cancel()
-	address := target.Scheme + "://" + target.Host + "/api/realtime"
+	live := *target
+	live.Path, live.RawPath, live.RawQuery = "/api/realtime", "", ""
+	if prefix, ok := strings.CutSuffix(target.Path, p.config.Path); ok { // a proxy may have the app below one
+		live.Path = prefix + live.Path
+	}
+	address := live.Redacted()
 	started := time.Now()
-	response, err := get(ctx, address)
+	response, err := get(ctx, live.String())
 	if err != nil {
 		return []finding{{"live", gradeProblem, err.Error(), "Pages get no new records. Start the server, or give its address with --url."}}
 	}
@@ -202,7 +226,7 @@ func (p *plugin) checkLive(ctx context.Context, target *url.URL) []finding {
 	}
 	if ctx.Err() != nil {
 		return []finding{{"live", gradeProblem, fmt.Sprintf("%s sends no event within %s", address, doctorTimeout),
-			"A proxy holds the stream back, so pages are not live. Switch its buffering off: for nginx proxy_buffering off, for Caddy flush_interval -1."}}
+			"A proxy holds the stream back, so pages are not live. Switch its buffering off: for nginx, proxy_buffering off."}}
 	}
 	return []finding{{"live", gradeProblem, fmt.Sprintf("%s answered %s without an event", address, response.Status),
 		"Pages get no new records. Check that the proxy passes /api/realtime on to the server."}}
@@ -276,6 +300,18 @@ func (p *plugin) checkRules() []finding {
 		add(gradeOK, "content is seen by whom it is for, callbacks by superusers", "")
 	}
 	return findings
+}
+
+// checkLimits finds the rate limit that PocketBase would apply to webhooks.
+func (p *plugin) checkLimits(context.Context, *url.URL) []finding {
+	limits := p.app.Settings().RateLimits
+	label := http.MethodPost + " " + p.config.Path
+	rule, ok := limits.FindRateLimitRule([]string{label, p.config.Path}, core.RateLimitRuleAudienceAll, core.RateLimitRuleAudienceGuest)
+	if !limits.Enabled || !ok {
+		return []finding{{"limits", gradeOK, "no rate limit for webhooks", ""}}
+	}
+	return []finding{{"limits", gradeWarning, fmt.Sprintf("the rule %q takes %s in %ds from one address, webhooks too", rule.Label, count(rule.MaxRequests, "request"), rule.Duration),
+		fmt.Sprintf("More are answered 429, and ModelRiver sends those again later. In the dashboard, Settings, Application, Rate limiting, add a rule %q that takes as many as come, or name ModelRiver's addresses under Excluded IPs.", label)}}
 }
 
 type namedRule struct {

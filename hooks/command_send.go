@@ -60,7 +60,7 @@ func (p *plugin) newSendCommand() *cobra.Command {
 	command := &cobra.Command{
 		Use:   "send [file|-]",
 		Short: "Signs a payload, posts it to a running server and shows the callback",
-		Long: `Signs a payload as ModelRiver would, posts it to a running server and shows the
+		Long: p.config.inWords(`Signs a payload as ModelRiver would, posts it to a running server and shows the
 answer. Then it takes ModelRiver's place for the callback, on a port of its own, and
 shows that too. Without a file a built-in sample is sent, with - standard input.
 
@@ -68,7 +68,7 @@ With --count it sends that many, each with a channel id of its own, and sums up 
 answers and the callbacks.
 
 It signs with MODELRIVER_WEBHOOK_SECRET, which must be the server's. For the callback
-the server must be started with MODELRIVER_CALLBACK_HOSTS=127.0.0.1.`,
+the server must be started with 127.0.0.1 in MODELRIVER_CALLBACK_HOSTS.`),
 		Example: `  modelriver send
   modelriver send --user 4q1xlclmfloku33
   modelriver send --duplicate
@@ -214,6 +214,9 @@ func tampered(payload []byte) ([]byte, error) {
 
 // send posts webhooks and reports on out what comes back.
 func (p *plugin) send(ctx context.Context, out io.Writer, payload []byte, options sendOptions) error {
+	if p.unusable != nil {
+		return p.unusable
+	}
 	if len(p.config.WebhookSecrets) == 0 {
 		return errors.New("no secret to sign with: set MODELRIVER_WEBHOOK_SECRET to the server's")
 	}
@@ -264,7 +267,7 @@ func (p *plugin) send(ctx context.Context, out io.Writer, payload []byte, option
 			return err
 		}
 		if received == nil {
-			return fmt.Errorf("no callback within %s: the server must run with MODELRIVER_API_KEY, and with MODELRIVER_CALLBACK_HOSTS=127.0.0.1 (Config.CallbackHosts); a duplicate gets none", options.wait)
+			return fmt.Errorf("no callback within %s: the server must run with MODELRIVER_API_KEY, and with 127.0.0.1 in MODELRIVER_CALLBACK_HOSTS; a duplicate gets none", options.wait)
 		}
 		fmt.Fprintf(out, "Callback %s after the webhook was sent, %s:\n%s\n",
 			round(received.at.Sub(started)), p.describeKey(received.authorization), indent(received.body))
@@ -423,7 +426,7 @@ func (s *sender) sendMany(ctx context.Context, out io.Writer, payload []byte, op
 	fmt.Fprintf(out, "  callbacks  %d of %d, %s after the webhook was sent\n", len(first), len(sent), quantiles(waits))
 	switch {
 	case len(first) < len(sent):
-		return fmt.Errorf("%s did not come within %s of the last one: the server must run with MODELRIVER_API_KEY, and with MODELRIVER_CALLBACK_HOSTS=127.0.0.1 (Config.CallbackHosts)",
+		return fmt.Errorf("%s did not come within %s of the last one: the server must run with MODELRIVER_API_KEY, and with 127.0.0.1 in MODELRIVER_CALLBACK_HOSTS",
 			count(len(sent)-len(first), "callback"), options.wait)
 	case repeated > 0:
 		return fmt.Errorf("%s came twice", count(repeated, "callback"))
@@ -599,11 +602,11 @@ func (r *callbackReceiver) close() {
 func (p *plugin) describeKey(authorization string) string {
 	switch {
 	case p.config.APIKey != "" && authorization == "Bearer "+p.config.APIKey:
-		return "with MODELRIVER_API_KEY as bearer key"
+		return p.config.inWords("with MODELRIVER_API_KEY as bearer key")
 	case authorization == "":
 		return "without a key"
 	}
-	return "with a bearer key that is not this command's MODELRIVER_API_KEY"
+	return p.config.inWords("with a bearer key that is not this command's MODELRIVER_API_KEY")
 }
 
 func indent(body []byte) string {

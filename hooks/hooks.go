@@ -3,10 +3,8 @@
 // pushes to every subscriber, and owes ModelRiver one callback for each, which a
 // background outbox sends until it is accepted.
 //
-//	hooks.MustRegister(app, app.RootCmd, hooks.Config{
-//		WebhookSecrets: []string{os.Getenv("MODELRIVER_WEBHOOK_SECRET")},
-//		APIKey:         os.Getenv("MODELRIVER_API_KEY"),
-//	})
+//	config, _ := hooks.ConfigFromEnv() // serve says what is wrong with it
+//	hooks.MustRegister(app, app.RootCmd, config)
 //
 // To shape, enrich or refuse content, bind PocketBase's own OnRecordCreate("aiContent"):
 // the callback carries what the hook leaves in the record's data field. A callback that
@@ -36,9 +34,10 @@ import (
 // webhook is answered 503, and without a key callbacks wait.
 type Config struct {
 	// WebhookSecrets are the signing secrets of the webhooks, as ModelRiver's console
-	// shows them. A webhook may be signed with any of them. A blank one among them is an
-	// error, but a single empty one, as of a variable that is not set, is none.
-	// Defaults to none.
+	// shows them. A webhook may be signed with any of them. One may hold several,
+	// separated by commas; white space around each does not count. A blank one among
+	// them is an error, but a single empty one, as of a variable that is not set, is
+	// none. Defaults to none.
 	WebhookSecrets []string
 
 	// APIKey is the ModelRiver project key that callbacks are sent with. Without it
@@ -77,14 +76,14 @@ type Config struct {
 	// records from coming back. Failed ones are kept until they are retried or deleted
 	// by hand. Defaults to 45 days: a webhook may come again for 30.
 	Retention time.Duration
+
+	fromEnv bool // the settings that have a variable come from there
 }
 
 const maxBodySizeLimit = 100 << 20 // what the fields of the collections hold
 
 func (c Config) withDefaults() Config {
-	if len(c.WebhookSecrets) == 1 && c.WebhookSecrets[0] == "" {
-		c.WebhookSecrets = nil
-	}
+	c = c.tidy()
 	c.APIURL = cmp.Or(c.APIURL, "https://api.modelriver.com")
 	c.Path = cmp.Or(c.Path, "/webhooks/modelriver")
 	c.MaxBodySize = cmp.Or(c.MaxBodySize, 5<<20)
@@ -114,9 +113,10 @@ func MustRegister(app core.App, rootCmd *cobra.Command, config Config) {
 }
 
 // Register adds the plugin to app, and its commands to rootCmd unless that is nil. It
-// returns an error if the configuration is not usable; missing secrets are not an
-// error, so that every command works without them. Registering again replaces the
-// earlier registration.
+// returns an error if the configuration is not usable. But secrets, key, URL and hosts,
+// which come from outside the code, are told of when they matter: serve ends with the
+// error, and so does a command that needs them; every other command works. Missing ones
+// are not an error. Registering again replaces the earlier registration.
 func Register(app core.App, rootCmd *cobra.Command, config Config) error {
 	p, err := newPlugin(app, config)
 	if err != nil {
@@ -124,7 +124,7 @@ func Register(app core.App, rootCmd *cobra.Command, config Config) error {
 	}
 	p.bind()
 	if rootCmd != nil {
-		rootCmd.AddCommand(p.newCommand())
+		p.addCommands(rootCmd)
 	}
 	return nil
 }
@@ -137,6 +137,8 @@ type plugin struct {
 	outbox   *outbox
 	fanOut   *realtime.FanOut
 
+	unusable  error                 // why the settings are not usable; nil if they are
+	failure   atomic.Pointer[error] // of the command that ran
 	schemaErr atomic.Pointer[error] // why webhooks can't be stored now
 	stopping  atomic.Bool
 	rejected  rejections
@@ -148,17 +150,9 @@ func newPlugin(app core.App, config Config) (*plugin, error) {
 		return nil, err
 	}
 	p := &plugin{app: app, config: config, rejected: rejections{every: time.Minute}}
-	if len(config.WebhookSecrets) > 0 {
-		verifier, err := modelriver.NewVerifier(config.WebhookSecrets...)
-		if err != nil {
-			return nil, fmt.Errorf("WebhookSecrets (MODELRIVER_WEBHOOK_SECRET): %w", err)
-		}
-		verifier.Tolerance = config.Tolerance
-		p.verifier = verifier
-	}
-	client, err := modelriver.NewClient(config.APIKey, config.APIURL, config.CallbackHosts, config.CallbackTimeout)
-	if err != nil {
-		return nil, err
+	var client *modelriver.Client
+	if p.verifier, client, p.unusable = config.protocol(); p.unusable != nil {
+		_, client, _ = Config{CallbackTimeout: config.CallbackTimeout}.withDefaults().protocol() // for the commands, which send nothing
 	}
 	p.fanOut = realtime.New(app, contentCollection)
 	p.commits = newCommitter(app, p.fanOut.Committed, p.fanOut.Settled)
@@ -172,6 +166,9 @@ func (p *plugin) bind() {
 	p.app.OnServe().Bind(&hook.Handler[*core.ServeEvent]{
 		Id: "modelriverServe",
 		Func: func(e *core.ServeEvent) error {
+			if p.unusable != nil {
+				return p.unusable
+			}
 			if err := p.bindRoutes(e); err != nil {
 				return err
 			}
@@ -304,10 +301,10 @@ func (p *plugin) bindRoutes(e *core.ServeEvent) error {
 // warnOfSettings logs what an operator should know about this start.
 func (p *plugin) warnOfSettings(app core.App) {
 	if p.verifier == nil {
-		app.Logger().Warn("No ModelRiver webhook secret: every webhook is answered 503. Set MODELRIVER_WEBHOOK_SECRET (Config.WebhookSecrets)")
+		app.Logger().Warn(p.config.inWords("No ModelRiver webhook secret: every webhook is answered 503. Set MODELRIVER_WEBHOOK_SECRET"))
 	}
 	if p.config.APIKey == "" {
-		app.Logger().Warn("No ModelRiver API key: callbacks wait and then fail. Set MODELRIVER_API_KEY (Config.APIKey)")
+		app.Logger().Warn(p.config.inWords("No ModelRiver API key: callbacks wait and then fail. Set MODELRIVER_API_KEY"))
 	}
 	var synchronous int
 	if err := app.NonconcurrentDB().NewQuery("PRAGMA synchronous").Row(&synchronous); err == nil && synchronous < 2 {

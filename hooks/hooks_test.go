@@ -33,6 +33,7 @@ func testConfig() Config {
 		WebhookSecrets: []string{testSecret},
 		APIKey:         testKey,
 		CallbackHosts:  []string{"127.0.0.1"},
+		fromEnv:        true,
 	}
 }
 

@@ -583,6 +583,9 @@ func (o *outbox) retry(cb *callback, status int, cause error, next time.Time) {
 // fail turns the callback's row failed and gives its place back. A hook of the app may
 // hear of it, but not prevent it: the callback would be sent for ever.
 func (o *outbox) fail(cb *callback, set map[string]any) {
+	if text, ok := set["lastError"].(string); ok {
+		set["lastError"] = o.config.inWords(text)
+	}
 	o.app.Logger().Error("Callback failed", "error", set["lastError"], "callback", cb.Id, "attempt", cb.Attempts)
 	o.commit(func(tx core.App) error {
 		return failCallback(tx, cb, set)

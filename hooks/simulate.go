@@ -102,7 +102,7 @@ func (p *plugin) newSimulateCommand() *cobra.Command {
 	command := &cobra.Command{
 		Use:   "simulate",
 		Short: "Takes ModelRiver's place on this machine, to try things without an account",
-		Long: `Takes ModelRiver's place on this machine, to try things without an account: it
+		Long: p.config.inWords(`Takes ModelRiver's place on this machine, to try things without an account: it
 takes requests, posts a signed webhook for each, tries again as ModelRiver does, takes
 the callback within 5 minutes, and prints each request's life. Its AI answers with
 ready-made content. It has no WebSocket, and keeps nothing when it ends.
@@ -112,7 +112,7 @@ ready-made content. It has no WebSocket, and keeps nothing when it ends.
 
 Both want MODELRIVER_API_KEY as bearer key; any will do if it is not set. Webhooks are
 signed with MODELRIVER_WEBHOOK_SECRET. Start the server with both set to the same, and
-with MODELRIVER_API_URL set to the simulator's address.`,
+with MODELRIVER_API_URL set to the simulator's address.`),
 		Example: `  modelriver simulate --every 5s
   modelriver simulate --target http://127.0.0.1:4000/webhook/modelriver --scheme data
   modelriver simulate --speed 60 --refuse-callbacks 1
@@ -123,6 +123,9 @@ with MODELRIVER_API_URL set to the simulator's address.`,
 		RunE: func(command *cobra.Command, _ []string) error {
 			if err := options.validate(); err != nil {
 				return err
+			}
+			if p.unusable != nil {
+				return p.unusable
 			}
 			if len(p.config.WebhookSecrets) == 0 {
 				return errors.New("no secret to sign with: set MODELRIVER_WEBHOOK_SECRET to the server's")
@@ -581,7 +584,7 @@ func (s *simulator) authorized(w http.ResponseWriter, request *http.Request) boo
 	if ok && key != "" && (s.key == "" || key == s.key) {
 		return true
 	}
-	s.printf("%s  %-8s  %-9s  401: %s without the right MODELRIVER_API_KEY\n", time.Now().Format("15:04:05.000"), "-", "refused", request.URL.Path)
+	s.printf("%s  %-8s  %-9s  401: %s without the right API key\n", time.Now().Format("15:04:05.000"), "-", "refused", request.URL.Path)
 	writeAPIError(w, http.StatusUnauthorized, "authentication_error", "The API key is missing or wrong")
 	return false
 }

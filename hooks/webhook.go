@@ -62,6 +62,7 @@ func (p *plugin) handleWebhook(e *core.RequestEvent) error {
 		p.rejected.add(e.App, err.Error(), signatureRemedy(err))
 		return answerError(e, http.StatusUnauthorized, "Invalid signature")
 	}
+	payload = bytes.TrimPrefix(payload, []byte("\ufeff")) // signed, but no JSON
 	event, err := modelriver.ParseEvent(e.Request.Header, payload)
 	if err != nil {
 		e.App.Logger().Warn("A signed webhook is not a JSON object", "error", err)

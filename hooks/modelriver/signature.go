@@ -54,7 +54,7 @@ var schemes = []scheme{
 		signature: HeaderXSignature,
 		timestamp: HeaderXTimestamp,
 		signed: func(timestamp string, payload []byte) [][]byte {
-			m, err := rawjson.Members(payload)
+			m, err := rawjson.Members(bytes.TrimPrefix(payload, []byte("\ufeff"))) // a byte order mark is no JSON
 			if err != nil || m["data"] == nil {
 				return nil
 			}

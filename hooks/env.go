@@ -1,0 +1,113 @@
+package hooks
+
+import (
+	"fmt"
+	"os"
+	"strings"
+
+	"github.com/pocketriver/pocketriver/hooks/modelriver"
+)
+
+// ConfigFromEnv returns the configuration that the environment has, as the pocketriver
+// binary reads it: MODELRIVER_WEBHOOK_SECRET, MODELRIVER_API_KEY, MODELRIVER_API_URL and
+// MODELRIVER_CALLBACK_HOSTS. A variable that is not set leaves the default.
+//
+// The error says which variable is not usable, and what to do. Such a Config may be
+// registered all the same: [Register] has serve end with that error, and the commands
+// that need the variable, while --help, migrate and the others work.
+func ConfigFromEnv() (Config, error) {
+	config := Config{
+		WebhookSecrets: []string{os.Getenv("MODELRIVER_WEBHOOK_SECRET")},
+		APIKey:         os.Getenv("MODELRIVER_API_KEY"),
+		APIURL:         os.Getenv("MODELRIVER_API_URL"),
+		fromEnv:        true,
+	}
+	if hosts := os.Getenv("MODELRIVER_CALLBACK_HOSTS"); hosts != "" {
+		config.CallbackHosts = []string{hosts}
+	}
+	config = config.tidy()
+	_, _, err := config.withDefaults().protocol()
+	return config, err
+}
+
+// tidy takes what environments and files add to a value from it: white space around it,
+// and commas between several.
+func (c Config) tidy() Config {
+	if len(c.WebhookSecrets) == 1 && c.WebhookSecrets[0] == "" {
+		c.WebhookSecrets = nil
+	}
+	c.WebhookSecrets = splitList(c.WebhookSecrets)
+	c.CallbackHosts = splitList(c.CallbackHosts)
+	c.APIKey = strings.TrimSpace(c.APIKey)
+	c.APIURL = strings.TrimSpace(c.APIURL)
+	return c
+}
+
+func splitList(values []string) []string {
+	var items []string
+	for _, value := range values {
+		for item := range strings.SplitSeq(value, ",") {
+			items = append(items, strings.TrimSpace(item))
+		}
+	}
+	return items
+}
+
+// protocol returns what verifies webhooks, nil without a secret, and what sends
+// callbacks. An error says which setting is not usable, and what to do.
+func (c Config) protocol() (*modelriver.Verifier, *modelriver.Client, error) {
+	fail := func(format string, args ...any) (*modelriver.Verifier, *modelriver.Client, error) {
+		return nil, nil, fmt.Errorf(c.inWords(format), args...)
+	}
+	for i, secret := range c.WebhookSecrets {
+		switch {
+		case secret == "":
+			return fail("MODELRIVER_WEBHOOK_SECRET: secret %d of %d is blank: take it away, or its comma", i+1, len(c.WebhookSecrets))
+		case strings.ContainsFunc(secret, isControl):
+			return fail("MODELRIVER_WEBHOOK_SECRET: secret %d of %d has a line break or another control character in it: set it as ModelRiver's console shows it, several separated by commas", i+1, len(c.WebhookSecrets))
+		}
+	}
+	if strings.ContainsFunc(c.APIKey, func(r rune) bool { return r == ' ' || isControl(r) }) {
+		return fail("MODELRIVER_API_KEY: the API key has white space or a control character in it: set it as ModelRiver's console shows it")
+	}
+	if _, err := modelriver.NewClient("", c.APIURL, nil, c.CallbackTimeout); err != nil {
+		return fail("MODELRIVER_API_URL: %w", err)
+	}
+	client, err := modelriver.NewClient(c.APIKey, c.APIURL, c.CallbackHosts, c.CallbackTimeout)
+	if err != nil {
+		return fail("MODELRIVER_CALLBACK_HOSTS: %w", err)
+	}
+	if len(c.WebhookSecrets) == 0 {
+		return nil, client, nil
+	}
+	verifier, err := modelriver.NewVerifier(c.WebhookSecrets...)
+	if err != nil {
+		return fail("MODELRIVER_WEBHOOK_SECRET: %w", err)
+	}
+	verifier.Tolerance = c.Tolerance
+	return verifier, client, nil
+}
+
+func isControl(r rune) bool { return r < ' ' || r == 0x7f }
+
+// inQuotes reports whether a value has kept the quotes that a shell or systemd would
+// have taken away.
+func inQuotes(value string) bool {
+	return strings.HasPrefix(value, `"`) || strings.HasSuffix(value, `"`) || strings.HasPrefix(value, "'") || strings.HasSuffix(value, "'")
+}
+
+var fieldNames = strings.NewReplacer(
+	"MODELRIVER_WEBHOOK_SECRET", "hooks.Config.WebhookSecrets",
+	"MODELRIVER_API_KEY", "hooks.Config.APIKey",
+	"MODELRIVER_API_URL", "hooks.Config.APIURL",
+	"MODELRIVER_CALLBACK_HOSTS", "hooks.Config.CallbackHosts",
+)
+
+// inWords returns a text that names settings by their variables as it fits this app: one
+// that fills in its Config itself reads no such variable.
+func (c Config) inWords(text string) string {
+	if c.fromEnv {
+		return text
+	}
+	return fieldNames.Replace(text)
+}
