@@ -115,11 +115,14 @@ func TestReference(t *testing.T) {
 		return s
 	}
 	for _, field := range reflect.VisibleFields(reflect.TypeFor[hooks.Config]()) {
+		if !field.IsExported() {
+			continue
+		}
 		if want := "`" + field.Name + " " + field.Type.String() + "`"; !strings.Contains(section("Settings"), want) {
 			t.Errorf("Settings lacks %s", want)
 		}
 	}
-	source, err := os.ReadFile("main.go")
+	source, err := os.ReadFile("hooks/env.go")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -330,15 +333,36 @@ func buildHost(t *testing.T, source string) string {
 	return filepath.Join(dir, "app")
 }
 
-// The README's embedding example builds, and its commands work before secrets are set.
+// The README's embedding example builds, reads the variables, and its commands work before
+// they are set.
 func TestReadmeEmbeds(t *testing.T) {
 	t.Parallel()
-	status := exec.Command(buildHost(t, snippet(t, "README.md", "Embed it in your PocketBase app")),
-		"--dev=false", "--dir", filepath.Join(t.TempDir(), "pb_data"), "modelriver", "status")
-	status.Env = append(os.Environ(), "MODELRIVER_WEBHOOK_SECRET=", "MODELRIVER_API_KEY=")
-	if out, err := status.CombinedOutput(); err != nil || !strings.Contains(string(out), "received   0") {
-		t.Errorf("status: %v\n%s", err, out)
+	app, data := buildHost(t, snippet(t, "README.md", "Embed it in your PocketBase app")), filepath.Join(t.TempDir(), "pb_data")
+	unset := []string{"MODELRIVER_WEBHOOK_SECRET=", "MODELRIVER_API_KEY="}
+	if _, stderr, ok := runOn(t, app, data, unset, "modelriver", "status"); ok || strings.Count(stderr, "no data was found in "+data) != 1 {
+		t.Errorf("status before the first start: success %t, error %q", ok, stderr)
 	}
+	if stdout, _, ok := runOn(t, app, data, unset, "superuser", "upsert", testEmail, testPassword); !ok {
+		t.Fatalf("superuser: %s", stdout)
+	}
+	if stdout, stderr, ok := runOn(t, app, data, unset, "modelriver", "status"); !ok || !strings.Contains(stdout, "received   0") {
+		t.Errorf("status: success %t\n%s%s", ok, stdout, stderr)
+	}
+	if _, stderr, ok := runOn(t, app, data, unset, "modelriver", "send"); ok || strings.Count(stderr, "set MODELRIVER_WEBHOOK_SECRET") != 1 {
+		t.Errorf("send: success %t, error %q", ok, stderr)
+	}
+	broken := []string{"MODELRIVER_API_KEY=first\nsecond"}
+	if _, stderr, ok := runOn(t, app, data, broken, "serve", "--http", "127.0.0.1:0"); ok || strings.Count(stderr, "MODELRIVER_API_KEY: ") != 1 || strings.Contains(stderr, "panic") {
+		t.Errorf("serve with a key that is none: success %t, error %q", ok, stderr)
+	}
+	if stdout, stderr, ok := runOn(t, app, data, broken, "--help"); !ok || stderr != "" || !strings.Contains(stdout, "modelriver") {
+		t.Errorf("--help with a key that is none: success %t, error %q\n%s", ok, stderr, stdout)
+	}
+
+	s := startServerBinary(t, app, "", "MODELRIVER_WEBHOOK_SECRET=another-secret, "+testSecret+"\n", "MODELRIVER_API_KEY=key\n", "MODELRIVER_CALLBACK_HOSTS=127.0.0.1\n")
+	callback, received := bodies(t, 200)
+	s.mustSend(event("c1", "T", "B", "", callback))
+	wantBody(t, received, `"title":"T"`)
 }
 
 // An app as in the README runs the README's pb_hooks, once it has what the README says

@@ -34,8 +34,8 @@ func TestExitStatus(t *testing.T) {
 		{"too many arguments", []string{"modelriver", "send", "a", "b"}, "", true, "accepts at most 1"},
 		{"serve on a taken port", []string{"serve", "--http", "TAKEN"}, "", true, "address already in use"},
 		{"send without a secret", []string{"modelriver", "send"}, "MODELRIVER_WEBHOOK_SECRET=", true, "set MODELRIVER_WEBHOOK_SECRET"},
-		{"blank secret", []string{"migrate", "up"}, "MODELRIVER_WEBHOOK_SECRET=a,,b", true, "secret 2 of 3 is blank"},
-		{"host that is none", []string{"migrate", "up"}, "MODELRIVER_CALLBACK_HOSTS=https://x", true, "use host or host:port"},
+		{"blank secret", []string{"serve", "--http", "TAKEN"}, "MODELRIVER_WEBHOOK_SECRET=a,,b", true, "secret 2 of 3 is blank"},
+		{"host that is none", []string{"serve", "--http", "TAKEN"}, "MODELRIVER_CALLBACK_HOSTS=https://x", true, "use host or host:port"},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			t.Parallel()

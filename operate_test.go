@@ -95,7 +95,7 @@ func TestOperateBesideTheServer(t *testing.T) {
 	}
 }
 
-// The commands need no server, no secrets and no data before them.
+// The commands need no server, no secrets and no webhook before them.
 func TestCommandsOnAFreshDataDirectory(t *testing.T) {
 	t.Parallel()
 	for _, row := range []struct {
@@ -114,6 +114,9 @@ func TestCommandsOnAFreshDataDirectory(t *testing.T) {
 		t.Run(strings.Join(row.args, " "), func(t *testing.T) {
 			t.Parallel()
 			dir := filepath.Join(t.TempDir(), "pb_data")
+			if out, err := exec.Command(buildBinary(t), "--dev=false", "--dir", dir, "migrate", "up").CombinedOutput(); err != nil {
+				t.Fatalf("migrate: %v\n%s", err, out)
+			}
 			cmd := exec.Command(buildBinary(t), append([]string{"--dev=false", "--dir", dir, "modelriver"}, row.args...)...)
 			cmd.Env = append(os.Environ(), "MODELRIVER_WEBHOOK_SECRET=", "MODELRIVER_API_KEY=", "MODELRIVER_API_URL=http://127.0.0.1:1")
 			output, err := cmd.CombinedOutput()

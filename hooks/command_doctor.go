@@ -229,7 +229,7 @@ func (p *plugin) checkLive(ctx context.Context, target *url.URL) []finding {
 			"A proxy holds the stream back, so pages are not live. Switch its buffering off: for nginx, proxy_buffering off."}}
 	}
 	return []finding{{"live", gradeProblem, fmt.Sprintf("%s answered %s without an event", address, response.Status),
-		"Pages get no new records. Check that the proxy passes /api/realtime on to the server."}}
+		"Pages get no new records. Check that the proxy passes /api/realtime on to the server, and that no rate limit refuses it."}}
 }
 
 // checkCollections finds out whether webhooks can be stored, durably, and who sees them.

@@ -16,7 +16,7 @@ import (
 
 // A host is the app of testdata/embed, which takes the plugin with one line.
 type host struct {
-	t             testing.TB
+	t             *testing.T
 	with, without string // the binaries
 	dir           string
 	url           string
@@ -161,6 +161,7 @@ func TestEmbedding(t *testing.T) {
 		if err != nil || !strings.Contains(string(out), "stored     1") {
 			t.Errorf("status: %v\n%s", err, out)
 		}
+		testHostCommands(h)
 	})
 
 	// Removed, and its migration forgotten.

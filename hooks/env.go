@@ -47,7 +47,10 @@ func splitList(values []string) []string {
 	var items []string
 	for _, value := range values {
 		for item := range strings.SplitSeq(value, ",") {
-			items = append(items, strings.TrimSpace(item))
+			if trimmed := strings.TrimSpace(item); trimmed != "" { // a blank one is an error, not none
+				item = trimmed
+			}
+			items = append(items, item)
 		}
 	}
 	return items
@@ -61,7 +64,7 @@ func (c Config) protocol() (*modelriver.Verifier, *modelriver.Client, error) {
 	}
 	for i, secret := range c.WebhookSecrets {
 		switch {
-		case secret == "":
+		case strings.TrimSpace(secret) == "":
 			return fail("MODELRIVER_WEBHOOK_SECRET: secret %d of %d is blank: take it away, or its comma", i+1, len(c.WebhookSecrets))
 		case strings.ContainsFunc(secret, isControl):
 			return fail("MODELRIVER_WEBHOOK_SECRET: secret %d of %d has a line break or another control character in it: set it as ModelRiver's console shows it, several separated by commas", i+1, len(c.WebhookSecrets))

@@ -24,10 +24,8 @@ import (
 func ExampleMustRegister() {
 	app := pocketbase.New()
 
-	hooks.MustRegister(app, app.RootCmd, hooks.Config{
-		WebhookSecrets: []string{os.Getenv("MODELRIVER_WEBHOOK_SECRET")},
-		APIKey:         os.Getenv("MODELRIVER_API_KEY"),
-	})
+	config, _ := hooks.ConfigFromEnv() // serve says what is wrong with it
+	hooks.MustRegister(app, app.RootCmd, config)
 
 	if err := app.Start(); err != nil {
 		log.Fatal(err)

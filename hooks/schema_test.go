@@ -259,7 +259,13 @@ func TestConfig(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		err = Register(app, nil, row.config)
+		apiRouter, err := apis.NewRouter(app)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err = Register(app, nil, row.config); err == nil { // what the environment has is refused by serve
+			err = app.OnServe().Trigger(&core.ServeEvent{App: app, Router: apiRouter})
+		}
 		if (err == nil) != (row.errorHas == "") || err != nil && !strings.Contains(err.Error(), row.errorHas) {
 			t.Errorf("%s: got %v, want %q in it", row.name, err, row.errorHas)
 		}
