@@ -43,6 +43,11 @@ Every command works beside a running server on the same data directory (--dir).`
 // print and to end with.
 func (p *plugin) addCommands(rootCmd *cobra.Command) {
 	ours := p.newCommand()
+	for _, command := range rootCmd.Commands() {
+		if command.Name() == ours.Name() {
+			rootCmd.RemoveCommand(command) // of an earlier registration
+		}
+	}
 	rootCmd.AddCommand(ours)
 	keep := func(err error) error {
 		if err == nil {

@@ -1,0 +1,73 @@
+package hooks
+
+import (
+	"reflect"
+	"strings"
+	"testing"
+
+	"github.com/pocketbase/pocketbase/tests"
+	"github.com/spf13/cobra"
+)
+
+func TestConfigFromEnv(t *testing.T) { // not parallel: it sets the environment
+	names := []string{"MODELRIVER_WEBHOOK_SECRET", "MODELRIVER_API_KEY", "MODELRIVER_API_URL", "MODELRIVER_CALLBACK_HOSTS"}
+	for _, row := range []struct {
+		name    string
+		env     [4]string // by names
+		want    Config
+		problem string
+	}{
+		{"nothing is set", [4]string{}, Config{}, ""},
+		{"everything is set", [4]string{"s", "k", "https://example.com", "example.org:8443"},
+			Config{WebhookSecrets: []string{"s"}, APIKey: "k", APIURL: "https://example.com", CallbackHosts: []string{"example.org:8443"}}, ""},
+		{"white space around", [4]string{" s\r\n", "\tk\n", " https://example.com\n", "example.org \n"},
+			Config{WebhookSecrets: []string{"s"}, APIKey: "k", APIURL: "https://example.com", CallbackHosts: []string{"example.org"}}, ""},
+		{"lists", [4]string{"s, t,u\n", "", "", "a.example,b.example:1 , [::1]:2"},
+			Config{WebhookSecrets: []string{"s", "t", "u"}, CallbackHosts: []string{"a.example", "b.example:1", "[::1]:2"}}, ""},
+		{"a secret with a blank in it", [4]string{"correct horse"}, Config{WebhookSecrets: []string{"correct horse"}}, ""},
+		{"a blank secret", [4]string{"\n"}, Config{WebhookSecrets: []string{"\n"}}, "MODELRIVER_WEBHOOK_SECRET: secret 1 of 1 is blank"},
+		{"a comma at the end", [4]string{"s,"}, Config{WebhookSecrets: []string{"s", ""}}, "MODELRIVER_WEBHOOK_SECRET: secret 2 of 2 is blank"},
+		{"secrets on lines", [4]string{"s,t\nu"}, Config{WebhookSecrets: []string{"s", "t\nu"}}, "MODELRIVER_WEBHOOK_SECRET: secret 2 of 2 has a line break"},
+		{"a key on lines", [4]string{"", "k\nl"}, Config{APIKey: "k\nl"}, "MODELRIVER_API_KEY: "},
+		{"a URL over plain http", [4]string{"", "", "http://example.com"}, Config{APIURL: "http://example.com"}, "MODELRIVER_API_URL: "},
+		{"a host with a path", [4]string{"", "", "", "example.com/x"}, Config{CallbackHosts: []string{"example.com/x"}}, "MODELRIVER_CALLBACK_HOSTS: "},
+		{"a blank host", [4]string{"", "", "", " "}, Config{CallbackHosts: []string{" "}}, "MODELRIVER_CALLBACK_HOSTS: "},
+	} {
+		for i, name := range names {
+			t.Setenv(name, row.env[i])
+		}
+		got, err := ConfigFromEnv()
+		if row.problem == "" && err != nil || row.problem != "" && (err == nil || !strings.HasPrefix(err.Error(), row.problem)) {
+			t.Errorf("%s: got error %v, want %q", row.name, err, row.problem)
+		}
+		row.want.fromEnv = true
+		if !reflect.DeepEqual(got, row.want) {
+			t.Errorf("%s: got %+v, want %+v", row.name, got, row.want)
+		}
+		// What is registered is refused for the same reason, and not by Register.
+		app, newErr := tests.NewTestApp(t.TempDir())
+		if newErr != nil {
+			t.Fatal(newErr)
+		}
+		p, newErr := newPlugin(app, got)
+		if newErr != nil || (p.unusable == nil) != (err == nil) || err != nil && p.unusable.Error() != err.Error() {
+			t.Errorf("%s: registered: got %v and %v, want %v when it serves", row.name, newErr, p.unusable, err)
+		}
+		app.Cleanup()
+	}
+}
+
+func TestRegisterTwiceReplacesCommands(t *testing.T) {
+	t.Parallel()
+	app, err := tests.NewTestApp(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(app.Cleanup)
+	root := &cobra.Command{Use: "app"}
+	MustRegister(app, root, Config{})
+	MustRegister(app, root, testConfig())
+	if got := len(root.Commands()); got != 1 {
+		t.Errorf("commands: got %d, want 1", got)
+	}
+}
