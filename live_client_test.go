@@ -232,6 +232,16 @@ func TestTabsOpenedBehind(t *testing.T) {
 	behind.Show()
 	behind.Wait(live + ` && ` + titles + `.join() === "Public"`)
 	behind.Clean(true)
+
+	// A page that waits goes on to say so, hidden or not.
+	behind.Open(s.URL + "/?channel=none")
+	const waits = `document.querySelector("#empty").checkVisibility()`
+	behind.Wait(live + ` && ` + waits)
+	p.Show()
+	behind.Wait(`document.hidden && document.querySelector("#state").dataset.status === "connecting"`)
+	if !eval[bool](behind, waits) {
+		t.Error("the page does not say any more what it waits for")
+	}
 }
 
 func TestPageMarksOnlyWhatIsNew(t *testing.T) {

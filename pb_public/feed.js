@@ -104,7 +104,7 @@ function show({ items, status, error }, announce) {
 	$("more").hidden = items.length <= limit || limit >= MOST;
 	if (fresh.length) tell(fresh);
 	showState(status, error);
-	showEmpty(status === "live" && !rows.length);
+	showEmpty(!rows.length && (status === "live" || (announce && status === "connecting")));
 }
 
 /** Draws a row; folded and opened parts of the node it replaces stay as they are. */
