@@ -39,6 +39,7 @@ func newAuthServer(t *testing.T) *testServer {
 		t.Fatal(err)
 	}
 	for _, collection := range []*core.Collection{users, members} {
+		collection.Fields.GetByName("password").(*core.PasswordField).Cost = 4 // passwords are many here
 		collection.CreateRule = types.Pointer("")
 		collection.UpdateRule = types.Pointer("id = @request.auth.id")
 		collection.OAuth2.Enabled = true
