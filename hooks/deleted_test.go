@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/pocketbase/dbx"
 	"github.com/pocketbase/pocketbase/core"
 )
 
@@ -74,7 +75,12 @@ func TestDeletedStaysDeleted(t *testing.T) {
 				if got := len(records(t, server, contentCollection)); got != 0 {
 					t.Errorf("records within Retention: got %d, want 0", got)
 				}
-				server.plugin.outbox.now = func() time.Time { return time.Now().Add(46 * 24 * time.Hour) }
+				old := dateTime(time.Now().Add(-46 * 24 * time.Hour))
+				if called {
+					setCallback(t, server, id, dbx.Params{"deliveredAt": old})
+				} else {
+					setCallback(t, server, id, dbx.Params{"created": old})
+				}
 				server.plugin.outbox.deleteDelivered()
 				server.mustPost(t, payload)
 				only(t, server, contentCollection)
