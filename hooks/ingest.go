@@ -126,8 +126,10 @@ func (p *plugin) store(tx core.App, event *modelriver.Event, cb *callback, now, 
 		return record, err
 	}
 	data := json.RawMessage(record.GetString("data"))
-	if kept, err := readable(event.Data); err == nil && bytes.Equal(kept, data) {
-		data = validUTF8(event.Data) // no hook changed it: ModelRiver gets its own numbers
+	if !bytes.Equal(data, event.Data) {
+		if kept, err := readable(event.Data); err == nil && bytes.Equal(kept, data) {
+			data = validUTF8(event.Data) // no hook changed it: ModelRiver gets its own numbers
+		}
 	}
 	cb.Body, err = modelriver.CallbackBody(data, contentCollection, record.Id, record.GetDateTime("created").Time())
 	if err != nil {

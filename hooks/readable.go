@@ -23,15 +23,15 @@ func readable(raw json.RawMessage) (json.RawMessage, error) {
 	var out []byte
 	copied, depth := 0, 0
 	for i := 0; i < len(raw); {
-		switch c := raw[i]; {
-		case c == '"':
+		switch raw[i] {
+		case '"':
 			for i++; i < len(raw) && raw[i] != '"'; i++ {
 				if raw[i] == '\\' {
 					i++
 				}
 			}
 			i++
-		case c == '-' || c >= '0' && c <= '9':
+		case '-', '0', '1', '2', '3', '4', '5', '6', '7', '8', '9':
 			start := i
 			for i++; i < len(raw) && bytes.IndexByte([]byte("0123456789+-.eE"), raw[i]) >= 0; i++ {
 			}
@@ -40,16 +40,15 @@ func readable(raw json.RawMessage) (json.RawMessage, error) {
 				out = strconv.AppendQuote(out, string(raw[start:i]))
 				copied = i
 			}
-		default:
-			switch c {
-			case '{', '[':
-				depth++
-			case '}', ']':
-				depth--
-			}
-			if depth > maxNesting {
+		case '{', '[':
+			if depth++; depth > maxNesting {
 				return nil, fmt.Errorf("nested deeper than %d levels", maxNesting)
 			}
+			i++
+		case '}', ']':
+			depth--
+			i++
+		default:
 			i++
 		}
 	}
