@@ -44,9 +44,11 @@ func TestBroadcastEqualsPocketBase(t *testing.T) {
 			return
 		}
 		if *differentialFor > 0 && run%20 == 19 {
-			t.Logf("%s: %d runs from seed %d, %d operations, %d events", time.Since(began).Round(time.Second), run+1, seed, changes, events)
 			fmt.Printf("%s: %d runs from seed %d, %d operations, %d events\n", time.Since(began).Round(time.Second), run+1, seed, changes, events)
 		}
+	}
+	if *differentialFor > 0 {
+		fmt.Printf("%s: no difference from seed %d, %d operations, %d events\n", time.Since(began).Round(time.Second), seed, changes, events)
 	}
 	if events < 1000 {
 		t.Errorf("seed %d: %d events in all: the comparison has nothing to compare", seed, events)

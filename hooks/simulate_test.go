@@ -109,7 +109,7 @@ func (s *testSimulator) call(t testing.TB, path, key, body string) (int, map[str
 func (s *testSimulator) await(t testing.TB, pattern string) {
 	t.Helper()
 	expression := regexp.MustCompile(`(?m)` + pattern)
-	for deadline := time.Now().Add(20 * time.Second); !expression.MatchString(s.output.String()); time.Sleep(5 * time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); !expression.MatchString(s.output.String()); time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatalf("not within 20 s: a line with %q in\n%s", pattern, s.output)
 		}
@@ -383,7 +383,7 @@ func TestSimulateEndsWithTheProcess(t *testing.T) {
 		select {
 		case r := <-ended:
 			ended <- r
-		case <-time.After(20 * time.Second):
+		case <-time.After(time.Minute):
 			t.Error("the process goes on to end before the command has")
 		}
 		return nil
