@@ -111,7 +111,7 @@ func (s *testSimulator) await(t testing.TB, pattern string) {
 	expression := regexp.MustCompile(`(?m)` + pattern)
 	for deadline := time.Now().Add(time.Minute); !expression.MatchString(s.output.String()); time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(deadline) {
-			t.Fatalf("not within 20 s: a line with %q in\n%s", pattern, s.output)
+			t.Fatalf("not within a minute: a line with %q in\n%s", pattern, s.output)
 		}
 	}
 }
