@@ -90,6 +90,7 @@ func webhookServer(t *testing.T) *testServer {
 func TestWebhookWritesNoLogRowForJunkOrSuccess(t *testing.T) {
 	t.Parallel()
 	server := webhookServer(t)
+	server.plugin.rejected.every = time.Hour
 	for i := range 50 {
 		server.post(t, "junk", http.Header{})
 		server.mustPost(t, generated(fmt.Sprint("quiet-", i), `{}`, ""))
