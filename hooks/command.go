@@ -313,7 +313,7 @@ fields separated by tabs, its error the last one.`,
 		Args:         cobra.NoArgs,
 		SilenceUsage: true,
 		RunE: func(command *cobra.Command, _ []string) error {
-			states := []string{statePending, stateDelivered, stateFailed}
+			states := []string{statePending, stateDelivered, stateFailed, stateDeleted}
 			if state != "" && !slices.Contains(states, state) {
 				return fmt.Errorf("--state %q: use one of %s", state, strings.Join(states, ", "))
 			}
@@ -346,11 +346,11 @@ fields separated by tabs, its error the last one.`,
 		},
 	}
 	flags := command.Flags()
-	flags.StringVar(&state, "state", "", "only those that are pending, delivered or failed")
+	flags.StringVar(&state, "state", "", "only those that are pending, delivered or failed, or of which the record was deleted")
 	flags.StringVar(&since, "since", "", "only those created since, a duration such as 90m or 24h, or a date or time in UTC")
 	flags.IntVar(&limit, "limit", 20, "how many at most")
 	_ = command.RegisterFlagCompletionFunc("state", cobra.FixedCompletions(
-		[]string{statePending, stateDelivered, stateFailed}, cobra.ShellCompDirectiveNoFileComp))
+		[]string{statePending, stateDelivered, stateFailed, stateDeleted}, cobra.ShellCompDirectiveNoFileComp))
 	return command
 }
 
