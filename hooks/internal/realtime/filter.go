@@ -25,6 +25,9 @@ type access struct {
 // Until the change is appended it stands in open, so that the views of its moment are kept.
 func (f *FanOut) decide(app core.App, action string, record *core.Record) *change {
 	collection := record.Collection()
+	if _, ok := app.ConcurrentDB().(*dbx.DB); !ok { // a hook has left the app of a transaction in its event
+		app = f.app
+	}
 	c := &change{action: action, record: record.Fresh()}
 	c.list = f.rules.find(collection, collection.ListRule)
 	c.view = f.rules.find(collection, collection.ViewRule)
@@ -46,29 +49,31 @@ func (f *FanOut) decide(app core.App, action string, record *core.Record) *chang
 		f.mu.Unlock()
 		return nil
 	}
-	c.allowed = make(map[string]bool, len(questions))
-	for key, q := range questions {
-		c.allowed[key], _ = app.CanAccessRecord(c.record, &core.RequestInfo{
+	c.allowed = make(map[question]bool, len(questions))
+	for q := range questions {
+		c.allowed[q], _ = app.CanAccessRecord(c.record, &core.RequestInfo{
 			Context: core.RequestInfoContextRealtime, Method: http.MethodGet,
 			Query: map[string]string{}, Headers: map[string]string{}, Auth: q.auth,
-		}, q.rule)
+		}, &q.rule)
 	}
 	return c
 }
 
-// A question is one that the database has to answer.
+// A question is one that the database has to answer: the same for all viewers, without
+// auth, if the rule does not look at them. Else each auth record is asked for, as two
+// connections of one user may have different ones.
 type question struct {
-	rule *string
+	rule string
 	auth *core.Record
 }
 
 // questions returns those that the subscribers of now raise about the change, each once.
 // The lock is held.
-func (f *FanOut) questions(c *change) map[string]question {
+func (f *FanOut) questions(c *change) map[question]struct{} {
 	if !c.list.asks() && !c.view.asks() {
 		return nil
 	}
-	asked := map[string]question{}
+	asked := map[question]struct{}{}
 	for s := range f.subscribers {
 		v := s.views[len(s.views)-1]
 		if v.superuser {
@@ -76,7 +81,7 @@ func (f *FanOut) questions(c *change) map[string]question {
 		}
 		for _, t := range v.topics {
 			if a, ok := t.access(c); ok && a.asks() {
-				asked[a.question(v)] = question{a.rule, v.auth}
+				asked[a.question(v)] = struct{}{}
 			}
 		}
 	}
@@ -85,13 +90,11 @@ func (f *FanOut) questions(c *change) map[string]question {
 
 func (a access) asks() bool { return a.rule != nil && *a.rule != "" && a.evaluate == nil }
 
-// question names what the database is asked: the same for all viewers if the rule does
-// not look at them.
-func (a access) question(v view) string {
+func (a access) question(v view) question {
 	if !strings.Contains(*a.rule, "@request.auth") {
-		return *a.rule
+		return question{rule: *a.rule}
 	}
-	return *a.rule + "\x00" + v.key
+	return question{*a.rule, v.auth}
 }
 
 // allows is what PocketBase's CanAccessRecord would have said at the change's moment,

@@ -1,6 +1,7 @@
 package realtime
 
 import (
+	"runtime"
 	"time"
 
 	"github.com/pocketbase/pocketbase/core"
@@ -18,7 +19,7 @@ type change struct {
 	record     *core.Record // a copy; nil while the place is only reserved
 	row        row          // what the rules compare, as committed
 	list, view access
-	allowed    map[string]bool // by question, where the database was asked
+	allowed    map[question]bool // where the database was asked
 
 	// Set when it is published.
 	data      []byte
@@ -54,6 +55,9 @@ func (f *FanOut) Committed(records []*core.Record) {
 	}
 	batch := &batch{progress: time.Now()}
 	for _, record := range records {
+		if f.places[record] != nil { // a hook deleted it and inserted it again
+			continue
+		}
 		c := &change{batch: batch}
 		f.places[record] = c
 		batch.places = append(batch.places, c)
@@ -127,14 +131,42 @@ func (f *FanOut) afterSave(action string) func(e *core.ModelEvent) error {
 // beforeDelete decides who hears of a delete while the record is there, outside of the
 // transaction that deletes it, as PocketBase does.
 func (f *FanOut) beforeDelete(e *core.ModelEvent) error {
-	if record := f.recordOf(e); record != nil {
-		if c := f.decide(f.app, "delete", record); c != nil {
-			f.mu.Lock()
-			f.deleting[record] = c
-			f.mu.Unlock()
-		}
+	record := f.recordOf(e)
+	if record == nil {
+		return e.Next()
 	}
-	return e.Next()
+	c := f.decide(f.app, "delete", record)
+	if c == nil {
+		return e.Next()
+	}
+	key := deletingKey(e.Model)
+	f.mu.Lock()
+	f.deleting[key] = c
+	f.mu.Unlock()
+	// Behind a panic, here or later in the transaction, PocketBase calls nobody: what is
+	// left of the transaction is collected then.
+	if tx := e.App.TxInfo(); tx != nil {
+		runtime.AddCleanup(tx, func(c *change) { f.forgetDelete(key, c) }, c)
+	}
+	returned := false
+	defer func() {
+		if !returned {
+			f.forgetDelete(key, c)
+		}
+	}()
+	err := e.Next()
+	returned = true
+	return err
+}
+
+// forgetDelete forgets the change unless it is no longer waited for.
+func (f *FanOut) forgetDelete(key any, c *change) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	delete(f.decided, c)
+	if f.deleting[key] == c {
+		delete(f.deleting, key)
+	}
 }
 
 func (f *FanOut) afterDelete(e *core.ModelEvent) error {
@@ -150,13 +182,21 @@ func (f *FanOut) afterDeleteError(e *core.ModelErrorEvent) error {
 }
 
 func (f *FanOut) takeDeleting(model core.Model) *change {
-	record := asRecord(model)
+	key := deletingKey(model)
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	c := f.deleting[record]
-	delete(f.deleting, record)
+	c := f.deleting[key]
+	delete(f.deleting, key)
 	delete(f.decided, c)
 	return c
+}
+
+// deletingKey is the same before and after the delete.
+func deletingKey(model core.Model) any {
+	if record := asRecord(model); record != nil {
+		return record
+	}
+	return model.PK()
 }
 
 // recordOf returns the event's record if anyone could be told of it.
@@ -167,7 +207,12 @@ func (f *FanOut) recordOf(e *core.ModelEvent) *core.Record {
 	if none || !f.takesOver() {
 		return nil
 	}
-	return asRecord(e.Model)
+	if record := asRecord(e.Model); record != nil {
+		return record
+	}
+	id, _ := e.Model.PK().(string) // a model of the app's own for the collection
+	record, _ := e.App.FindRecordById(f.collection, id)
+	return record
 }
 
 func asRecord(model core.Model) *core.Record {
@@ -194,6 +239,7 @@ func (f *FanOut) append(c *change) {
 		for _, waiting := range f.changes {
 			waiting.dropped = true
 		}
+		c.dropped = true
 		f.changes = nil
 		for s := range f.subscribers {
 			go s.Discard()

@@ -121,7 +121,15 @@ func (f *FanOut) serve(e *core.RealtimeConnectRequestEvent) error {
 		s.wake()
 	})
 	defer expiry.Stop()
-	for range s.ready {
+	for {
+		select {
+		case <-s.ready:
+		case m, open := <-client.Channel(): // of a hook that has kept the client from before
+			if !open {
+				return nil
+			}
+			s.Send(m)
+		}
 		if ctx.Err() != nil || s.IsDiscarded() {
 			return nil
 		}
@@ -141,5 +149,4 @@ func (f *FanOut) serve(e *core.RealtimeConnectRequestEvent) error {
 			flushed = time.Now()
 		}
 	}
-	return nil
 }

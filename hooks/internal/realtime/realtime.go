@@ -56,7 +56,7 @@ type FanOut struct {
 	changes     []*change // in the order of the commits
 	draining    bool
 	places      map[*core.Record]*change // by the record whose after-success hooks still run
-	deleting    map[*core.Record]*change // by the record that is being deleted
+	deleting    map[any]*change          // by what is being deleted: see deletingKey
 	decided     map[*change]struct{}     // and not in changes yet
 
 	log       []*change
@@ -84,7 +84,7 @@ func New(app core.App, collection string) *FanOut {
 		enrich:      app.OnRecordEnrich(),
 		subscribers: map[*subscriber]struct{}{},
 		places:      map[*core.Record]*change{},
-		deleting:    map[*core.Record]*change{},
+		deleting:    map[any]*change{},
 		decided:     map[*change]struct{}{},
 	}
 }

@@ -112,6 +112,7 @@ func (s *subscriber) collect(messages []subscriptions.Message) ([]subscriptions.
 func (s *subscriber) write(e *core.RealtimeConnectRequestEvent, messages []subscriptions.Message) error {
 	if sends := e.App.OnRealtimeMessageSend(); sends.Length() > 0 {
 		for i := range messages {
+			messages[i].Data = slices.Clone(messages[i].Data) // which a hook may alter in place
 			event := &core.RealtimeMessageEvent{RequestEvent: e.RequestEvent, Client: s, Message: &messages[i]}
 			err := sends.Trigger(event, func(event *core.RealtimeMessageEvent) error {
 				return event.Message.WriteSSE(event.Response, event.Client.Id())

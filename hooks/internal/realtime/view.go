@@ -17,7 +17,6 @@ type view struct {
 	auth      *core.Record // nil for a guest
 	authId    string
 	superuser bool
-	key       string // of the viewer, in questions
 }
 
 // viewNow is the view of the moment. The fan-out's lock is held.
@@ -25,7 +24,6 @@ func (s *subscriber) viewNow() view {
 	v := view{from: s.fanOut.moment + 1, topics: *s.topics.Load()}
 	if v.auth, _ = s.Get(apis.RealtimeClientAuthKey).(*core.Record); v.auth != nil {
 		v.authId, v.superuser = v.auth.Id, v.auth.IsSuperuser()
-		v.key = v.auth.Collection().Id + "/" + v.auth.Id
 	}
 	return v
 }
