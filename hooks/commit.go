@@ -52,8 +52,9 @@ type committer struct {
 
 // A write is run once, or again if a neighbour in its batch lost it the transaction.
 type write struct {
-	run  func(tx core.App) error
-	size int // about how many bytes it writes
+	run   func(tx core.App) error
+	size  int  // about how many bytes it writes
+	alone bool // it is run in a transaction of its own
 
 	// instead is run in place of a run that failed, once that is undone, unless it was
 	// the database that failed. It may be nil.
@@ -155,10 +156,13 @@ func (c *committer) take() []*write {
 	n, size := 0, 0
 	for n < min(len(c.waiting), maxBatch) {
 		size += c.waiting[n].size
-		if n > 0 && size > maxBatchSize {
+		if n > 0 && (size > maxBatchSize || c.waiting[n].alone) {
 			break
 		}
 		n++
+		if c.waiting[n-1].alone {
+			break
+		}
 	}
 	batch := c.waiting[:n:n]
 	c.waiting = c.waiting[n:]
@@ -257,14 +261,12 @@ func (c *committer) commit(batch []*write, next func()) {
 		w.run = func(tx core.App) error { return batch[0].instead(tx, failed) }
 		w.instead = nil
 		c.commit([]*write{&w}, next)
-	default:
-		for i, w := range batch {
-			then := func() {}
-			if i == len(batch)-1 {
-				then = next
-			}
-			c.commit([]*write{w}, then)
+	default: // not here, where the after-success hooks of one would hold up the others
+		for _, w := range batch {
+			w.alone = true
 		}
+		c.putBack(batch)
+		next()
 	}
 }
 
