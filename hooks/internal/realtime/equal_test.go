@@ -11,6 +11,7 @@ import (
 
 	"github.com/pocketbase/dbx"
 	"github.com/pocketbase/pocketbase/core"
+	"github.com/pocketbase/pocketbase/tools/hook"
 	"github.com/pocketbase/pocketbase/tools/subscriptions"
 	"github.com/pocketbase/pocketbase/tools/types"
 
@@ -236,4 +237,49 @@ func TestOneRecordHasOnePlace(t *testing.T) {
 	}
 	f.mu.Unlock()
 	await(t, s, "twice")
+}
+
+// Who subscribes by the collection's id hears of it under another name too.
+func TestBroadcastFollowsTheCollectionsId(t *testing.T) {
+	t.Parallel()
+	app, _ := newTest(t)
+	server := apptest.Serve(t, app)
+	collection, err := app.FindCollectionByNameOrId(collectionName)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := server.Subscribe(t, "", collection.Id+"/*")
+	create(t, app, "before")
+	await(t, s, "before")
+	collection.Name = "posts"
+	if err := app.Save(collection); err != nil {
+		t.Fatal(err)
+	}
+	record := core.NewRecord(collection)
+	record.Set("title", "after")
+	if err := app.Save(record); err != nil {
+		t.Fatal(err)
+	}
+	await(t, s, "after")
+}
+
+// A hook of the broadcast's priority that ends the chain leaves the event its app.
+func TestHooksKeepTheirApp(t *testing.T) {
+	t.Parallel()
+	app, _ := newTest(t)
+	clients := make(chan int, 1)
+	app.OnRecordAfterCreateSuccess(collectionName).BindFunc(func(e *core.RecordEvent) error {
+		err := e.Next()
+		clients <- e.App.SubscriptionsBroker().TotalClients()
+		return err
+	})
+	app.OnModelAfterCreateSuccess(collectionName).Bind(&hook.Handler[*core.ModelEvent]{
+		Func: func(*core.ModelEvent) error { return nil }, Priority: -99,
+	})
+	server := apptest.Serve(t, app)
+	server.Subscribe(t, "", "aiContent/*")
+	create(t, app, "T")
+	if got := <-clients; got != 1 {
+		t.Errorf("clients that the app has behind the broadcast: got %d, want 1", got)
+	}
 }

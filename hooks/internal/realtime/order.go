@@ -124,6 +124,7 @@ func (f *FanOut) afterSave(action string) func(e *core.ModelEvent) error {
 		f.wake()
 		f.mu.Unlock()
 		e.App = narrowed
+		defer f.widen(e) // if a hook of the same priority ends the chain
 		return e.Next()
 	}
 }

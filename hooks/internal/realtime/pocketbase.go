@@ -60,8 +60,14 @@ func (o *othersBroker) isOf(all *subscriptions.Broker) bool {
 	return true
 }
 
-// withEverybody gives the event its app back, right behind PocketBase's broadcast.
+// withEverybody is right behind PocketBase's broadcast.
 func (f *FanOut) withEverybody(e *core.ModelEvent) error {
+	f.widen(e)
+	return e.Next()
+}
+
+// widen gives the event its app back.
+func (f *FanOut) widen(e *core.ModelEvent) {
 	if narrowed, ok := e.App.(narrowedApp); ok {
 		e.App = narrowed.App
 		if narrowed.batch != nil {
@@ -70,7 +76,18 @@ func (f *FanOut) withEverybody(e *core.ModelEvent) error {
 			f.mu.Unlock()
 		}
 	}
-	return e.Next()
+}
+
+// renewAll follows a change of the collection's name: what is named by its id is served
+// by PocketBase then.
+func (f *FanOut) renewAll(e *core.CollectionEvent) error {
+	if err := e.Next(); err != nil {
+		return err
+	}
+	for _, s := range f.all() {
+		s.renew()
+	}
+	return nil
 }
 
 // Subscriptions hides what the fan-out sends from PocketBase's broadcast, which alone asks

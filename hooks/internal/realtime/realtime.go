@@ -115,6 +115,9 @@ func (f *FanOut) Bind() {
 		Id: "modelriverRealtime", Func: f.afterDeleteError, Priority: -98,
 	})
 
+	f.app.OnCollectionAfterUpdateSuccess().Bind(&hook.Handler[*core.CollectionEvent]{
+		Id: "modelriverRealtime", Func: f.renewAll,
+	})
 	f.app.OnRealtimeConnectRequest().Bind(&hook.Handler[*core.RealtimeConnectRequestEvent]{
 		Id: "modelriverRealtime", Func: f.serve, Priority: 9999, // inside the app's own
 	})
