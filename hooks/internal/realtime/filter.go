@@ -22,7 +22,7 @@ type access struct {
 
 // decide copies the record and finds out who may see the change, as the database has it
 // now. It returns nil if there is no such row: nobody is told of what nobody can read.
-// Until the change is appended it stands in open, so that the views of its moment are kept.
+// Until the change is appended it stands in decided, so that the views of its moment are kept.
 func (f *FanOut) decide(app core.App, action string, record *core.Record) *change {
 	collection := record.Collection()
 	if _, ok := app.ConcurrentDB().(*dbx.DB); !ok { // a hook has left the app of a transaction in its event
@@ -41,12 +41,13 @@ func (f *FanOut) decide(app core.App, action string, record *core.Record) *chang
 
 	var err error
 	if c.row, err = f.rows.read(app, collection, record.Id, append(c.list.fields, c.view.fields...)); err != nil {
-		if !errors.Is(err, sql.ErrNoRows) {
-			app.Logger().Error("Failed to read a record that is to be broadcast", "error", err, "id", record.Id)
-		}
 		f.mu.Lock()
+		defer f.mu.Unlock()
 		delete(f.decided, c)
-		f.mu.Unlock()
+		if !errors.Is(err, sql.ErrNoRows) {
+			app.Logger().Error("Failed to read a record that is to be broadcast: subscribers are disconnected, to fetch it", "error", err, "id", record.Id)
+			f.discardAll()
+		}
 		return nil
 	}
 	c.allowed = make(map[question]bool, len(questions))

@@ -242,13 +242,18 @@ func (f *FanOut) append(c *change) {
 		}
 		c.dropped = true
 		f.changes = nil
-		for s := range f.subscribers {
-			go s.Discard()
-		}
+		f.discardAll()
 		return
 	}
 	f.changes = append(f.changes, c)
 	f.wake()
+}
+
+// discardAll disconnects the subscribers, who fetch again. The lock is held.
+func (f *FanOut) discardAll() {
+	for s := range f.subscribers {
+		go s.Discard()
+	}
 }
 
 // wake starts to broadcast, unless that is under way. The lock is held.
@@ -257,6 +262,18 @@ func (f *FanOut) wake() {
 		f.draining = true
 		go f.drain()
 	}
+}
+
+// wakeIn is wake after some time. The lock is held.
+func (f *FanOut) wakeIn(delay time.Duration) {
+	if f.timer == nil {
+		f.timer = time.AfterFunc(delay, func() {
+			f.mu.Lock()
+			defer f.mu.Unlock()
+			f.wake()
+		})
+	}
+	f.timer.Reset(delay)
 }
 
 // next takes the first change, unless its hooks still run. It returns nil when there is
@@ -268,11 +285,7 @@ func (f *FanOut) next() *change {
 		c := f.changes[0]
 		if c.record == nil && !c.dropped {
 			if left := c.batch.left(); left > 0 {
-				time.AfterFunc(left, func() {
-					f.mu.Lock()
-					defer f.mu.Unlock()
-					f.wake()
-				})
+				f.wakeIn(left)
 				f.draining = false
 				return nil
 			}

@@ -55,6 +55,7 @@ type FanOut struct {
 	moment      int64     // counts what was decided
 	changes     []*change // in the order of the commits
 	draining    bool
+	timer       *time.Timer              // that wakes those who wait for hooks
 	places      map[*core.Record]*change // by the record whose after-success hooks still run
 	deleting    map[any]*change          // by what is being deleted: see deletingKey
 	decided     map[*change]struct{}     // and not in changes yet

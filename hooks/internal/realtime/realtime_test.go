@@ -461,6 +461,9 @@ func TestBroadcastFindsClientsOfTheApp(t *testing.T) {
 	for _, name := range []string{"first", "second", "third"} {
 		create(t, app, name+" without") // the broadcast knows its clients now
 		<-s.Events
+		if before != nil {
+			<-before.Channel()
+		}
 		own := subscriptions.NewDefaultClient()
 		own.Subscribe("aiContent/*")
 		if before != nil {
