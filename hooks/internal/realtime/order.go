@@ -295,6 +295,7 @@ func (f *FanOut) next() *change {
 		}
 		f.changes = f.changes[1:]
 		if !c.dropped {
+			f.decided[c] = struct{}{} // until it is in the log
 			return c
 		}
 	}
@@ -307,6 +308,9 @@ func (f *FanOut) next() *change {
 func (f *FanOut) drain() {
 	for c := f.next(); c != nil; c = f.next() {
 		err := routine.SafeWrap(func() error { return f.publish(c) })()
+		f.mu.Lock()
+		delete(f.decided, c)
+		f.mu.Unlock()
 		if err != nil {
 			f.app.Logger().Error("Failed to broadcast a record", "error", err, "id", c.record.Id)
 		}

@@ -58,7 +58,7 @@ type FanOut struct {
 	timer       *time.Timer              // that wakes those who wait for hooks
 	places      map[*core.Record]*change // by the record whose after-success hooks still run
 	deleting    map[any]*change          // by what is being deleted: see deletingKey
-	decided     map[*change]struct{}     // and not in changes yet
+	decided     map[*change]struct{}     // and in neither changes nor log
 
 	log       []*change
 	logStart  int64     // position of log[0]

@@ -567,3 +567,32 @@ func create(t testing.TB, app core.App, title string) {
 		t.Fatal(err)
 	}
 }
+
+// A change that is on its way into the log belongs to the view of its moment too.
+func TestBroadcastKeepsTheViewOfWhatIsBeingPublished(t *testing.T) {
+	t.Parallel()
+	app, f := newTest(t)
+	server := apptest.Serve(t, app)
+	s := server.Subscribe(t, "", "aiContent/*")
+	f.mu.Lock()
+	f.draining = true // here, step by step
+	f.mu.Unlock()
+	create(t, app, "on its way")
+	c := f.next()
+	client, err := app.SubscriptionsBroker().ClientById(s.ID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	client.Subscribe("users/*")
+	if err := f.publish(c); err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case event := <-s.Events:
+		if !strings.Contains(event, "on its way") {
+			t.Errorf("event: got %s", event)
+		}
+	case <-time.After(20 * time.Second):
+		t.Error("whoever added a topic lost the change that was being published")
+	}
+}
