@@ -171,24 +171,28 @@ func (f *FanOut) forgetDelete(key any, c *change) {
 }
 
 func (f *FanOut) afterDelete(e *core.ModelEvent) error {
+	f.mu.Lock()
 	if c := f.takeDeleting(e.Model); c != nil {
-		f.add(c)
+		f.append(c)
 	}
+	f.mu.Unlock()
 	return e.Next()
 }
 
 func (f *FanOut) afterDeleteError(e *core.ModelErrorEvent) error {
-	f.takeDeleting(e.Model)
+	f.mu.Lock()
+	delete(f.decided, f.takeDeleting(e.Model))
+	f.mu.Unlock()
 	return e.Next()
 }
 
+// takeDeleting returns the change that waits for the outcome of its delete, or nil. The
+// lock is held, and not given up before the change has its place among the others: what
+// is in none of them has no view.
 func (f *FanOut) takeDeleting(model core.Model) *change {
 	key := deletingKey(model)
-	f.mu.Lock()
-	defer f.mu.Unlock()
 	c := f.deleting[key]
 	delete(f.deleting, key)
-	delete(f.decided, c)
 	return c
 }
 
@@ -226,14 +230,7 @@ func asRecord(model core.Model) *core.Record {
 	return nil
 }
 
-// add has the change broadcast, after those before it. It never blocks.
-func (f *FanOut) add(c *change) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.append(c)
-}
-
-// append is add with the lock held.
+// append has the change broadcast, after those before it. It never blocks. The lock is held.
 func (f *FanOut) append(c *change) {
 	delete(f.decided, c)
 	if len(f.changes) >= maxChanges {

@@ -11,7 +11,8 @@ import (
 	"github.com/pocketbase/pocketbase/tools/subscriptions"
 )
 
-// A narrowedApp is the app of PocketBase's broadcast, and has a broker of only those clients that PocketBase's broadcast is for.
+// A narrowedApp is the app of PocketBase's broadcast, with a broker of only those clients
+// that it is for.
 type narrowedApp struct {
 	core.App
 	broker *subscriptions.Broker
@@ -108,8 +109,8 @@ func (s *subscriber) Subscriptions(prefixes ...string) map[string]subscriptions.
 }
 
 // serve runs a realtime connection as PocketBase does (apis/realtime.go, realtimeConnect,
-// whose end it takes the place of), save that the messages which
-// wait together are flushed together, and that a subscriber who stopped reading is cut.
+// whose end it takes the place of), save that the messages which wait together are flushed
+// together, and that a subscriber who stopped reading is cut.
 func (f *FanOut) serve(e *core.RealtimeConnectRequestEvent) error {
 	client, ok := e.Client.(*subscriptions.DefaultClient)
 	if !ok { // the app has a client of its own

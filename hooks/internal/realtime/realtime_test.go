@@ -554,6 +554,13 @@ func newTest(t testing.TB) (*tests.TestApp, *FanOut) {
 	return app, f
 }
 
+// add has a change broadcast that was never saved.
+func (f *FanOut) add(c *change) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.append(c)
+}
+
 // create saves a public record.
 func create(t testing.TB, app core.App, title string) {
 	t.Helper()
@@ -594,5 +601,52 @@ func TestBroadcastKeepsTheViewOfWhatIsBeingPublished(t *testing.T) {
 		}
 	case <-time.After(20 * time.Second):
 		t.Error("whoever added a topic lost the change that was being published")
+	}
+}
+
+// A subscriber that changes its other topics all the time loses no delete.
+func TestBroadcastOfDeletesBesideNewTopics(t *testing.T) {
+	t.Parallel()
+	app, _ := newTest(t)
+	server := apptest.Serve(t, app)
+	s := server.Subscribe(t, "", "aiContent/*")
+	client, err := app.SubscriptionsBroker().ClientById(s.ID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	stop, stopped := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(stopped)
+		for {
+			select {
+			case <-stop:
+				return
+			default:
+				client.Subscribe("users/*")
+			}
+		}
+	}()
+	content, err := app.FindCachedCollectionByNameOrId(collectionName)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const n = 300
+	for range n {
+		record := core.NewRecord(content)
+		if err := app.Save(record); err != nil {
+			t.Fatal(err)
+		}
+		if err := app.Delete(record); err != nil {
+			t.Fatal(err)
+		}
+	}
+	close(stop)
+	<-stopped
+	for i := range 2 * n {
+		select {
+		case <-s.Events:
+		case <-time.After(20 * time.Second):
+			t.Fatalf("got %d of %d events", i, 2*n)
+		}
 	}
 }
