@@ -37,15 +37,20 @@ run: pocketriver ## serve on http://127.0.0.1:8090 with a development secret
 demo: pocketriver ## serve, with a stand-in for ModelRiver that feeds the page
 	@data=$$(mktemp -d); password=$$(od -An -N8 -tx1 /dev/urandom | tr -d ' \n'); \
 	export $(DEV) MODELRIVER_API_URL=http://$(DEMO_API); \
+	trap 'kill $$server $$simulator 2>/dev/null' INT TERM; \
 	$(BINARY) superuser upsert demo@example.com $$password --dir $$data/server >/dev/null || { rm -rf $$data; exit 1; }; \
+	$(BINARY) serve --dir $$data/server --http $(DEMO_ADDRESS) >$$data/started & server=$$!; \
+	until grep -q started $$data/started; do \
+		kill -0 $$server 2>/dev/null || { rm -rf $$data; \
+			echo "The server did not start. If its port is taken: make demo DEMO_ADDRESS=127.0.0.1:8190 DEMO_API=127.0.0.1:8887" >&2; exit 1; }; \
+		sleep 0.1; \
+	done; \
 	echo "Feed:      http://$(DEMO_ADDRESS)/"; \
 	echo "Dashboard: http://$(DEMO_ADDRESS)/_/  sign in as demo@example.com with $$password"; \
-	$(BINARY) serve --dir $$data/server --http $(DEMO_ADDRESS) & server=$$!; \
 	$(BINARY) modelriver simulate --dir $$data/simulator --listen $(DEMO_API) --every $(DEMO_EVERY) \
 		--target http://$(DEMO_ADDRESS)/webhooks/modelriver & simulator=$$!; \
-	trap 'kill $$server $$simulator 2>/dev/null' INT TERM; \
-	wait $$simulator; wait $$simulator; \
-	kill $$server 2>/dev/null; wait $$server; rm -rf $$data
+	wait $$simulator; wait $$simulator; status=$$?; \
+	kill $$server 2>/dev/null; wait $$server; rm -rf $$data; exit $$status
 
 send: pocketriver ## send a sample webhook to `make run` and show the callback
 	$(DEV) $(BINARY) modelriver send $(ARGS)

@@ -129,6 +129,22 @@ func TestDoctorHintsAtQuotes(t *testing.T) {
 	if ok || !strings.Contains(out, "problem  secret       one is in quotes") || !strings.Contains(out, "problem  key          is in quotes") || !strings.Contains(out, "--env-file") {
 		t.Errorf("doctor: success %t\n%s", ok, out)
 	}
+	for _, want := range []string{"Warning: MODELRIVER_WEBHOOK_SECRET is in quotes", "Warning: MODELRIVER_API_KEY is in quotes"} {
+		if !strings.Contains(s.output.String(), want) {
+			t.Errorf("the terminal lacks %q: %s", want, s.output)
+		}
+	}
+}
+
+// What is missing at the start is told where the start is seen.
+func TestStartWarnsOfMissingSettings(t *testing.T) {
+	t.Parallel()
+	s := startServer(t, "", "MODELRIVER_WEBHOOK_SECRET=", "MODELRIVER_API_KEY=")
+	for _, want := range []string{"Set MODELRIVER_WEBHOOK_SECRET.\n", "Set MODELRIVER_API_KEY.\n"} {
+		if strings.Count(s.output.String(), want) != 1 {
+			t.Errorf("the terminal lacks %q: %s", want, s.output)
+		}
+	}
 }
 
 // The error of a command is printed once, on standard error, with what it says on standard
@@ -143,6 +159,9 @@ func TestCommandErrorsAreTold(t *testing.T) {
 	}{
 		{[]string{"retry", "nope"}, "nope: there is no such callback", false},
 		{[]string{"retry"}, "name the callbacks to retry", false},
+		{[]string{"stauts"}, `unknown command "stauts" for "pocketriver modelriver": did you mean status?`, false},
+		{[]string{"send", "--scheme", "hmac"}, `--scheme "hmac": use one of body, data, timestamped-body`, false},
+		{[]string{"send", "--user", "ann@example.com"}, "use the user's id", false},
 		{[]string{"callbacks", "--bogus"}, "unknown flag: --bogus", false},
 		{[]string{"callbacks", "--limit", "0"}, "--limit 0: use at least 1", false},
 		{[]string{"send", "--url", "http://127.0.0.1:1/"}, "is the server running there?", true},

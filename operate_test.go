@@ -127,6 +127,20 @@ func TestCommandsOnAFreshDataDirectory(t *testing.T) {
 	}
 }
 
+// make demo ends where another program has its port, and sends that one nothing.
+func TestDemoOnATakenPort(t *testing.T) {
+	t.Parallel()
+	var requests atomic.Int32
+	other := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { requests.Add(1) }))
+	defer other.Close()
+	cmd := exec.Command("make", "-s", "demo", "-o", "pocketriver", "BINARY="+buildBinary(t),
+		"DEMO_ADDRESS="+other.Listener.Addr().String(), "DEMO_API="+freeAddress(t), "DEMO_EVERY=100ms")
+	out, err := cmd.CombinedOutput()
+	if err == nil || !strings.Contains(string(out), "make demo DEMO_ADDRESS=") || strings.Contains(string(out), "Dashboard:") || requests.Load() > 0 {
+		t.Errorf("make demo: %v, %d requests to the other program\n%s", err, requests.Load(), out)
+	}
+}
+
 // make demo, and what Ctrl-C leaves of it: nothing.
 func TestDemo(t *testing.T) {
 	t.Parallel()

@@ -36,6 +36,7 @@ func TestRejectedWebhooksAreTold(t *testing.T) {
 		wants        []string
 	}{
 		{"a wrong secret", "another", 401, []string{"signature does not match", "MODELRIVER_WEBHOOK_SECRET", "modelriver doctor"}},
+		{"a secret in quotes", `"another"`, 401, []string{"signature does not match", "MODELRIVER_WEBHOOK_SECRET", "in quotes"}},
 		{"no secret", "", 503, []string{"no webhook secret", "MODELRIVER_WEBHOOK_SECRET"}},
 	} {
 		t.Run(row.name, func(t *testing.T) {

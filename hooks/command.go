@@ -28,8 +28,19 @@ func (p *plugin) newCommand() *cobra.Command {
 		Long: `Tries out and operates ModelRiver's webhooks and callbacks.
 
 Every command works beside a running server on the same data directory (--dir).`,
-		Args: cobra.NoArgs,
-		RunE: func(command *cobra.Command, _ []string) error { return command.Help() },
+		Args: func(command *cobra.Command, args []string) error {
+			if len(args) == 0 {
+				return nil
+			}
+			hint := "see --help"
+			if similar := command.SuggestionsFor(args[0]); len(similar) > 0 {
+				hint = fmt.Sprintf("did you mean %s?", strings.Join(similar, " or "))
+			}
+			return fmt.Errorf("unknown command %q for %q: %s", args[0], command.CommandPath(), hint)
+		},
+		SuggestionsMinimumDistance: 2,
+		SilenceUsage:               true,
+		RunE:                       func(command *cobra.Command, _ []string) error { return command.Help() },
 	}
 	command.AddCommand(
 		p.newSendCommand(), p.newSimulateCommand(),
@@ -189,7 +200,9 @@ be read for another reason, as the server's log counts them, at most a minute la
 				return err
 			}
 			if s.Failed > 0 {
-				return fmt.Errorf("%s failed: see them with \"modelriver callbacks --state failed\", send them again with \"modelriver retry\"", count(s.Failed, "callback"))
+				group := command.Parent().CommandPath()
+				return fmt.Errorf("%s failed: see them with \"%s callbacks --state failed\", send them again with \"%s retry --all-failed\"",
+					count(s.Failed, "callback"), group, group)
 			}
 			return nil
 		},

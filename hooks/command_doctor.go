@@ -53,7 +53,7 @@ about each problem. It ends with status 1 if there is one.
 
 Give it the server's environment, and with --url the address that ModelRiver has, to
 check the proxy before the server too. It stores nothing: the webhook that it sends
-carries no AI data.`,
+carries no AI data. The server counts it as rejected if the secrets differ.`,
 		Example: `  modelriver doctor
   modelriver doctor --url https://example.com/webhooks/modelriver`,
 		Args:         cobra.NoArgs,

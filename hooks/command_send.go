@@ -17,6 +17,7 @@ import (
 	"os/signal"
 	"path"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -49,6 +50,10 @@ func (o sendOptions) validate() error {
 		return errors.New("--rate: use a number of webhooks per second, or 0 for as many as can be")
 	case o.channel != "" && o.count > 1:
 		return errors.New("--channel with --count: webhooks of one channel are duplicates of each other. Use --duplicate to see one")
+	case !slices.Contains(modelriver.Schemes(), o.scheme):
+		return fmt.Errorf("--scheme %q: use one of %s", o.scheme, strings.Join(modelriver.Schemes(), ", "))
+	case strings.Contains(o.user, "@"):
+		return fmt.Errorf("--user %q: use the user's id, which the dashboard shows in the collection users", o.user)
 	case o.tamper && o.duplicate:
 		return errors.New("--tamper with --duplicate: a refused webhook has no duplicate. Use one of them")
 	}
@@ -155,7 +160,7 @@ func (s *sender) post(ctx context.Context, payload []byte, header http.Header) (
 	started := time.Now()
 	response, err := s.http.Do(request)
 	if err != nil {
-		return webhookAnswer{}, withoutURL(err)
+		return webhookAnswer{}, fmt.Errorf("%w: is the server running there?", withoutURL(err))
 	}
 	defer response.Body.Close()
 	body, err := io.ReadAll(io.LimitReader(response.Body, 64<<10))
@@ -251,7 +256,7 @@ func (p *plugin) send(ctx context.Context, out io.Writer, payload []byte, option
 	started := time.Now()
 	a, err := s.post(ctx, payload, nil)
 	if err != nil {
-		return fmt.Errorf("%w: is the server running there?", err)
+		return err
 	}
 	fmt.Fprintf(out, "%d %s in %s: %s\n", a.status, http.StatusText(a.status), round(a.took), bytes.TrimSpace(a.body))
 	if err := s.check(a); err != nil {
@@ -271,6 +276,10 @@ func (p *plugin) send(ctx context.Context, out io.Writer, payload []byte, option
 		}
 		fmt.Fprintf(out, "Callback %s after the webhook was sent, %s:\n%s\n",
 			round(received.at.Sub(started)), p.describeKey(received.authorization), indent(received.body))
+		var callback struct{ Error string }
+		if json.Unmarshal(received.body, &callback) == nil && callback.Error != "" {
+			return errors.New("the server refused this webhook: the callback above says why")
+		}
 	}
 	if !options.duplicate {
 		return nil
@@ -514,7 +523,7 @@ func preparePayload(payload []byte, ours bool, options sendOptions, receiver *ca
 	if ours && options.scheme == "data" { // the form in which ModelRiver's servers sign it
 		payload = fmt.Appendf(nil, `{"channel_id":%s,"timestamp":"%d","data":%s}`, rawjson.String(options.channel), time.Now().Unix(), compactJSON(payload))
 	}
-	return payload, nil
+	return payload, modelriver.Sign(http.Header{}, options.scheme, "any", time.Now(), payload) // whether it can be signed so
 }
 
 // A callbackReceiver takes ModelRiver's place for callbacks.

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"path/filepath"
 	"regexp"
 	"strings"
@@ -18,6 +19,8 @@ import (
 	"github.com/pocketbase/pocketbase/core"
 	"github.com/pocketbase/pocketbase/tools/types"
 	"github.com/spf13/cobra"
+
+	"github.com/pocketriver/pocketriver/hooks/modelriver"
 )
 
 // runCommand runs "modelriver args..." and returns what it wrote to standard output.
@@ -128,6 +131,34 @@ func TestSendReportsFailures(t *testing.T) {
 		})
 	}
 
+	t.Run("a server that refuses", func(t *testing.T) {
+		t.Parallel()
+		server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			var payload struct {
+				CallbackURL string `json:"callback_url"`
+			}
+			json.NewDecoder(r.Body).Decode(&payload)
+			http.Post(payload.CallbackURL, "application/json", bytes.NewReader(modelriver.ErrorCallbackBody("too long")))
+		}))
+		defer server.Close()
+		out, err := runCommand(p, "send", "--url", server.URL)
+		wantError(t, err, "refused this webhook")
+		if !strings.Contains(out, "too long") {
+			t.Errorf("output lacks the reason: %s", out)
+		}
+	})
+	t.Run("a payload that the scheme cannot sign", func(t *testing.T) {
+		t.Parallel()
+		file := filepath.Join(t.TempDir(), "payload.json")
+		if err := os.WriteFile(file, []byte(`{"ai_response":{"data":{}}}`), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		out, err := runCommand(p, "send", "--url", "http://127.0.0.1:1/", "--scheme", "data", file)
+		wantError(t, err, "data")
+		if out != "" || strings.Contains(err.Error(), "server running") {
+			t.Errorf("got %q, %v: nothing was sent", out, err)
+		}
+	})
 	t.Run("a server that calls back twice", func(t *testing.T) {
 		t.Parallel()
 		server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -157,7 +188,7 @@ func TestStatus(t *testing.T) {
 	t.Parallel()
 	s, _ := newFailedServer(t)
 	out, err := runCommand(s.plugin, "status")
-	wantError(t, err, `1 callback failed: see them with "modelriver callbacks --state failed"`)
+	wantError(t, err, `1 callback failed: see them with "app modelriver callbacks --state failed"`)
 	wantLines(t, out, `^received +1 +last `, `^stored +1$`, `^refused +0$`, `^waiting +0$`, `^failed +1$`, `^Last error: `+only(t, s, callbackCollection).Id, `^  answered 410 Gone`)
 
 	out, err = runCommand(s.plugin, "status", "--json")

@@ -17,6 +17,8 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"os"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -298,13 +300,25 @@ func (p *plugin) bindRoutes(e *core.ServeEvent) error {
 	return nil
 }
 
-// warnOfSettings logs what an operator should know about this start.
+// warnOfSettings tells what an operator should know about this start: the terminal too,
+// if webhooks will be refused or callbacks fail.
 func (p *plugin) warnOfSettings(app core.App) {
-	if p.verifier == nil {
-		app.Logger().Warn(p.config.inWords("No ModelRiver webhook secret: every webhook is answered 503. Set MODELRIVER_WEBHOOK_SECRET"))
+	warn := func(text string) {
+		text = p.config.inWords(text)
+		app.Logger().Warn(text)
+		fmt.Fprintf(os.Stderr, "Warning: %s.\n", text)
 	}
-	if p.config.APIKey == "" {
-		app.Logger().Warn(p.config.inWords("No ModelRiver API key: callbacks wait and then fail. Set MODELRIVER_API_KEY"))
+	switch {
+	case p.verifier == nil:
+		warn("No ModelRiver webhook secret: every webhook is answered 503. Set MODELRIVER_WEBHOOK_SECRET")
+	case slices.ContainsFunc(p.config.WebhookSecrets, inQuotes):
+		warn("MODELRIVER_WEBHOOK_SECRET is in quotes, and they count as a part of it. Docker keeps those of an --env-file: write the value without them")
+	}
+	switch {
+	case p.config.APIKey == "":
+		warn("No ModelRiver API key: callbacks wait and then fail. Set MODELRIVER_API_KEY")
+	case inQuotes(p.config.APIKey):
+		warn("MODELRIVER_API_KEY is in quotes, and they count as a part of it. Docker keeps those of an --env-file: write the value without them")
 	}
 	var synchronous int
 	if err := app.NonconcurrentDB().NewQuery("PRAGMA synchronous").Row(&synchronous); err == nil && synchronous < 2 {

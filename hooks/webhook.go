@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net/http"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -59,7 +60,7 @@ func (p *plugin) handleWebhook(e *core.RequestEvent) error {
 	e.Response.Header().Del("Connection")
 
 	if err := p.verifier.Verify(e.Request.Header, payload); err != nil {
-		p.rejected.add(e.App, err.Error(), signatureRemedy(err))
+		p.rejected.add(e.App, err.Error(), p.signatureRemedy(err))
 		return answerError(e, http.StatusUnauthorized, "Invalid signature")
 	}
 	payload = bytes.TrimPrefix(payload, []byte("\ufeff")) // signed, but no JSON
@@ -69,7 +70,7 @@ func (p *plugin) handleWebhook(e *core.RequestEvent) error {
 		return answerError(e, http.StatusBadRequest, "Invalid JSON")
 	}
 	if !event.Stores() && !event.LacksData() {
-		e.App.Logger().Info("Ignored a webhook without AI data", "type", event.Type, "event", event.Name, "channelId", event.ChannelID)
+		e.App.Logger().Info("Ignored a webhook without AI data: it has none in ai_response or data", "type", event.Type, "event", event.Name, "channelId", event.ChannelID)
 		return answer(e, http.StatusOK, `{"received":true}`)
 	}
 
@@ -132,12 +133,14 @@ func answer(e *core.RequestEvent, status int, body string) error {
 
 const remedySecret = "set MODELRIVER_WEBHOOK_SECRET (Config.WebhookSecrets) to the signing secret that ModelRiver's console shows for this webhook, and restart"
 
-func signatureRemedy(err error) string {
+func (p *plugin) signatureRemedy(err error) string {
 	switch {
 	case errors.Is(err, modelriver.ErrMissingSignature):
 		return "ModelRiver signs each: this came from elsewhere, or a proxy dropped the header"
 	case errors.Is(err, modelriver.ErrTimestamp):
 		return "set this machine's clock, or allow more by Config.Tolerance"
+	case slices.ContainsFunc(p.config.WebhookSecrets, inQuotes):
+		return "MODELRIVER_WEBHOOK_SECRET (Config.WebhookSecrets) is in quotes, and they count as a part of it: write it without them, and restart"
 	}
 	return remedySecret + "; \"modelriver doctor --url\" tells whether something on the way changes the body"
 }

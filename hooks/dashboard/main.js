@@ -201,13 +201,13 @@ try {
 									disabled: () => !!data.retrying,
 									className: () => "btn sm secondary m-l-auto modelriver-retry-all",
 									onclick: () => app.modals.confirm(
-										`Send ${data.stats.failed} failed callbacks again?`, () => void retryAll(), null,
+										`Send ${data.stats.failed === 1 ? "the failed callback" : data.stats.failed + " failed callbacks"} again?`, () => void retryAll(), null,
 										{ yesButton: "Send again", noButton: "Cancel" },
 									),
 								},
 								t.i({ className: "ri-restart-line", ariaHidden: true }),
 								t.span({ className: "txt" }, () =>
-									data.retrying ? `${data.retrying.done} of ${data.retrying.total}` : `Retry all ${data.stats?.failed} failed`),
+									data.retrying ? `${data.retrying.done} of ${data.retrying.total}` : data.stats?.failed === 1 ? "Retry the failed one" : `Retry all ${data.stats?.failed} failed`),
 							),
 						),
 						() => callbackList(data, retry),
