@@ -6,6 +6,8 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+
+	"github.com/pocketriver/pocketriver/hooks/internal/commit"
 )
 
 // One webhook through the route: HTTP on loopback, signature, event, commit, answer. Its
@@ -19,8 +21,8 @@ func BenchmarkIngest(b *testing.B) {
 			config := testConfig()
 			config.APIKey = ""
 			server := newTestServer(b, config)
-			own := saveHooks(server)
-			server.plugin.commits.plain = func() int { return own } // the test app's hooks are not a host's
+			own := commit.SaveHooks(server)
+			server.plugin.commits.OwnHooks = func() int { return own } // the test app's hooks are not a host's
 			http.DefaultTransport.(*http.Transport).MaxIdleConnsPerHost = 64
 			data := `{"title":"A title","description":"` + strings.Repeat("lorem ipsum ", 60) + `"}`
 			var n atomic.Int64

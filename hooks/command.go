@@ -19,6 +19,8 @@ import (
 	"github.com/pocketbase/pocketbase/tools/hook"
 	"github.com/pocketbase/pocketbase/tools/types"
 	"github.com/spf13/cobra"
+
+	"github.com/pocketriver/pocketriver/hooks/internal/store"
 )
 
 func (p *plugin) newCommand() *cobra.Command {
@@ -124,43 +126,21 @@ func findData(dir string) error {
 // on serve only. Where they are, it leaves the data alone, for another release may be
 // serving it.
 func (p *plugin) openData() error {
-	if p.app.HasTable(contentCollection) && p.app.HasTable(callbackCollection) {
+	if p.app.HasTable(store.Content) && p.app.HasTable(store.Callbacks) {
 		return nil
 	}
 	if err := p.app.RunAllMigrations(); err != nil {
 		return err
 	}
-	return schemaProblem(p.app)
+	return store.SchemaProblem(p.app)
 }
 
 // A status is what the status command reports.
 type status struct {
-	DataDir      string          `json:"dataDir"`
-	Received     int             `json:"received"`     // stored and refused
-	LastReceived *types.DateTime `json:"lastReceived"` // null if nothing was
-	Stored       int             `json:"stored"`       // records
-	Refused      int             `json:"refused"`      // events whose payload is kept
-	Waiting      int             `json:"waiting"`      // callbacks that are pending
-	Delivered    int             `json:"delivered"`    // callbacks, as long as they are kept
-	Failed       int             `json:"failed"`       // callbacks
-	Rejected     *rejected       `json:"rejected"`     // webhooks in the last 24 hours; null if the log, which counts them, is off
-
-	OldestWaiting *waitingCallback `json:"oldestWaiting"` // null if none waits
-	LastError     *callbackError   `json:"lastError"`     // of a callback that waits or failed; null if none
-}
-
-type waitingCallback struct {
-	Id      string         `json:"id" db:"id"`
-	Created types.DateTime `json:"created" db:"created"`
-	Next    types.DateTime `json:"nextAttempt" db:"nextAttempt"`
-}
-
-type callbackError struct {
-	Id      string         `json:"id" db:"id"`
-	State   string         `json:"state" db:"state"`
-	Updated types.DateTime `json:"updated" db:"updated"`
-	Status  int            `json:"lastStatus" db:"lastStatus"`
-	Error   string         `json:"lastError" db:"lastError"`
+	DataDir string `json:"dataDir"`
+	store.Figures
+	store.Latest
+	Rejected *store.Rejected `json:"rejected"` // webhooks in the last 24 hours; null if the log, which counts them, is off
 }
 
 func (p *plugin) newStatusCommand() *cobra.Command {
@@ -212,58 +192,16 @@ be read for another reason, as the server's log counts them, at most a minute la
 }
 
 func (p *plugin) readStatus() (*status, error) {
-	db := p.app.ConcurrentDB()
 	s := &status{DataDir: p.app.DataDir()}
-
-	var lastRecord, lastRefused types.DateTime
-	for _, read := range []struct {
-		query string
-		into  any
-	}{
-		{"SELECT COUNT(*) FROM aiContent", &s.Stored},
-		{"SELECT COALESCE(MAX(created), '') FROM aiContent", &lastRecord},
-		// Only these states can have a payload, and only they are few enough to read.
-		{"SELECT COUNT(*) FROM modelriverCallbacks WHERE state IN ('pending', 'failed') AND payload != ''", &s.Refused},
-		{"SELECT COALESCE(MAX(created), '') FROM modelriverCallbacks WHERE state IN ('pending', 'failed') AND payload != ''", &lastRefused},
-		{"SELECT COUNT(*) FROM modelriverCallbacks WHERE state = 'pending'", &s.Waiting},
-		{"SELECT COUNT(*) FROM modelriverCallbacks WHERE state = 'delivered'", &s.Delivered},
-		{"SELECT COUNT(*) FROM modelriverCallbacks WHERE state = 'failed'", &s.Failed},
-	} {
-		if err := db.NewQuery(read.query).Row(read.into); err != nil {
-			return nil, err
-		}
-	}
-	s.Received = s.Stored + s.Refused
 	var err error
-	if s.Rejected, err = readRejected(p.app, time.Now().Add(-24*time.Hour)); err != nil {
+	if s.Figures, err = store.ReadFigures(p.app, time.Time{}, p.config.CallbackWindow); err != nil {
 		return nil, err
 	}
-	if lastRefused.Time().After(lastRecord.Time()) {
-		lastRecord = lastRefused
-	}
-	if !lastRecord.IsZero() {
-		s.LastReceived = &lastRecord
-	}
-
-	oldest := &waitingCallback{}
-	switch err := db.NewQuery(`
-		SELECT id, created, nextAttempt FROM modelriverCallbacks
-		WHERE state = 'pending' ORDER BY created, id LIMIT 1`).One(oldest); {
-	case err == nil:
-		s.OldestWaiting = oldest
-	case !errors.Is(err, sql.ErrNoRows):
+	if s.Latest, err = store.ReadLatest(p.app); err != nil {
 		return nil, err
 	}
-	last := &callbackError{}
-	switch err := db.NewQuery(`
-		SELECT id, state, updated, lastStatus, lastError FROM modelriverCallbacks
-		WHERE state IN ('pending', 'failed') AND lastError != '' ORDER BY updated DESC, id LIMIT 1`).One(last); {
-	case err == nil:
-		s.LastError = last
-	case !errors.Is(err, sql.ErrNoRows):
-		return nil, err
-	}
-	return s, nil
+	s.Rejected, err = store.ReadRejected(p.app, time.Now().Add(-24*time.Hour))
+	return s, err
 }
 
 func (s *status) print(out io.Writer, now time.Time) error {
@@ -326,7 +264,7 @@ fields separated by tabs, its error the last one.`,
 		Args:         cobra.NoArgs,
 		SilenceUsage: true,
 		RunE: func(command *cobra.Command, _ []string) error {
-			states := []string{statePending, stateDelivered, stateFailed, stateDeleted}
+			states := []string{store.Pending, store.Delivered, store.Failed, store.Deleted}
 			if state != "" && !slices.Contains(states, state) {
 				return fmt.Errorf("--state %q: use one of %s", state, strings.Join(states, ", "))
 			}
@@ -344,13 +282,13 @@ fields separated by tabs, its error the last one.`,
 			var rows []callbackRow
 			query := p.app.ConcurrentDB().
 				Select("id", "state", "attempts", "lastStatus", "created", "nextAttempt", "lastError").
-				From(callbackCollection).
+				From(store.Callbacks).
 				OrderBy("created DESC", "id DESC").Limit(int64(limit))
 			if state != "" {
 				query.AndWhere(dbx.HashExp{"state": state})
 			}
 			if !from.IsZero() {
-				query.AndWhere(dbx.NewExp("created >= {:from}", dbx.Params{"from": dateTime(from)}))
+				query.AndWhere(dbx.NewExp("created >= {:from}", dbx.Params{"from": store.DateTime(from)}))
 			}
 			if err := query.All(&rows); err != nil {
 				return err
@@ -363,7 +301,7 @@ fields separated by tabs, its error the last one.`,
 	flags.StringVar(&since, "since", "", "only those created since, a duration such as 90m or 24h, or a date or time in UTC")
 	flags.IntVar(&limit, "limit", 20, "how many at most")
 	_ = command.RegisterFlagCompletionFunc("state", cobra.FixedCompletions(
-		[]string{statePending, stateDelivered, stateFailed, stateDeleted}, cobra.ShellCompDirectiveNoFileComp))
+		[]string{store.Pending, store.Delivered, store.Failed, store.Deleted}, cobra.ShellCompDirectiveNoFileComp))
 	return command
 }
 
@@ -408,7 +346,7 @@ func printCallbacks(out io.Writer, rows []callbackRow) error {
 
 func (r callbackRow) fields() []string {
 	next, status := "-", "-"
-	if r.State == statePending {
+	if r.State == store.Pending {
 		next = r.NextAttempt.Time().UTC().Format(time.DateTime)
 	}
 	if r.LastStatus > 0 {
@@ -457,8 +395,8 @@ sends them when it starts.`,
 				return err
 			}
 			if allFailed {
-				err := p.app.ConcurrentDB().Select("id").From(callbackCollection).
-					Where(dbx.HashExp{"state": stateFailed}).OrderBy("created", "id").Column(&ids)
+				err := p.app.ConcurrentDB().Select("id").From(store.Callbacks).
+					Where(dbx.HashExp{"state": store.Failed}).OrderBy("created", "id").Column(&ids)
 				if err != nil {
 					return err
 				}
@@ -489,7 +427,7 @@ sends them when it starts.`,
 // does: rearmEdited sees the change.
 func (p *plugin) retryCallback(id string) error {
 	return p.app.RunInTransaction(func(tx core.App) error {
-		record, err := tx.FindRecordById(callbackCollection, id)
+		record, err := tx.FindRecordById(store.Callbacks, id)
 		if errors.Is(err, sql.ErrNoRows) {
 			return fmt.Errorf("%s: there is no such callback: \"modelriver callbacks\" lists them", id)
 		}
@@ -497,12 +435,12 @@ func (p *plugin) retryCallback(id string) error {
 			return err
 		}
 		switch state := record.GetString("state"); state {
-		case statePending:
+		case store.Pending:
 			return fmt.Errorf("%s: is pending, so it is being sent anyway", id)
-		case stateDelivered:
+		case store.Delivered:
 			return fmt.Errorf("%s: was delivered: ModelRiver has accepted it", id)
 		}
-		record.Set("state", statePending)
+		record.Set("state", store.Pending)
 		if err := tx.Save(record); err != nil {
 			return fmt.Errorf("%s: %w", id, err)
 		}

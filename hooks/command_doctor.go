@@ -15,6 +15,8 @@ import (
 	"github.com/dustin/go-humanize"
 	"github.com/pocketbase/pocketbase/core"
 	"github.com/spf13/cobra"
+
+	"github.com/pocketriver/pocketriver/hooks/internal/store"
 )
 
 // Limits of what the doctor takes for healthy.
@@ -237,7 +239,7 @@ func (p *plugin) checkCollections(context.Context, *url.URL) []finding {
 	if err := p.openData(); err != nil {
 		return []finding{{"collections", gradeProblem, err.Error(), "Webhooks are answered 503 until that is mended."}}
 	}
-	if err := schemaProblem(p.app); err != nil {
+	if err := store.SchemaProblem(p.app); err != nil {
 		return []finding{{"collections", gradeProblem, err.Error(), "Webhooks are answered 503 until that is mended."}}
 	}
 	findings := []finding{{"collections", gradeOK, "complete, in " + p.app.DataDir(), ""}}
@@ -255,11 +257,11 @@ func (p *plugin) checkCollections(context.Context, *url.URL) []finding {
 }
 
 func (p *plugin) checkRules() []finding {
-	content, err := p.app.FindCollectionByNameOrId(contentCollection)
+	content, err := p.app.FindCollectionByNameOrId(store.Content)
 	if err != nil {
 		return []finding{{"rules", gradeProblem, err.Error(), ""}}
 	}
-	callbacks, err := p.app.FindCollectionByNameOrId(callbackCollection)
+	callbacks, err := p.app.FindCollectionByNameOrId(store.Callbacks)
 	if err != nil {
 		return []finding{{"rules", gradeProblem, err.Error(), ""}}
 	}
@@ -270,7 +272,7 @@ func (p *plugin) checkRules() []finding {
 	for _, r := range rulesOf(callbacks) {
 		if r.rule != nil {
 			add(gradeProblem, fmt.Sprintf("others than superusers may %s callbacks", r.verb),
-				fmt.Sprintf("They hold what ModelRiver sent, private content too. Clear the %s rule of %s in the dashboard.", r.verb, callbackCollection))
+				fmt.Sprintf("They hold what ModelRiver sent, private content too. Clear the %s rule of %s in the dashboard.", r.verb, store.Callbacks))
 		}
 	}
 	for _, r := range rulesOf(content) {
@@ -278,7 +280,7 @@ func (p *plugin) checkRules() []finding {
 		case "list", "view":
 			if r.rule == nil {
 				add(gradeWarning, fmt.Sprintf("only superusers may %s content, so pages show none", r.verb),
-					fmt.Sprintf("If that is not meant, set the %s rule of %s in the dashboard.", r.verb, contentCollection))
+					fmt.Sprintf("If that is not meant, set the %s rule of %s in the dashboard.", r.verb, store.Content))
 			} else if *r.rule == "" {
 				var private bool
 				err := p.app.ConcurrentDB().NewQuery("SELECT EXISTS (SELECT 1 FROM aiContent WHERE userId > '')").Row(&private)
@@ -286,13 +288,13 @@ func (p *plugin) checkRules() []finding {
 					add(gradeProblem, err.Error(), "The database cannot be read.")
 				} else if private {
 					add(gradeProblem, fmt.Sprintf("everybody may %s content that was made for one user", r.verb),
-						fmt.Sprintf("Set the %s rule of %s to: userId = \"\" || userId = @request.auth.id", r.verb, contentCollection))
+						fmt.Sprintf("Set the %s rule of %s to: userId = \"\" || userId = @request.auth.id", r.verb, store.Content))
 				}
 			}
 		default:
 			if r.rule != nil && *r.rule == "" {
 				add(gradeProblem, fmt.Sprintf("everybody may %s content", r.verb),
-					fmt.Sprintf("Clear the %s rule of %s in the dashboard: the plugin does not need it.", r.verb, contentCollection))
+					fmt.Sprintf("Clear the %s rule of %s in the dashboard: the plugin does not need it.", r.verb, store.Content))
 			}
 		}
 	}

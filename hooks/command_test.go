@@ -20,6 +20,7 @@ import (
 	"github.com/pocketbase/pocketbase/tools/types"
 	"github.com/spf13/cobra"
 
+	"github.com/pocketriver/pocketriver/hooks/internal/store"
 	"github.com/pocketriver/pocketriver/hooks/modelriver"
 )
 
@@ -97,7 +98,7 @@ func TestSend(t *testing.T) {
 				t.Fatalf("%v\n%s", err, out)
 			}
 			wantLines(t, out, row.lines...)
-			if got := len(records(t, s, contentCollection)); got != row.stored {
+			if got := len(records(t, s, store.Content)); got != row.stored {
 				t.Errorf("stored: got %d, want %d", got, row.stored)
 			}
 		})
@@ -180,7 +181,7 @@ func newFailedServer(t *testing.T) (*testServer, *receiver) {
 	r := newReceiver(t, answerStatus(http.StatusGone))
 	s := newTestServer(t, testConfig())
 	s.mustPost(t, generated("c1", `{"title":"A"}`, r.URL+"/v1/callback/c1"))
-	awaitState(t, s, stateFailed)
+	awaitState(t, s, store.Failed)
 	return s, r
 }
 
@@ -189,7 +190,7 @@ func TestStatus(t *testing.T) {
 	s, _ := newFailedServer(t)
 	out, err := runCommand(s.plugin, "status")
 	wantError(t, err, `1 callback failed: see them with "app modelriver callbacks --state failed"`)
-	wantLines(t, out, `^received +1 +last `, `^stored +1$`, `^refused +0$`, `^waiting +0$`, `^failed +1$`, `^Last error: `+only(t, s, callbackCollection).Id, `^  answered 410 Gone`)
+	wantLines(t, out, `^received +1 +last `, `^stored +1$`, `^refused +0$`, `^waiting +0$`, `^failed +1$`, `^Last error: `+only(t, s, store.Callbacks).Id, `^  answered 410 Gone`)
 
 	out, err = runCommand(s.plugin, "status", "--json")
 	wantError(t, err, "1 callback failed")
@@ -208,7 +209,7 @@ func TestStatusCountsWhatWaitsAndWhatWasRefused(t *testing.T) {
 	config := testConfig()
 	config.APIKey = "" // callbacks wait
 	s := newTestServer(t, config)
-	s.OnRecordCreate(contentCollection).BindFunc(func(e *core.RecordEvent) error {
+	s.OnRecordCreate(store.Content).BindFunc(func(e *core.RecordEvent) error {
 		if e.Record.GetString("title") == "No" {
 			return fmt.Errorf("not here")
 		}
@@ -240,8 +241,8 @@ func TestCallbacks(t *testing.T) {
 	for i, row := range []struct {
 		state, created string
 	}{
-		{stateFailed, "2026-01-01 10:00:00.000Z"}, {stateDelivered, "2026-01-02 10:00:00.000Z"},
-		{statePending, "2026-01-03 10:00:00.000Z"}, {stateFailed, "2026-01-04 10:00:00.000Z"},
+		{store.Failed, "2026-01-01 10:00:00.000Z"}, {store.Delivered, "2026-01-02 10:00:00.000Z"},
+		{store.Pending, "2026-01-03 10:00:00.000Z"}, {store.Failed, "2026-01-04 10:00:00.000Z"},
 	} {
 		_, err := app.NonconcurrentDB().NewQuery(fmt.Sprintf(
 			`INSERT INTO modelriverCallbacks (id, state, created, lastError, nextAttempt) VALUES ('callback000000%d', '%s', '%s', '%s', '%s')`,
@@ -289,13 +290,13 @@ func TestCallbacks(t *testing.T) {
 func TestRetry(t *testing.T) {
 	t.Parallel()
 	s, r := newFailedServer(t)
-	row := only(t, s, callbackCollection)
+	row := only(t, s, store.Callbacks)
 	r.setAnswer(nil) // accepts from now on
 
 	out, err := runCommand(s.plugin, "retry", "missing00000000", row.Id)
 	wantError(t, err, "missing00000000: there is no such callback")
 	wantLines(t, out, `^1 callback to be sent again`)
-	delivered := awaitState(t, s, stateDelivered)
+	delivered := awaitState(t, s, store.Delivered)
 	if delivered.GetInt("attempts") != 1 || !delivered.GetDateTime("expires").After(row.GetDateTime("expires")) {
 		t.Errorf("a retried callback did not start anew: %d attempts, expires %s", delivered.GetInt("attempts"), delivered.GetDateTime("expires"))
 	}
@@ -315,19 +316,19 @@ func TestRetryIngestsARefusedEventAgain(t *testing.T) {
 	t.Parallel()
 	r := newReceiver(t, nil)
 	s := newTestServer(t, testConfig())
-	refuse := s.OnRecordCreate(contentCollection).BindFunc(func(*core.RecordEvent) error { return errors.New("not here") })
+	refuse := s.OnRecordCreate(store.Content).BindFunc(func(*core.RecordEvent) error { return errors.New("not here") })
 	s.mustPost(t, generated("c1", `{"title":"A"}`, r.URL+"/v1/callback/c1"))
 	s.mustPost(t, generated("c2", `{"title":"B"}`, r.URL+"/v1/callback/c2"))
 	eventually(t, "both are refused", func() bool {
-		failed, err := s.CountRecords(callbackCollection, dbx.HashExp{"state": stateFailed})
+		failed, err := s.CountRecords(store.Callbacks, dbx.HashExp{"state": store.Failed})
 		return err == nil && failed == 2
 	})
-	s.OnRecordCreate(contentCollection).Unbind(refuse)
+	s.OnRecordCreate(store.Content).Unbind(refuse)
 
 	wantLines(t, mustRun(t, s.plugin, "retry", "--all-failed"), `^2 callbacks to be sent again`)
 	eventually(t, "both are stored and delivered", func() bool {
-		delivered, err := s.CountRecords(callbackCollection, dbx.HashExp{"state": stateDelivered})
-		return err == nil && delivered == 2 && len(records(t, s, contentCollection)) == 2
+		delivered, err := s.CountRecords(store.Callbacks, dbx.HashExp{"state": store.Delivered})
+		return err == nil && delivered == 2 && len(records(t, s, store.Content)) == 2
 	})
 }
 
@@ -380,21 +381,21 @@ func TestDoctor(t *testing.T) {
 			lines: []string{`^problem +live .*no event within`, `proxy_buffering off`}, problems: 1,
 		},
 		{
-			name: "callbacks that anyone may list", prepare: setRule(callbackCollection, "list", types.Pointer("")),
+			name: "callbacks that anyone may list", prepare: setRule(store.Callbacks, "list", types.Pointer("")),
 			lines: []string{`^problem +rules +others than superusers may list callbacks`}, problems: 1,
 		},
 		{
-			name: "content that anyone may create", prepare: setRule(contentCollection, "create", types.Pointer("")),
+			name: "content that anyone may create", prepare: setRule(store.Content, "create", types.Pointer("")),
 			lines: []string{`^problem +rules +everybody may create content`}, problems: 1,
 		},
 		{
-			name: "content that nobody may list", prepare: setRule(contentCollection, "list", nil),
+			name: "content that nobody may list", prepare: setRule(store.Content, "list", nil),
 			lines: []string{`^warning +rules +only superusers may list content`},
 		},
 		{
 			name: "private content that anyone may list",
 			prepare: func(t *testing.T, s *testServer) {
-				setRule(contentCollection, "list", types.Pointer(""))(t, s)
+				setRule(store.Content, "list", types.Pointer(""))(t, s)
 				s.mustPost(t, `{"type":"task.completed","channel_id":"c","data":{"title":"T"},"customer_data":{"user_id":"u"}}`)
 			},
 			lines: []string{`^problem +rules +everybody may list content that was made for one user`}, problems: 1,
@@ -402,7 +403,7 @@ func TestDoctor(t *testing.T) {
 		{
 			name: "a field is missing",
 			prepare: func(t *testing.T, s *testServer) {
-				c, err := s.FindCollectionByNameOrId(contentCollection)
+				c, err := s.FindCollectionByNameOrId(store.Content)
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -465,7 +466,7 @@ func TestDoctor(t *testing.T) {
 				wantError(t, err, count(row.problems, "problem")+" found")
 			}
 			wantLines(t, out, row.lines...)
-			if len(records(t, s, contentCollection)) > 0 && !strings.Contains(row.name, "private") {
+			if len(records(t, s, store.Content)) > 0 && !strings.Contains(row.name, "private") {
 				t.Error("the doctor stored something")
 			}
 		})

@@ -19,41 +19,16 @@ import (
 	"github.com/pocketbase/pocketbase/apis"
 	"github.com/pocketbase/pocketbase/core"
 
+	"github.com/pocketriver/pocketriver/hooks/internal/commit"
+	"github.com/pocketriver/pocketriver/hooks/internal/store"
 	"github.com/pocketriver/pocketriver/hooks/modelriver"
 )
-
-// hold keeps the committer from writing until it is called.
-func (c *committer) hold() (release func()) {
-	began, held := make(chan struct{}), make(chan struct{})
-	c.add(&write{run: func(core.App) error {
-		close(began)
-		<-held
-		return nil
-	}, done: func(error) {}})
-	<-began
-	return func() { close(held) }
-}
-
-func (c *committer) awaitWebhooks(t testing.TB, n int) {
-	t.Helper()
-	eventually(t, fmt.Sprintf("%d webhooks wait", n), func() bool {
-		c.mu.Lock()
-		defer c.mu.Unlock()
-		waiting := 0
-		for _, w := range c.waiting {
-			if w.instead != nil { // not one of the outbox
-				waiting++
-			}
-		}
-		return waiting >= n
-	})
-}
 
 // postTogether posts payloads so that they are of one batch, in this order.
 func (s *testServer) postTogether(t testing.TB, payloads ...string) (statuses []int) {
 	t.Helper()
 	s.awaitOutbox(t)
-	release := s.plugin.commits.hold()
+	release := hold(s.plugin.commits)
 	statuses = make([]int, len(payloads))
 	var group sync.WaitGroup
 	for i, payload := range payloads {
@@ -63,19 +38,42 @@ func (s *testServer) postTogether(t testing.TB, payloads ...string) (statuses []
 				t.Error(err)
 			}
 		})
-		s.plugin.commits.awaitWebhooks(t, i+1)
+		awaitWebhooks(t, s.plugin.commits, i+1)
 	}
 	release()
 	group.Wait()
 	return statuses
 }
 
+// hold keeps the committer from writing until it is called.
+func hold(c *commit.Committer) (release func()) {
+	began, held := make(chan struct{}), make(chan struct{})
+	c.Add(&commit.Write{Run: func(core.App) error {
+		close(began)
+		<-held
+		return nil
+	}, Done: func(error) {}})
+	<-began
+	return func() { close(held) }
+}
+
+func awaitWebhooks(t testing.TB, c *commit.Committer, n int) {
+	t.Helper()
+	eventually(t, fmt.Sprintf("%d webhooks wait", n), func() bool {
+		waiting := 0
+		for _, w := range c.Waiting() {
+			if w.Instead != nil { // not one of the outbox
+				waiting++
+			}
+		}
+		return waiting >= n
+	})
+}
+
 func (s *testServer) awaitOutbox(t testing.TB) {
 	t.Helper()
 	eventually(t, "the outbox runs", func() bool {
-		s.plugin.outbox.mu.Lock()
-		defer s.plugin.outbox.mu.Unlock()
-		return s.plugin.outbox.running
+		return s.plugin.outbox.Running()
 	})
 }
 
@@ -150,7 +148,7 @@ func TestBatchRefusesOne(t *testing.T) {
 			t.Parallel()
 			server := newTestServer(t, testConfig())
 			var ran, failed counts
-			server.OnRecordCreate(contentCollection).BindFunc(func(e *core.RecordEvent) error {
+			server.OnRecordCreate(store.Content).BindFunc(func(e *core.RecordEvent) error {
 				title := e.Record.GetString("title")
 				ran.add(title)
 				if title == "poison" {
@@ -158,7 +156,7 @@ func TestBatchRefusesOne(t *testing.T) {
 				}
 				return e.Next()
 			})
-			server.OnRecordAfterCreateError(contentCollection).BindFunc(func(e *core.RecordErrorEvent) error {
+			server.OnRecordAfterCreateError(store.Content).BindFunc(func(e *core.RecordErrorEvent) error {
 				failed.add(e.Record.GetString("title"))
 				return e.Next()
 			})
@@ -172,10 +170,10 @@ func TestBatchRefusesOne(t *testing.T) {
 					t.Errorf("%s: got %d, want 200", titles[i], status)
 				}
 			}
-			if got := len(records(t, server, contentCollection)); got != 3 {
+			if got := len(records(t, server, store.Content)); got != 3 {
 				t.Errorf("records: got %d, want 3", got)
 			}
-			callback := only(t, server, callbackCollection)
+			callback := only(t, server, store.Callbacks)
 			if callback.GetString("payload") != payloads[2] || !strings.HasPrefix(callback.GetString("lastError"), "refused: ") {
 				t.Errorf("row of the refused one: got payload %q, error %q", callback.GetString("payload"), callback.GetString("lastError"))
 			}
@@ -214,7 +212,7 @@ func TestBatchRunsHooksOnce(t *testing.T) {
 	}
 	var ran, stored, failed, noted, unnoted, completed, undone counts
 	refused := errors.New("not this one")
-	server.OnRecordCreate(contentCollection).BindFunc(func(e *core.RecordEvent) error {
+	server.OnRecordCreate(store.Content).BindFunc(func(e *core.RecordEvent) error {
 		title, kind := e.Record.GetString("title"), e.Record.GetString("body")
 		ran.add(title)
 		e.App.TxInfo().OnComplete(func(err error) error {
@@ -247,14 +245,14 @@ func TestBatchRunsHooksOnce(t *testing.T) {
 		}
 		return nil
 	})
-	server.OnRecordAfterCreateSuccess(contentCollection).BindFunc(func(e *core.RecordEvent) error {
+	server.OnRecordAfterCreateSuccess(store.Content).BindFunc(func(e *core.RecordEvent) error {
 		stored.add(e.Record.GetString("title"))
 		if e.Record.GetString("body") == "fails afterwards" {
 			panic("after")
 		}
 		return e.Next()
 	})
-	server.OnRecordAfterCreateError(contentCollection).BindFunc(func(e *core.RecordErrorEvent) error {
+	server.OnRecordAfterCreateError(store.Content).BindFunc(func(e *core.RecordErrorEvent) error {
 		failed.add(e.Record.GetString("title"))
 		return e.Next()
 	})
@@ -294,7 +292,7 @@ func TestBatchRunsHooksOnce(t *testing.T) {
 	kindOf["last"], want = "", append(want, "last")
 	server.mustPost(t, generated("last", `{"title":"last"}`, ""))
 	eventually(t, "the last one's hooks have run", func() bool { return completed.get("last") == 1 && noted.get("last") == 1 })
-	server.plugin.commits.stop(20 * time.Second)
+	server.plugin.commits.Stop(20 * time.Second)
 
 	var titles []string
 	for len(titles) < len(want) {
@@ -315,7 +313,7 @@ func TestBatchRunsHooksOnce(t *testing.T) {
 	}
 
 	contents, texts := counts{}, counts{}
-	for _, record := range records(t, server, contentCollection) {
+	for _, record := range records(t, server, store.Content) {
 		contents.add(record.GetString("title"))
 	}
 	var rows []*core.Record
@@ -375,13 +373,13 @@ func TestBatchWithoutHooks(t *testing.T) {
 	if _, err := apis.NewRouter(app); err != nil {
 		t.Fatal(err)
 	}
-	if p.commits.hooked() {
-		t.Errorf("an app without hooks of its own: got %d hooks around a save, want %d", saveHooks(app), p.commits.plain())
+	if got, want := commit.SaveHooks(app), p.commits.OwnHooks(); got != want {
+		t.Errorf("an app without hooks of its own: got %d hooks around a save, want %d", got, want)
 	}
 	if err := app.RunAllMigrations(); err != nil {
 		t.Fatal(err)
 	}
-	collection, err := app.FindCollectionByNameOrId(contentCollection)
+	collection, err := app.FindCollectionByNameOrId(store.Content)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -390,7 +388,7 @@ func TestBatchWithoutHooks(t *testing.T) {
 		t.Fatal(err)
 	}
 
-	release := p.commits.hold()
+	release := hold(p.commits)
 	var group sync.WaitGroup
 	for i, category := range []string{"good", "BAD", "fine", "BAD"} {
 		payload := fmt.Sprintf(`{"type":"task.completed","channel_id":"c%d","data":{},"customer_data":{"category":%q}}`, i, category)
@@ -404,50 +402,17 @@ func TestBatchWithoutHooks(t *testing.T) {
 			}
 		})
 	}
-	p.commits.awaitWebhooks(t, 4)
+	awaitWebhooks(t, p.commits, 4)
 	release()
 	group.Wait()
-	contents, callbacks := records(t, app, contentCollection), records(t, app, callbackCollection)
+	contents, callbacks := records(t, app, store.Content), records(t, app, store.Callbacks)
 	if len(contents) != 2 || len(callbacks) != 2 || callbacks[0].GetString("payload") == "" {
 		t.Errorf("got %d records and %d refused events, want 2 and 2", len(contents), len(callbacks))
 	}
 
-	app.OnRecordCreate(contentCollection).BindFunc(func(e *core.RecordEvent) error { return e.Next() })
-	if !p.commits.hooked() {
-		t.Error("an app with a hook of its own: got none")
-	}
-}
-
-// PocketBase's list of functions after a transaction is where we expect it.
-func TestAfterFuncs(t *testing.T) {
-	t.Parallel()
-	app, _ := newTestApp(t, testConfig())
-	bad := errors.New("bad")
-	var got []error
-	err := app.RunInTransaction(func(tx core.App) error {
-		note := func(err error) error { got = append(got, err); return nil }
-		after := afterFuncsOf(tx.TxInfo())
-		if after == nil {
-			t.Fatal("this PocketBase keeps the functions after a transaction elsewhere: see core/db_tx.go")
-		}
-		tx.TxInfo().OnComplete(note)
-		mark := after.len()
-		tx.TxInfo().OnComplete(note)
-		tx.TxInfo().OnComplete(func(error) error { panic("oops") })
-		after.end(mark, bad)
-		mark = after.len()
-		tx.TxInfo().OnComplete(note)
-		after.end(mark, nil)
-		return nil
-	})
-	if len(got) != 3 || got[0] != nil || !errors.Is(got[1], bad) || got[2] != nil {
-		t.Errorf("outcomes: got %v, want none, bad, none", got)
-	}
-	if err == nil || !strings.Contains(err.Error(), "oops") {
-		t.Errorf("error: got %v, want the panic", err)
-	}
-	if afterFuncsOf(&core.TxAppInfo{}).len() != 0 {
-		t.Error("a new transaction has functions")
+	app.OnRecordCreate(store.Content).BindFunc(func(e *core.RecordEvent) error { return e.Next() })
+	if got, own := commit.SaveHooks(app), p.commits.OwnHooks(); got != own+1 {
+		t.Errorf("an app with a hook of its own: got %d, want %d", got, own+1)
 	}
 }
 
@@ -459,7 +424,7 @@ func TestRefusalOfWhatIsStored(t *testing.T) {
 		rec := newReceiver(t, nil)
 		server := newTestServer(t, testConfig())
 		var calls atomic.Int32
-		server.OnRecordCreate(contentCollection).BindFunc(func(e *core.RecordEvent) error {
+		server.OnRecordCreate(store.Content).BindFunc(func(e *core.RecordEvent) error {
 			if calls.Add(1) == 1 {
 				return errors.New("the other service is down")
 			}
@@ -488,16 +453,16 @@ func TestRefusalOfWhatIsStored(t *testing.T) {
 			t.Fatal(err)
 		}
 		var once sync.Once
-		server.OnRecordCreate(contentCollection).BindFunc(func(e *core.RecordEvent) (err error) {
+		server.OnRecordCreate(store.Content).BindFunc(func(e *core.RecordEvent) (err error) {
 			refuse := false
 			once.Do(func() { refuse = true })
 			if !refuse {
 				return e.Next()
 			}
 			e.App.TxInfo().OnComplete(func(error) error {
-				cb := &callback{Id: recordId(event, []byte(payload)), URL: event.CallbackURL, Host: "127.0.0.1", Expires: dateTime(time.Now().Add(time.Minute))}
+				cb := &store.Callback{Id: recordId(event, []byte(payload)), URL: event.CallbackURL, Host: "127.0.0.1", Expires: store.DateTime(time.Now().Add(time.Minute))}
 				return server.RunInTransaction(func(tx core.App) error {
-					_, err := server.plugin.store(tx, event, cb, time.Now(), time.Now())
+					_, err := server.plugin.store(tx, event, cb, time.Now())
 					return err
 				})
 			})
@@ -518,13 +483,13 @@ func TestRefusalOfWhatIsStored(t *testing.T) {
 		left  dbx.Params
 		again func(t *testing.T, server *testServer, payload string, header http.Header)
 	}{
-		"failed, by another webhook": {dbx.Params{"state": stateFailed, "body": errorBody}, func(t *testing.T, server *testServer, payload string, _ http.Header) {
+		"failed, by another webhook": {dbx.Params{"state": store.Failed, "body": errorBody}, func(t *testing.T, server *testServer, payload string, _ http.Header) {
 			server.mustPost(t, payload)
 		}},
-		"failed, by setting the row pending":    {dbx.Params{"state": stateFailed, "body": errorBody}, setPending},
-		"pending, its error callback not sent":  {dbx.Params{"state": statePending, "body": errorBody, "nextAttempt": dateTime(time.Now())}, nil},
-		"pending, ingested again and for ever":  {dbx.Params{"state": statePending, "body": "", "nextAttempt": dateTime(time.Now())}, nil},
-		"pending, by another webhook meanwhile": {dbx.Params{"state": statePending, "body": errorBody, "nextAttempt": dateTime(time.Now().Add(time.Minute)), "attempts": 2}, func(t *testing.T, server *testServer, payload string, _ http.Header) { server.mustPost(t, payload) }},
+		"failed, by setting the row pending":    {dbx.Params{"state": store.Failed, "body": errorBody}, setPending},
+		"pending, its error callback not sent":  {dbx.Params{"state": store.Pending, "body": errorBody, "nextAttempt": store.DateTime(time.Now())}, nil},
+		"pending, ingested again and for ever":  {dbx.Params{"state": store.Pending, "body": "", "nextAttempt": store.DateTime(time.Now())}, nil},
+		"pending, by another webhook meanwhile": {dbx.Params{"state": store.Pending, "body": errorBody, "nextAttempt": store.DateTime(time.Now().Add(time.Minute)), "attempts": 2}, func(t *testing.T, server *testServer, payload string, _ http.Header) { server.mustPost(t, payload) }},
 	} {
 		for _, owed := range []bool{true, false} {
 			t.Run(fmt.Sprintf("%s, a callback is owed: %t", name, owed), func(t *testing.T) {
@@ -537,9 +502,9 @@ func TestRefusalOfWhatIsStored(t *testing.T) {
 				}
 				payload := generated("left", `{"title":"left","n":1.0}`, url)
 				server.mustPost(t, payload)
-				id := only(t, server, contentCollection).Id
+				id := only(t, server, store.Content).Id
 				if owed {
-					awaitState(t, server, stateDelivered)
+					awaitState(t, server, store.Delivered)
 				} else {
 					insertTestCallback(t, server, server.plugin, id, "")
 				}
@@ -555,7 +520,7 @@ func TestRefusalOfWhatIsStored(t *testing.T) {
 					server.plugin.outbox.Wake()
 				}
 				if !owed {
-					eventually(t, "no row is left", func() bool { return len(records(t, server, callbackCollection)) == 0 })
+					eventually(t, "no row is left", func() bool { return len(records(t, server, store.Callbacks)) == 0 })
 					return
 				}
 				awaitHealed(t, server, rec)
@@ -570,8 +535,8 @@ func TestRefusalOfWhatIsStored(t *testing.T) {
 
 func awaitHealed(t *testing.T, server *testServer, rec *receiver) {
 	t.Helper()
-	row := awaitState(t, server, stateDelivered)
-	record := only(t, server, contentCollection)
+	row := awaitState(t, server, store.Delivered)
+	record := only(t, server, store.Content)
 	if row.GetString("record") != record.Id || row.GetString("payload") != "" || row.GetString("lastError") != "" {
 		t.Errorf("row: got record %q, payload %q, error %q", row.GetString("record"), row.GetString("payload"), row.GetString("lastError"))
 	}
@@ -587,7 +552,7 @@ func TestHooksAfterCommitAreBounded(t *testing.T) {
 		server.awaitOutbox(t)
 		release := make(chan struct{})
 		var running, most atomic.Int32
-		server.OnRecordAfterCreateSuccess(contentCollection).BindFunc(func(e *core.RecordEvent) error {
+		server.OnRecordAfterCreateSuccess(store.Content).BindFunc(func(e *core.RecordEvent) error {
 			n := running.Add(1)
 			defer running.Add(-1)
 			for m := most.Load(); n > m && !most.CompareAndSwap(m, n); m = most.Load() {
@@ -595,10 +560,10 @@ func TestHooksAfterCommitAreBounded(t *testing.T) {
 			<-release
 			return e.Next()
 		})
-		for i := range maxOpen { // answered while all hooks before still run
+		for i := range commit.MaxOpen { // answered while all hooks before still run
 			server.mustPost(t, generated(fmt.Sprint(i), `{}`, ""))
 		}
-		eventually(t, "their hooks run", func() bool { return running.Load() == maxOpen })
+		eventually(t, "their hooks run", func() bool { return running.Load() == commit.MaxOpen })
 		var group sync.WaitGroup
 		const more = 8
 		for i := range more {
@@ -608,18 +573,18 @@ func TestHooksAfterCommitAreBounded(t *testing.T) {
 				}
 			})
 		}
-		server.plugin.commits.awaitWebhooks(t, more)
-		if got := len(records(t, server, contentCollection)); got != maxOpen {
-			t.Errorf("records: got %d, want %d", got, maxOpen)
+		awaitWebhooks(t, server.plugin.commits, more)
+		if got := len(records(t, server, store.Content)); got != commit.MaxOpen {
+			t.Errorf("records: got %d, want %d", got, commit.MaxOpen)
 		}
 		close(release)
 		group.Wait()
-		server.plugin.commits.stop(20 * time.Second)
-		if got := most.Load(); got > maxOpen {
-			t.Errorf("hooks at the same time: got %d, want at most %d", got, maxOpen)
+		server.plugin.commits.Stop(20 * time.Second)
+		if got := most.Load(); got > commit.MaxOpen {
+			t.Errorf("hooks at the same time: got %d, want at most %d", got, commit.MaxOpen)
 		}
-		if got := len(records(t, server, contentCollection)); got != maxOpen+more {
-			t.Errorf("records: got %d, want %d", got, maxOpen+more)
+		if got := len(records(t, server, store.Content)); got != commit.MaxOpen+more {
+			t.Errorf("records: got %d, want %d", got, commit.MaxOpen+more)
 		}
 	})
 	t.Run("each waits for another webhook", func(t *testing.T) {
@@ -627,8 +592,8 @@ func TestHooksAfterCommitAreBounded(t *testing.T) {
 		server := newTestServer(t, testConfig())
 		server.awaitOutbox(t)
 		var all sync.WaitGroup
-		all.Add(maxOpen)
-		server.OnRecordAfterCreateSuccess(contentCollection).BindFunc(func(e *core.RecordEvent) error {
+		all.Add(commit.MaxOpen)
+		server.OnRecordAfterCreateSuccess(store.Content).BindFunc(func(e *core.RecordEvent) error {
 			if title := e.Record.GetString("title"); !strings.HasPrefix(title, "inner") {
 				all.Done()
 				all.Wait()
@@ -636,15 +601,13 @@ func TestHooksAfterCommitAreBounded(t *testing.T) {
 			}
 			return e.Next()
 		})
-		for i := range maxOpen {
+		for i := range commit.MaxOpen {
 			server.mustPost(t, generated(fmt.Sprint(i), fmt.Sprintf(`{"title":"%d"}`, i), ""))
 		}
 		eventually(t, "the committer waits for the hooks", func() bool {
-			server.plugin.commits.mu.Lock()
-			defer server.plugin.commits.mu.Unlock()
-			return len(server.plugin.commits.waiting) > 0
+			return len(server.plugin.commits.Waiting()) > 0
 		})
-		for deadline := time.Now().Add(3 * maxCommitWait); ; {
+		for deadline := time.Now().Add(3 * commit.MaxWait); ; {
 			status, _, err := server.tryPost(generated("later", `{}`, ""), nil)
 			if err == nil && status == 200 {
 				break
@@ -669,7 +632,7 @@ func TestCommitterEnds(t *testing.T) {
 		server := newTestServer(t, testConfig())
 		began, release := make(chan struct{}), make(chan struct{})
 		var ended atomic.Bool
-		server.OnRecordAfterCreateSuccess(contentCollection).BindFunc(func(e *core.RecordEvent) error {
+		server.OnRecordAfterCreateSuccess(store.Content).BindFunc(func(e *core.RecordEvent) error {
 			close(began)
 			<-release
 			time.Sleep(50 * time.Millisecond) // its work
@@ -683,7 +646,7 @@ func TestCommitterEnds(t *testing.T) {
 		if !ended.Load() {
 			t.Error("a hook after create still runs behind OnTerminate")
 		}
-		if err := server.plugin.commits.do(func(core.App) error { return nil }); err != nil {
+		if err := server.plugin.commits.Do(func(core.App) error { return nil }); err != nil {
 			t.Errorf("a write afterwards: %v", err)
 		}
 	})
@@ -692,7 +655,7 @@ func TestCommitterEnds(t *testing.T) {
 		server := newTestServer(t, testConfig())
 		began, release := make(chan struct{}), make(chan struct{})
 		t.Cleanup(func() { close(release) })
-		server.OnRecordAfterCreateSuccess(contentCollection).BindFunc(func(e *core.RecordEvent) error {
+		server.OnRecordAfterCreateSuccess(store.Content).BindFunc(func(e *core.RecordEvent) error {
 			close(began)
 			<-release
 			return e.Next()
@@ -706,110 +669,3 @@ func TestCommitterEnds(t *testing.T) {
 		}
 	})
 }
-
-// A panic where a write ends is nobody else's.
-func TestCommitterSurvivesPanics(t *testing.T) {
-	t.Parallel()
-	_, p := newTestApp(t, testConfig())
-	c := p.commits
-	run := func(core.App) error { return nil }
-	settled := make(chan struct{}, 100)
-	c.committed = func([]*core.Record) { panic("committed") }
-	c.settled = func([]*core.Record) {
-		settled <- struct{}{}
-		panic("settled")
-	}
-	release := c.hold()
-	results := make(chan error, 10)
-	for _, w := range []*write{
-		{run: run, done: func(error) { panic("done") }},
-		{run: func(core.App) error { return errors.New("refused") }, done: func(error) { panic("done of a failed one") }},
-		{run: func(tx core.App) error {
-			tx.TxInfo().OnComplete(func(error) error { panic("OnComplete") })
-			return nil
-		}, done: func(error) {}},
-		{run: run, done: func(err error) { results <- err }},
-	} {
-		c.add(w)
-	}
-	release()
-	if err := <-results; err != nil {
-		t.Errorf("the last one: %v", err)
-	}
-	<-settled
-	for name, w := range map[string]*write{
-		"done alone":         {run: run, done: func(error) { panic("done") }},
-		"done of a failure":  {run: func(core.App) error { return errors.New("refused") }, done: func(error) { panic("done") }},
-		"OnComplete alone":   {run: func(tx core.App) error { tx.TxInfo().OnComplete(func(error) error { panic("OnComplete") }); return nil }, done: func(error) {}},
-		"instead":            {run: func(core.App) error { return errors.New("refused") }, instead: func(core.App, error) error { panic("instead") }, done: func(error) {}},
-		"what waits in vain": {run: run, done: func(error) { panic("done") }},
-	} {
-		c.add(w)
-		if err := c.do(run); err != nil {
-			t.Errorf("after a panic in %s: %v", name, err)
-		}
-	}
-}
-
-func TestBatchIsBounded(t *testing.T) {
-	t.Parallel()
-	batches := func(t *testing.T, p *plugin, n, size int, run func()) map[*core.TxAppInfo]int {
-		t.Helper()
-		var mu sync.Mutex
-		var order []int
-		of := map[*core.TxAppInfo]int{}
-		release := p.commits.hold()
-		var group sync.WaitGroup
-		for i := range n {
-			group.Add(1)
-			p.commits.add(&write{size: size, run: func(tx core.App) error {
-				run()
-				mu.Lock()
-				defer mu.Unlock()
-				of[tx.TxInfo()]++
-				return nil
-			}, done: func(err error) {
-				if err != nil {
-					t.Error(err)
-				}
-				mu.Lock()
-				order = append(order, i)
-				mu.Unlock()
-				group.Done()
-			}})
-		}
-		release()
-		group.Wait()
-		if !slices.IsSorted(order) || len(order) != n {
-			t.Errorf("order of the answers: got %v", order)
-		}
-		return of
-	}
-	for _, row := range []struct {
-		name    string
-		n, size int
-		run     func()
-		most    int
-	}{
-		{"by count", maxBatch + 10, 0, func() {}, maxBatch},
-		{"by bytes", 10, maxBatchSize/3 + 1, func() {}, 2},
-		{"by bytes of each one", 3, 2 * maxBatchSize, func() {}, 1},
-		{"by the time of hooks", 5, 0, func() { time.Sleep(maxBatchTime * 2 / 3) }, 2},
-	} {
-		t.Run(row.name, func(t *testing.T) {
-			t.Parallel()
-			_, p := newTestApp(t, testConfig())
-			for _, got := range batches(t, p, row.n, row.size, row.run) {
-				if got > row.most {
-					t.Errorf("writes of a batch: got %d, want at most %d", got, row.most)
-				}
-			}
-		})
-	}
-}
-
-// A codedError is a driver's error, with its code.
-type codedError int
-
-func (e codedError) Error() string { return fmt.Sprintf("SQL error (%d)", int(e)) }
-func (e codedError) Code() int     { return int(e) }

@@ -8,6 +8,11 @@ import (
 	"time"
 
 	"github.com/pocketbase/pocketbase/core"
+
+	"github.com/pocketriver/pocketriver/hooks/internal/apptest"
+	"github.com/pocketriver/pocketriver/hooks/internal/commit"
+	"github.com/pocketriver/pocketriver/hooks/internal/outbox"
+	"github.com/pocketriver/pocketriver/hooks/internal/store"
 )
 
 // A faultyApp is the app whose transactions a test lets fail or hang.
@@ -48,29 +53,38 @@ func (a *faultyApp) RunInTransaction(fn func(tx core.App) error) error {
 	return after()
 }
 
+func newFaultyApp(t *testing.T) (core.App, *plugin, *faultyApp) {
+	app := apptest.NewApp(t)
+	faulty := &faultyApp{App: app}
+	p, err := newPlugin(faulty, testConfig())
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.bind()
+	return app, p, faulty
+}
+
 // A database that fails at once must not make the outbox spin: what it could not claim
 // gives its place back, which wakes it where the table may hold more.
 func TestOutboxRestsWhileTheDatabaseFails(t *testing.T) {
 	t.Parallel()
 	rec := newReceiver(t, nil)
-	app, p := newTestApp(t, testConfig())
-	for i := range maxHeld {
+	app, p, faulty := newFaultyApp(t)
+	for i := range outbox.MaxHeld {
 		insertTestCallback(t, app, p, fmt.Sprintf("rests%010d", i), rec.callbackURL("rests"))
 	}
-	faulty := &faultyApp{App: app}
-	faulty.set(func() error { return errBusy }, nil)
-	p.commits.app = faulty
+	faulty.set(func() error { return commit.ErrBusy }, nil)
 	p.outbox.Start()
 	defer p.outbox.Stop()
 	eventually(t, "the outbox tries to claim", func() bool { return faulty.transactions() >= 2 })
 	started, before := time.Now(), faulty.transactions()
-	time.Sleep(pollInterval + pollInterval/2)
+	time.Sleep(outbox.PollInterval + outbox.PollInterval/2)
 	got := faulty.transactions() - before
-	if took := time.Since(started); got > 4+int(took/pollInterval) {
-		t.Errorf("transactions in %s: got %d, want one each %s", took, got, pollInterval)
+	if took := time.Since(started); got > 4+int(took/outbox.PollInterval) {
+		t.Errorf("transactions in %s: got %d, want one each %s", took, got, outbox.PollInterval)
 	}
 	faulty.set(nil, nil)
-	rec.await(t, maxHeld)
+	rec.await(t, outbox.MaxHeld)
 }
 
 // The database hangs, and with it whatever the outbox does there: Stop returns all the
@@ -78,12 +92,10 @@ func TestOutboxRestsWhileTheDatabaseFails(t *testing.T) {
 func TestOutboxStopsWhileTheDatabaseHangs(t *testing.T) {
 	t.Parallel()
 	rec := newReceiver(t, nil)
-	app, p := newTestApp(t, testConfig())
-	faulty := &faultyApp{App: app}
-	p.commits.app = faulty
+	app, p, faulty := newFaultyApp(t)
 	p.outbox.Start()
 	eventually(t, "the outbox has resumed", func() bool { return faulty.transactions() > 0 })
-	if err := p.commits.do(func(core.App) error { return nil }); err != nil {
+	if err := p.commits.Do(func(core.App) error { return nil }); err != nil {
 		t.Fatal(err)
 	}
 	hang := make(chan struct{})
@@ -100,7 +112,7 @@ func TestOutboxStopsWhileTheDatabaseHangs(t *testing.T) {
 	}()
 	select {
 	case <-stopped:
-	case <-time.After(maxCommitWait / 2):
+	case <-time.After(commit.MaxWait / 2):
 		t.Error("Stop waits for the database")
 	}
 	close(hang)
@@ -109,5 +121,5 @@ func TestOutboxStopsWhileTheDatabaseHangs(t *testing.T) {
 	faulty.set(nil, nil)
 	p.outbox.Start()
 	defer p.outbox.Stop()
-	awaitState(t, app, stateDelivered)
+	awaitState(t, app, store.Delivered)
 }

@@ -14,7 +14,10 @@ import (
 	"github.com/pocketbase/dbx"
 	"github.com/pocketbase/pocketbase/core"
 	"github.com/pocketbase/pocketbase/tools/types"
+
 	"github.com/pocketriver/pocketriver/hooks/internal/apptest"
+	"github.com/pocketriver/pocketriver/hooks/internal/rawjson"
+	"github.com/pocketriver/pocketriver/hooks/internal/store"
 )
 
 // call sends a request to PocketBase's API and returns the status and body of the
@@ -49,7 +52,7 @@ func wantReadable(t *testing.T, server *testServer, want int) {
 			t.Errorf("list%s: got %d with %d bytes and %d records, %v; want 200 with %d records", query, status, len(body), len(list.Items), err, want)
 		}
 	}
-	for _, record := range records(t, server, contentCollection) {
+	for _, record := range records(t, server, store.Content) {
 		status, body := server.call(t, "", http.MethodGet, "/api/collections/aiContent/records/"+record.Id+"?fields=id,data", "")
 		if status != 200 || !json.Valid([]byte(body)) {
 			t.Errorf("view: got %d %.100s", status, body)
@@ -62,7 +65,7 @@ func wantReadable(t *testing.T, server *testServer, want int) {
 func TestIngestStoresWhatReadersCanDecode(t *testing.T) {
 	t.Parallel()
 	digits := strings.Repeat("9", 400)
-	deep := strings.Repeat("[", maxNesting) + strings.Repeat("]", maxNesting)
+	deep := strings.Repeat("[", rawjson.MaxNesting) + strings.Repeat("]", rawjson.MaxNesting)
 	for _, row := range []struct {
 		name, data, stored, callback string
 	}{
@@ -82,7 +85,7 @@ func TestIngestStoresWhatReadersCanDecode(t *testing.T) {
 			payload := generated("odd", row.data, rec.callbackURL("odd"))
 			server.mustPost(t, strings.Replace(payload, `{"type"`, `{"customer_data":{"n":1e999,"x":{"y":[-1e999]}},"type"`, 1))
 
-			record := only(t, server, contentCollection)
+			record := only(t, server, store.Content)
 			if got := record.GetString("data"); got != row.stored {
 				t.Errorf("data: got %.200s, want %.200s", got, row.stored)
 			}
@@ -110,7 +113,7 @@ func TestIngestRefusesWhatIsTooDeep(t *testing.T) {
 			server := newTestServer(t, testConfig())
 			server.mustPost(t, `{"type":"task.completed","channel_id":"fine","data":{}}`)
 			server.mustPost(t, payload)
-			row := awaitState(t, server, stateFailed)
+			row := awaitState(t, server, store.Failed)
 			if got := row.GetString("lastError"); !strings.HasPrefix(got, "refused: "+name+": ") || !strings.Contains(got, "nested deeper than") {
 				t.Errorf("reason: got %s", got)
 			}
@@ -148,7 +151,7 @@ func TestHooksCannotStoreWhatBreaksReaders(t *testing.T) {
 			if err := e.Next(); err != nil {
 				return err
 			}
-			again, err := e.App.FindRecordById(contentCollection, e.Record.Id)
+			again, err := e.App.FindRecordById(store.Content, e.Record.Id)
 			if err != nil {
 				return err
 			}
@@ -160,9 +163,9 @@ func TestHooksCannotStoreWhatBreaksReaders(t *testing.T) {
 			t.Parallel()
 			rec := newReceiver(t, nil)
 			server := newTestServer(t, testConfig())
-			server.OnRecordCreate(contentCollection).BindFunc(row.hook)
+			server.OnRecordCreate(store.Content).BindFunc(row.hook)
 			server.mustPost(t, generated("hooked", `{"n":1e400}`, rec.callbackURL("hooked")))
-			if got := only(t, server, contentCollection).GetString("data"); got != row.stored {
+			if got := only(t, server, store.Content).GetString("data"); got != row.stored {
 				t.Errorf("data: got %s, want %s", got, row.stored)
 			}
 			if got := rec.await(t, 1)[0].body; !strings.HasPrefix(got, `{"data":`+row.callback) {
@@ -177,11 +180,11 @@ func TestHooksCannotStoreWhatBreaksReaders(t *testing.T) {
 		server := newTestServer(t, testConfig())
 		server.mustPost(t, generated("edited", `{}`, ""))
 		root := superuserToken(t, server)
-		path := "/api/collections/aiContent/records/" + only(t, server, contentCollection).Id
+		path := "/api/collections/aiContent/records/" + only(t, server, store.Content).Id
 		if status, body := server.call(t, root, http.MethodPatch, path, `{"data":"{\"n\":1e400}"}`); status != 200 {
 			t.Fatalf("edit: got %d %s", status, body)
 		}
-		if got := only(t, server, contentCollection).GetString("data"); got != `{"n":"1e400"}` {
+		if got := only(t, server, store.Content).GetString("data"); got != `{"n":"1e400"}` {
 			t.Errorf("data: got %s", got)
 		}
 		deep, _ := json.Marshal(map[string]string{"data": strings.Repeat("[", 9990) + strings.Repeat("]", 9990)})
@@ -197,12 +200,12 @@ func TestIngestAgainKeepsNumbers(t *testing.T) {
 	t.Parallel()
 	rec := newReceiver(t, nil)
 	server := newTestServer(t, testConfig())
-	id := server.OnRecordCreate(contentCollection).BindFunc(func(*core.RecordEvent) error { return errors.New("not yet") })
+	id := server.OnRecordCreate(store.Content).BindFunc(func(*core.RecordEvent) error { return errors.New("not yet") })
 	server.mustPost(t, generated("again", `{"n":1e400}`, rec.callbackURL("again")))
-	awaitState(t, server, stateFailed)
-	server.OnRecordCreate(contentCollection).Unbind(id)
+	awaitState(t, server, store.Failed)
+	server.OnRecordCreate(store.Content).Unbind(id)
 	setPending(t, server, "", nil)
-	awaitState(t, server, stateDelivered)
+	awaitState(t, server, store.Delivered)
 	if got := rec.await(t, 2)[1].body; !strings.HasPrefix(got, `{"data":{"n":1e400,`) {
 		t.Errorf("callback: got %s", got)
 	}
@@ -247,7 +250,7 @@ func wantValues(t *testing.T, server *testServer, prefix string) {
 		value = strings.TrimSpace(value)
 		channel := fmt.Sprintf("%s-%d", prefix, i)
 		server.mustPost(t, fmt.Sprintf(`{"type":"task.completed","channel_id":%q,"data":%s}`, channel, value))
-		record, err := server.FindFirstRecordByData(contentCollection, "channelId", channel)
+		record, err := server.FindFirstRecordByData(store.Content, "channelId", channel)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -310,7 +313,7 @@ func TestDataStaysText(t *testing.T) {
 	t.Parallel()
 	change := func(do func(c *core.Collection)) func(t *testing.T, server *testServer) {
 		return func(t *testing.T, server *testServer) {
-			collection, err := server.FindCollectionByNameOrId(contentCollection)
+			collection, err := server.FindCollectionByNameOrId(store.Content)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -322,7 +325,7 @@ func TestDataStaysText(t *testing.T) {
 	}
 	export := func(t *testing.T, server *testServer) []map[string]any {
 		var exported []map[string]any
-		for _, name := range []string{contentCollection, callbackCollection} {
+		for _, name := range []string{store.Content, store.Callbacks} {
 			collection, err := server.FindCollectionByNameOrId(name)
 			if err != nil {
 				t.Fatal(err)
@@ -360,8 +363,8 @@ func TestDataStaysText(t *testing.T) {
 		}},
 		{"an import of what was deleted", func(t *testing.T, server *testServer) {
 			exported := export(t, server)
-			deleteCollection(t, server, callbackCollection)
-			deleteCollection(t, server, contentCollection)
+			deleteCollection(t, server, store.Callbacks)
+			deleteCollection(t, server, store.Content)
 			if err := server.ImportCollections(exported, false); err != nil {
 				t.Fatal(err)
 			}
@@ -440,7 +443,7 @@ func TestMigrationMakesDataText(t *testing.T) {
 	execute("CREATE TABLE log (id TEXT)", nil)
 	execute("CREATE TRIGGER changed AFTER UPDATE ON aiContent BEGIN INSERT INTO log VALUES (new.data); END", nil)
 	execute("CREATE TRIGGER elsewhere AFTER DELETE ON log BEGIN UPDATE aiContent SET title = 'gone' WHERE data = old.id; END", nil)
-	content, err := app.FindCollectionByNameOrId(contentCollection)
+	content, err := app.FindCollectionByNameOrId(store.Content)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -521,11 +524,11 @@ func TestIngestWithoutData(t *testing.T) {
 			}
 			payload := event(row.aiResponse, row.more)
 			server.mustPost(t, payload)
-			if got := len(records(t, server, contentCollection)); got != 0 {
+			if got := len(records(t, server, store.Content)); got != 0 {
 				t.Errorf("records: got %d, want 0", got)
 			}
 			if !row.called {
-				if got := len(records(t, server, callbackCollection)); got != 0 {
+				if got := len(records(t, server, store.Callbacks)); got != 0 {
 					t.Errorf("callback rows: got %d, want 0", got)
 				}
 				return
@@ -533,7 +536,7 @@ func TestIngestWithoutData(t *testing.T) {
 			if got, want := rec.await(t, 1)[0].body, `{"error":"processing_failed","message":"`+reason+`"}`; got != want {
 				t.Errorf("callback: got %s, want %s", got, want)
 			}
-			failed := awaitState(t, server, stateFailed)
+			failed := awaitState(t, server, store.Failed)
 			if failed.GetString("lastError") != reason || failed.GetString("payload") != payload {
 				t.Errorf("row: got error %q and payload %s", failed.GetString("lastError"), failed.GetString("payload"))
 			}
@@ -544,17 +547,17 @@ func TestIngestWithoutData(t *testing.T) {
 
 			// It is refused again, and stored once it has data.
 			setPending(t, server, "", nil)
-			awaitState(t, server, stateFailed)
+			awaitState(t, server, store.Failed)
 			server.mustPost(t, event(`,"ai_response":{"data":{"title":"There now"}}`, ""))
-			awaitState(t, server, stateDelivered)
-			if got := only(t, server, contentCollection).GetString("title"); got != "There now" {
+			awaitState(t, server, store.Delivered)
+			if got := only(t, server, store.Content).GetString("title"); got != "There now" {
 				t.Errorf("title: got %s", got)
 			}
 			server.mustPost(t, payload) // and stays stored
-			if got := only(t, server, contentCollection).GetString("title"); got != "There now" {
+			if got := only(t, server, store.Content).GetString("title"); got != "There now" {
 				t.Errorf("title after another one without data: got %s", got)
 			}
-			if got := only(t, server, callbackCollection).GetString("state"); got != stateDelivered {
+			if got := only(t, server, store.Callbacks).GetString("state"); got != store.Delivered {
 				t.Errorf("state after another one without data: got %s", got)
 			}
 		})

@@ -9,6 +9,8 @@ import (
 
 	"github.com/pocketbase/dbx"
 	"github.com/pocketbase/pocketbase/core"
+
+	"github.com/pocketriver/pocketriver/hooks/internal/store"
 )
 
 // What was deleted stays deleted when its webhook comes again, with a callback or
@@ -18,18 +20,18 @@ func TestDeletedStaysDeleted(t *testing.T) {
 	for _, called := range []bool{true, false} {
 		for name, remove := range map[string]func(t *testing.T, server *testServer){
 			"in the dashboard": func(t *testing.T, server *testServer) {
-				path := "/api/collections/aiContent/records/" + only(t, server, contentCollection).Id
+				path := "/api/collections/aiContent/records/" + only(t, server, store.Content).Id
 				if status, body := server.call(t, superuserToken(t, server), http.MethodDelete, path, ""); status != 204 {
 					t.Fatalf("delete: got %d %s", status, body)
 				}
 			},
 			"by a hook": func(t *testing.T, server *testServer) {
-				if err := server.Delete(only(t, server, contentCollection)); err != nil {
+				if err := server.Delete(only(t, server, store.Content)); err != nil {
 					t.Fatal(err)
 				}
 			},
 			"with all others": func(t *testing.T, server *testServer) {
-				collection, err := server.FindCollectionByNameOrId(contentCollection)
+				collection, err := server.FindCollectionByNameOrId(store.Content)
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -44,24 +46,24 @@ func TestDeletedStaysDeleted(t *testing.T) {
 				rec := newReceiver(t, nil)
 				server := newTestServer(t, testConfig())
 				payload := generated("gone", `{"title":"Gone"}`, "")
-				state := stateDeleted
+				state := store.Deleted
 				if called {
 					payload = generated("gone", `{"title":"Gone"}`, rec.callbackURL("gone"))
-					state = stateDelivered
+					state = store.Delivered
 				}
 				server.mustPost(t, payload)
-				id := only(t, server, contentCollection).Id
+				id := only(t, server, store.Content).Id
 				if called {
-					awaitState(t, server, stateDelivered)
+					awaitState(t, server, store.Delivered)
 				}
 				remove(t, server)
 				for range 2 {
 					server.mustPost(t, payload)
-					if got := len(records(t, server, contentCollection)); got != 0 {
+					if got := len(records(t, server, store.Content)); got != 0 {
 						t.Fatalf("records: got %d, want it to stay deleted", got)
 					}
 				}
-				row := only(t, server, callbackCollection)
+				row := only(t, server, store.Callbacks)
 				if row.Id != id || row.GetString("state") != state || row.GetString("record") != "" {
 					t.Errorf("row: got %s %s of record %q, want %s %s", row.Id, row.GetString("state"), row.GetString("record"), id, state)
 				}
@@ -70,20 +72,20 @@ func TestDeletedStaysDeleted(t *testing.T) {
 				}
 
 				// The row is kept for as long as that of a delivered callback.
-				server.plugin.outbox.deleteDelivered()
+				deleteOld(server)
 				server.mustPost(t, payload)
-				if got := len(records(t, server, contentCollection)); got != 0 {
+				if got := len(records(t, server, store.Content)); got != 0 {
 					t.Errorf("records within Retention: got %d, want 0", got)
 				}
-				old := dateTime(time.Now().Add(-46 * 24 * time.Hour))
+				old := store.DateTime(time.Now().Add(-46 * 24 * time.Hour))
 				if called {
 					setCallback(t, server, id, dbx.Params{"deliveredAt": old})
 				} else {
 					setCallback(t, server, id, dbx.Params{"created": old})
 				}
-				server.plugin.outbox.deleteDelivered()
+				deleteOld(server)
 				server.mustPost(t, payload)
-				only(t, server, contentCollection)
+				only(t, server, store.Content)
 			})
 		}
 	}
@@ -95,16 +97,16 @@ func TestDeletedIsNoCallback(t *testing.T) {
 	server := newTestServer(t, testConfig())
 	payload := generated("gone", `{"title":"Gone"}`, "")
 	server.mustPost(t, payload)
-	if err := server.Delete(only(t, server, contentCollection)); err != nil {
+	if err := server.Delete(only(t, server, store.Content)); err != nil {
 		t.Fatal(err)
 	}
-	row := only(t, server, callbackCollection)
+	row := only(t, server, store.Callbacks)
 
 	s, err := server.plugin.readStatus()
 	if err != nil || s.Received != 0 || s.Delivered != 0 || s.Waiting != 0 || s.Failed != 0 || s.LastError != nil {
 		t.Errorf("status: got %+v, %v", s, err)
 	}
-	figures, err := readStats(server, time.Now().Add(-time.Hour), 5*time.Minute)
+	figures, err := store.ReadFigures(server, time.Now().Add(-time.Hour), 5*time.Minute)
 	if err != nil || figures.Received != 0 || figures.Delivered != 0 || figures.Median != nil {
 		t.Errorf("figures: got %+v, %v", figures, err)
 	}
@@ -130,7 +132,7 @@ func TestDeletedIsNoCallback(t *testing.T) {
 		t.Fatalf("delete: got %d %s", status, body)
 	}
 	server.mustPost(t, payload)
-	only(t, server, contentCollection)
+	only(t, server, store.Content)
 }
 
 // A deletion that is undone leaves nothing behind.
@@ -139,7 +141,7 @@ func TestDeletionUndone(t *testing.T) {
 	server := newTestServer(t, testConfig())
 	server.mustPost(t, generated("kept", `{}`, ""))
 	err := server.RunInTransaction(func(tx core.App) error {
-		record, err := tx.FindFirstRecordByData(contentCollection, "channelId", "kept")
+		record, err := tx.FindFirstRecordByData(store.Content, "channelId", "kept")
 		if err != nil {
 			return err
 		}
@@ -148,7 +150,7 @@ func TestDeletionUndone(t *testing.T) {
 		}
 		return errors.New("undo")
 	})
-	if err == nil || len(records(t, server, callbackCollection)) != 0 || len(records(t, server, contentCollection)) != 1 {
-		t.Errorf("got %v, %d callback rows, %d records", err, len(records(t, server, callbackCollection)), len(records(t, server, contentCollection)))
+	if err == nil || len(records(t, server, store.Callbacks)) != 0 || len(records(t, server, store.Content)) != 1 {
+		t.Errorf("got %v, %d callback rows, %d records", err, len(records(t, server, store.Callbacks)), len(records(t, server, store.Content)))
 	}
 }

@@ -18,7 +18,9 @@ import (
 	"github.com/pocketbase/pocketbase/core"
 	"github.com/pocketbase/pocketbase/tools/hook"
 	"github.com/pocketbase/pocketbase/tools/types"
+
 	"github.com/pocketriver/pocketriver/hooks/internal/apptest"
+	"github.com/pocketriver/pocketriver/hooks/internal/store"
 	"github.com/pocketriver/pocketriver/hooks/modelriver"
 )
 
@@ -102,7 +104,7 @@ func newWorld(t *testing.T, client *http.Client, own bool) *world {
 	if !own {
 		app.OnRealtimeConnectRequest().Unbind("modelriverRealtime")
 	}
-	content, err := app.FindCollectionByNameOrId(contentCollection)
+	content, err := app.FindCollectionByNameOrId(store.Content)
 	w.must(err)
 	content.Fields.Add(&core.TextField{Name: "secretNote", Hidden: true}, &core.BoolField{Name: "approved"})
 	w.must(app.Save(content))
@@ -121,14 +123,14 @@ func newWorld(t *testing.T, client *http.Client, own bool) *world {
 
 	// The hooks of a host: one saves what it was called for once more, within the
 	// transaction; one does so behind it; one keeps a record quiet.
-	app.OnRecordCreate(contentCollection).BindFunc(func(e *core.RecordEvent) error {
+	app.OnRecordCreate(store.Content).BindFunc(func(e *core.RecordEvent) error {
 		if strings.Contains(e.Record.GetString("title"), "refuse") {
 			return errors.New("refused")
 		}
 		if err := e.Next(); err != nil || !strings.Contains(e.Record.GetString("title"), "again") {
 			return err
 		}
-		stored, err := e.App.FindRecordById(contentCollection, e.Record.Id)
+		stored, err := e.App.FindRecordById(store.Content, e.Record.Id)
 		if err != nil {
 			return err
 		}
@@ -136,7 +138,7 @@ func newWorld(t *testing.T, client *http.Client, own bool) *world {
 		stored.Set("category", "b")
 		return e.App.Save(stored)
 	})
-	app.OnRecordAfterCreateSuccess(contentCollection).BindFunc(func(e *core.RecordEvent) error {
+	app.OnRecordAfterCreateSuccess(store.Content).BindFunc(func(e *core.RecordEvent) error {
 		if e.Record.GetString("title") == "hold" {
 			if released := w.released.Load(); w.own && released != nil {
 				<-*released
@@ -147,7 +149,7 @@ func newWorld(t *testing.T, client *http.Client, own bool) *world {
 			return nil
 		}
 		if strings.Contains(e.Record.GetString("title"), "after") {
-			if stored, err := e.App.FindRecordById(contentCollection, e.Record.Id); err == nil {
+			if stored, err := e.App.FindRecordById(store.Content, e.Record.Id); err == nil {
 				stored.Set("userId", viewers[2])
 				if err := e.App.Save(stored); err != nil {
 					return err
@@ -160,7 +162,7 @@ func newWorld(t *testing.T, client *http.Client, own bool) *world {
 		defer func() { w.finished <- e.Record.Id }()
 		return e.Next()
 	}
-	app.OnRecordAfterCreateSuccess(contentCollection).Bind(&hook.Handler[*core.RecordEvent]{Func: finished, Priority: -20000})
+	app.OnRecordAfterCreateSuccess(store.Content).Bind(&hook.Handler[*core.RecordEvent]{Func: finished, Priority: -20000})
 
 	w.server = serve(t, app, p)
 	w.server.Client = client
@@ -213,14 +215,14 @@ type randomWrite struct {
 
 func (w *world) write(app core.App, op randomWrite) error {
 	if op.action == "create" {
-		content, err := app.FindCachedCollectionByNameOrId(contentCollection)
+		content, err := app.FindCachedCollectionByNameOrId(store.Content)
 		w.must(err)
 		record := core.NewRecord(content)
 		record.Id = op.id
 		op.fields.set(record)
 		return app.Save(record)
 	}
-	record, err := app.FindRecordById(contentCollection, op.id)
+	record, err := app.FindRecordById(store.Content, op.id)
 	if op.stale && w.kept[op.id] != nil {
 		w.vanished[op.id] = w.vanished[op.id] || err != nil
 		record, err = w.kept[op.id], nil
@@ -320,7 +322,7 @@ func compareRun(t *testing.T, seed uint64) (events, operations int) {
 				list, view := differentialRules[random.IntN(len(differentialRules))], differentialRules[random.IntN(len(differentialRules))]
 				log = append(log, fmt.Sprintf("rules %v %v", text(list), text(view)))
 				both(func(w *world) {
-					content, err := w.app.FindCollectionByNameOrId(contentCollection)
+					content, err := w.app.FindCollectionByNameOrId(store.Content)
 					w.must(err)
 					content.ListRule, content.ViewRule = list, view
 					w.must(w.app.Save(content))
@@ -392,13 +394,13 @@ func (w *world) webhook(channel string, f fields) {
 	payload := fmt.Sprintf(`{"type":"task.ai_generated","event":"new_content","channel_id":%q,"ai_response":{"data":{"title":%q,"public":%t}},"customer_data":{"user_id":%q,"category":%q}}`,
 		channel, f.title, f.public, f.userId, f.category)
 	id := recordId(mustParse(w.t, payload), nil)
-	_, err := w.app.FindRecordById(contentCollection, id)
+	_, err := w.app.FindRecordById(store.Content, id)
 	duplicate := err == nil
 	w.server.mustPost(w.t, payload)
 	if duplicate {
 		return
 	}
-	if _, err := w.app.FindRecordById(contentCollection, id); err != nil {
+	if _, err := w.app.FindRecordById(store.Content, id); err != nil {
 		return // refused
 	}
 	for done := ""; done != id; {
@@ -444,7 +446,7 @@ func (w *world) release() {
 
 // end waits until everybody has got everything: what everybody gets is the last.
 func (w *world) end() {
-	content, err := w.app.FindCollectionByNameOrId(contentCollection)
+	content, err := w.app.FindCollectionByNameOrId(store.Content)
 	w.must(err)
 	content.ListRule, content.ViewRule = types.Pointer(""), types.Pointer("")
 	w.must(w.app.Save(content))

@@ -12,7 +12,9 @@ import (
 	"time"
 
 	"github.com/pocketbase/pocketbase/core"
+
 	"github.com/pocketriver/pocketriver/hooks/internal/apptest"
+	"github.com/pocketriver/pocketriver/hooks/internal/store"
 )
 
 func TestBroadcastKeepsOrder(t *testing.T) {
@@ -82,7 +84,7 @@ func TestBroadcastWaitsForHooks(t *testing.T) {
 			t.Run(row.name, func(t *testing.T) {
 				t.Parallel()
 				app, p := newTestApp(t, testConfig())
-				app.OnRecordAfterCreateSuccess(contentCollection).BindFunc(func(e *core.RecordEvent) error {
+				app.OnRecordAfterCreateSuccess(store.Content).BindFunc(func(e *core.RecordEvent) error {
 					if e.Record.GetString("title") == "first" {
 						return row.hook(e)
 					}
@@ -114,9 +116,9 @@ func TestBroadcastHidesWhatItsTransactionHid(t *testing.T) {
 	t.Parallel()
 	const owner = "owner0000000000"
 	save := func(app core.App, id string, set map[string]any) error {
-		record, err := app.FindRecordById(contentCollection, id)
+		record, err := app.FindRecordById(store.Content, id)
 		if err != nil {
-			content, err := app.FindCachedCollectionByNameOrId(contentCollection)
+			content, err := app.FindCachedCollectionByNameOrId(store.Content)
 			if err != nil {
 				return err
 			}
@@ -127,7 +129,7 @@ func TestBroadcastHidesWhatItsTransactionHid(t *testing.T) {
 		return app.Save(record)
 	}
 	hideAgain := func(app core.App) {
-		app.OnRecordCreate(contentCollection).BindFunc(func(e *core.RecordEvent) error {
+		app.OnRecordCreate(store.Content).BindFunc(func(e *core.RecordEvent) error {
 			if err := e.Next(); err != nil || e.Record.GetString("title") != "secret" {
 				return err
 			}
@@ -157,7 +159,7 @@ func TestBroadcastHidesWhatItsTransactionHid(t *testing.T) {
 				if err := save(tx, id, map[string]any{"title": "secret"}); err != nil {
 					return err
 				}
-				record, err := tx.FindRecordById(contentCollection, id)
+				record, err := tx.FindRecordById(store.Content, id)
 				if err != nil {
 					return err
 				}

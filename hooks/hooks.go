@@ -20,6 +20,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -28,7 +29,10 @@ import (
 	"github.com/pocketbase/pocketbase/tools/hook"
 	"github.com/spf13/cobra"
 
+	"github.com/pocketriver/pocketriver/hooks/internal/commit"
+	"github.com/pocketriver/pocketriver/hooks/internal/outbox"
 	"github.com/pocketriver/pocketriver/hooks/internal/realtime"
+	"github.com/pocketriver/pocketriver/hooks/internal/store"
 	"github.com/pocketriver/pocketriver/hooks/modelriver"
 )
 
@@ -135,15 +139,15 @@ type plugin struct {
 	app      core.App
 	config   Config
 	verifier *modelriver.Verifier // nil without a secret
-	commits  *committer
-	outbox   *outbox
+	commits  *commit.Committer
+	outbox   *outbox.Outbox
 	fanOut   *realtime.FanOut
+	schema   store.Schema
 
-	unusable  error                 // why the settings are not usable; nil if they are
-	failure   atomic.Pointer[error] // of the command that ran
-	schemaErr atomic.Pointer[error] // why webhooks can't be stored now
-	stopping  atomic.Bool
-	rejected  rejections
+	unusable error                 // why the settings are not usable; nil if they are
+	failure  atomic.Pointer[error] // of the command that ran
+	stopping atomic.Bool
+	rejected rejections
 }
 
 func newPlugin(app core.App, config Config) (*plugin, error) {
@@ -156,128 +160,87 @@ func newPlugin(app core.App, config Config) (*plugin, error) {
 	if p.verifier, client, p.unusable = config.protocol(); p.unusable != nil {
 		_, client, _ = Config{CallbackTimeout: config.CallbackTimeout}.withDefaults().protocol() // for the commands, which send nothing
 	}
-	p.fanOut = realtime.New(app, contentCollection)
-	p.commits = newCommitter(app, p.fanOut.Committed, p.fanOut.Settled)
-	p.outbox = newOutbox(app, p.commits, client, config, p.ingestAgain)
+	p.fanOut = realtime.New(app, store.Content)
+	p.commits = commit.New(app, store.Content)
+	p.commits.Committed, p.commits.Settled = p.fanOut.Committed, p.fanOut.Settled
+	p.commits.OwnHooks = sync.OnceValue(ownSaveHooks)
+	p.outbox = outbox.New(app, p.commits, client, outbox.Options{
+		Keyed: config.APIKey != "", Timeout: config.CallbackTimeout, Window: config.CallbackWindow, Retention: config.Retention,
+		InWords: config.inWords, Reingest: p.reingest,
+	})
 	return p, nil
 }
 
-// bind holds every binding to PocketBase. Each has an Id, so that registering twice
-// replaces, and so that a host can unbind one.
+// bind adds what the plugin consists of to PocketBase's hooks. Each has an Id, so that
+// registering twice replaces, and so that a host can unbind one.
 func (p *plugin) bind() {
-	p.app.OnServe().Bind(&hook.Handler[*core.ServeEvent]{
-		Id: "modelriverServe",
-		Func: func(e *core.ServeEvent) error {
-			if p.unusable != nil {
-				return p.unusable
-			}
-			if err := p.bindRoutes(e); err != nil {
-				return err
-			}
-			if err := p.bindDashboard(e); err != nil {
-				return err
-			}
-			if err := p.restoreSchema(e.App); err != nil {
-				return err
-			}
-			p.checkSchema(e.App)
-			p.warnOfSettings(e.App)
-			if err := e.Next(); err != nil {
-				return err
-			}
-			// The port is bound: this process is the one that serves the data.
-			p.stopping.Store(false)
-			p.outbox.Start()
-			return nil
-		},
-	})
-
+	p.app.OnServe().Bind(&hook.Handler[*core.ServeEvent]{Id: "modelriverServe", Func: p.serve})
 	p.app.OnTerminate().Bind(&hook.Handler[*core.TerminateEvent]{
-		Id: "modelriverRefuse",
-		Func: func(e *core.TerminateEvent) error {
-			p.stopping.Store(true)
-			return e.Next()
-		},
-		Priority: -10000, // before PocketBase shuts the HTTP server down
+		Id: "modelriverRefuse", Func: p.refuseWebhooks, Priority: -10000, // before PocketBase shuts the HTTP server down
 	})
 	p.app.OnTerminate().Bind(&hook.Handler[*core.TerminateEvent]{
-		Id: "modelriverOutbox",
-		Func: func(e *core.TerminateEvent) error {
-			began := time.Now()
-			p.outbox.Stop() // which still commits
-			p.commits.stop(max(stopGrace+time.Second-time.Since(began), stopGrace/4))
-			p.rejected.stop(e.App)
-			return e.Next()
-		},
-		Priority: -1000, // after the HTTP server, before the last logs are written
+		Id: "modelriverOutbox", Func: p.stop, Priority: -1000, // after the HTTP server, before the last logs are written
 	})
-
-	p.app.OnRecordAfterCreateSuccess(contentCollection).Bind(&hook.Handler[*core.RecordEvent]{
-		Id:       "modelriverRecover",
-		Func:     recoverAfterCommit,
-		Priority: -10000, // around every other hook
-	})
-
-	p.app.OnModelCreateExecute(contentCollection).Bind(&hook.Handler[*core.ModelEvent]{
-		Id:       "modelriverInsert",
-		Func:     p.commits.insert,
-		Priority: 10000, // inside every other hook
-	})
-	p.app.OnRecordCreateExecute(contentCollection).Bind(&hook.Handler[*core.RecordEvent]{
-		Id: "modelriverReadable", Func: storeReadable, Priority: 9999, // behind the app's own
-	})
-	p.app.OnRecordUpdateExecute(contentCollection).Bind(&hook.Handler[*core.RecordEvent]{
-		Id: "modelriverReadable", Func: storeReadable, Priority: 9999,
-	})
-
-	p.app.OnRecordCreateRequest().Bind(&hook.Handler[*core.RecordRequestEvent]{
-		Id: "modelriverUserId", Func: guardUserId, Priority: -10000, // the client's id, before a hook sets another
-	})
-
-	p.app.OnRecordDeleteExecute(contentCollection).Bind(&hook.Handler[*core.RecordEvent]{
-		Id: "modelriverDeleted", Func: p.rememberDeleted, Priority: 10000, // inside PocketBase's transaction
-	})
-	p.app.OnRecordUpdate(callbackCollection).Bind(&hook.Handler[*core.RecordEvent]{
-		Id: "modelriverDeleted", Func: keepDeleted,
-	})
-
-	p.app.OnRecordUpdate(callbackCollection).Bind(&hook.Handler[*core.RecordEvent]{
-		Id: "modelriverRearm",
-		Func: func(e *core.RecordEvent) error {
-			p.outbox.rearmEdited(e.Record)
-			return e.Next()
-		},
-	})
-	p.app.OnRecordAfterUpdateSuccess(callbackCollection).Bind(&hook.Handler[*core.RecordEvent]{
-		Id: "modelriverWake",
-		Func: func(e *core.RecordEvent) error {
-			if e.Record.GetString("state") == statePending {
-				p.outbox.Wake()
-			}
-			return e.Next()
-		},
-	})
-
-	p.fanOut.Bind()
-
 	p.app.OnBackupCreate().Bind(&hook.Handler[*core.BackupEvent]{
-		Id:       "modelriverBackup",
-		Func:     p.backup,
-		Priority: 10000, // within every other hook
+		Id: "modelriverBackup", Func: p.backup, Priority: 10000, // within every other hook
 	})
+	p.commits.Bind()
+	p.outbox.Bind()
+	p.fanOut.Bind()
+	p.schema.Bind(p.app)
+	store.BindContent(p.app)
+}
 
-	recheck := func(e *core.CollectionEvent) error {
-		p.checkSchema(e.App)
-		return e.Next()
+// serve begins to receive webhooks and to send callbacks.
+func (p *plugin) serve(e *core.ServeEvent) error {
+	if p.unusable != nil {
+		return p.unusable
 	}
-	// By id too: a collection that was renamed has its new name here.
-	tags := []string{contentCollection, defaultIds[contentCollection], callbackCollection, defaultIds[callbackCollection]}
-	p.app.OnCollectionAfterCreateSuccess(tags...).Bind(&hook.Handler[*core.CollectionEvent]{Id: "modelriverSchema", Func: recheck})
-	p.app.OnCollectionAfterUpdateSuccess(tags...).Bind(&hook.Handler[*core.CollectionEvent]{Id: "modelriverSchema", Func: recheck})
-	p.app.OnCollectionAfterDeleteSuccess(tags...).Bind(&hook.Handler[*core.CollectionEvent]{Id: "modelriverSchema", Func: recheck})
+	if err := p.bindRoutes(e); err != nil {
+		return err
+	}
+	if err := p.bindDashboard(e); err != nil {
+		return err
+	}
+	if err := store.RestoreSchema(e.App); err != nil {
+		return err
+	}
+	p.schema.Check(e.App)
+	p.warnOfSettings(e.App)
+	if err := e.Next(); err != nil {
+		return err
+	}
+	// The port is bound: this process is the one that serves the data.
+	p.stopping.Store(false)
+	p.outbox.Start()
+	return nil
+}
 
-	// Daily, at an hour when little else runs. It may be run from the dashboard too.
-	p.app.Cron().MustAdd("modelriverRetention", "17 3 * * *", p.outbox.deleteDelivered)
+func (p *plugin) refuseWebhooks(e *core.TerminateEvent) error {
+	p.stopping.Store(true)
+	return e.Next()
+}
+
+// stop ends what serve began. Callbacks that are being sent and hooks that run after a
+// commit share its time.
+func (p *plugin) stop(e *core.TerminateEvent) error {
+	began := time.Now()
+	p.outbox.Stop() // which still commits
+	p.commits.Stop(max(outbox.StopGrace+time.Second-time.Since(began), outbox.StopGrace/4))
+	p.rejected.stop(e.App)
+	return e.Next()
+}
+
+// ownSaveHooks returns how many hooks run around a save in an app that has only
+// PocketBase's and the plugin's.
+func ownSaveHooks() int {
+	app := core.NewBaseApp(core.BaseAppConfig{})
+	p, err := newPlugin(app, Config{})
+	if err != nil {
+		return 0
+	}
+	p.bind()
+	return commit.SaveHooks(app)
 }
 
 func (p *plugin) bindRoutes(e *core.ServeEvent) error {
@@ -324,15 +287,4 @@ func (p *plugin) warnOfSettings(app core.App) {
 	if err := app.NonconcurrentDB().NewQuery("PRAGMA synchronous").Row(&synchronous); err == nil && synchronous < 2 {
 		app.Logger().Warn("The database runs with synchronous=NORMAL or OFF: a power failure can undo webhooks that were answered 200. Open data.db with synchronous=FULL (pocketbase.Config.DBConnect)")
 	}
-}
-
-// recoverAfterCommit keeps a host's hook that panics after the commit from taking the
-// process with it, or the realtime events of records that were committed together.
-func recoverAfterCommit(e *core.RecordEvent) (err error) {
-	defer func() {
-		if r := recover(); r != nil {
-			err = fmt.Errorf("panic in a hook after create: %v", r)
-		}
-	}()
-	return e.Next()
 }

@@ -19,6 +19,7 @@ import (
 	"github.com/pocketbase/pocketbase/tools/logger"
 
 	"github.com/pocketriver/pocketriver/hooks/internal/apptest"
+	"github.com/pocketriver/pocketriver/hooks/internal/store"
 	"github.com/pocketriver/pocketriver/hooks/modelriver"
 )
 
@@ -147,9 +148,9 @@ var eventually = apptest.Eventually
 func awaitState(t testing.TB, app core.App, state string) *core.Record {
 	t.Helper()
 	eventually(t, "the callback is "+state, func() bool {
-		return only(t, app, callbackCollection).GetString("state") == state
+		return only(t, app, store.Callbacks).GetString("state") == state
 	})
-	return only(t, app, callbackCollection)
+	return only(t, app, store.Callbacks)
 }
 
 // logRows returns the activity and application logs as text.
@@ -271,7 +272,7 @@ func compact(t testing.TB, raw string) string {
 
 func setCallback(t testing.TB, app core.App, id string, set dbx.Params) {
 	t.Helper()
-	if _, err := app.NonconcurrentDB().Update(callbackCollection, set, dbx.HashExp{"id": id}).Execute(); err != nil {
+	if _, err := app.NonconcurrentDB().Update(store.Callbacks, set, dbx.HashExp{"id": id}).Execute(); err != nil {
 		t.Fatal(err)
 	}
 }

@@ -17,6 +17,7 @@ import (
 	"github.com/pocketbase/pocketbase/core"
 
 	"github.com/pocketriver/pocketriver/hooks/internal/apptest"
+	"github.com/pocketriver/pocketriver/hooks/internal/store"
 	"github.com/pocketriver/pocketriver/hooks/modelriver"
 )
 
@@ -100,7 +101,7 @@ func TestIngestFillsTheRecord(t *testing.T) {
 			t.Parallel()
 			server := newTestServer(t, testConfig())
 			server.mustPost(t, row.payload)
-			record := only(t, server, contentCollection)
+			record := only(t, server, store.Content)
 			for field, want := range row.want {
 				if got := record.GetString(field); got != want {
 					t.Errorf("%s: got %.200q, want %.200q", field, got, want)
@@ -154,7 +155,7 @@ func TestIngestDuplicates(t *testing.T) {
 			server.mustPost(t, first)
 			server.mustPost(t, row.payload)
 			server.mustPost(t, first)
-			rows := records(t, server, contentCollection)
+			rows := records(t, server, store.Content)
 			if len(rows) != row.want || rows[0].GetString("title") != "First" {
 				t.Errorf("records: got %d, the first %q; want %d, %q", len(rows), rows[0].GetString("title"), row.want, "First")
 			}
@@ -184,8 +185,8 @@ func TestIngestConcurrentDuplicates(t *testing.T) {
 	for failure := range failures {
 		t.Error(failure)
 	}
-	only(t, server, contentCollection)
-	row := awaitState(t, server, stateDelivered)
+	only(t, server, store.Content)
+	row := awaitState(t, server, store.Delivered)
 	if got := len(rec.all()); got != 1 || row.GetInt("attempts") != 1 {
 		t.Errorf("callbacks: got %d with %d attempts on the row, want 1", got, row.GetInt("attempts"))
 	}
@@ -197,7 +198,7 @@ func TestIngestConcurrentWebhooks(t *testing.T) {
 	t.Parallel()
 	rec := newReceiver(t, nil)
 	server := newTestServer(t, testConfig())
-	server.OnRecordCreate(contentCollection).BindFunc(func(e *core.RecordEvent) error {
+	server.OnRecordCreate(store.Content).BindFunc(func(e *core.RecordEvent) error {
 		if strings.HasSuffix(e.Record.GetString("channelId"), "-refuse") {
 			return apis.NewBadRequestError("not this one", nil)
 		}
@@ -221,15 +222,15 @@ func TestIngestConcurrentWebhooks(t *testing.T) {
 		})
 	}
 	group.Wait()
-	if got, want := len(records(t, server, contentCollection)), n-n/10; got != want {
+	if got, want := len(records(t, server, store.Content)), n-n/10; got != want {
 		t.Errorf("records: got %d, want %d", got, want)
 	}
 	eventually(t, "no callback is pending", func() bool {
-		pending, err := server.CountRecords(callbackCollection, dbx.HashExp{"state": statePending})
+		pending, err := server.CountRecords(store.Callbacks, dbx.HashExp{"state": store.Pending})
 		return err == nil && pending == 0
 	})
-	delivered, _ := server.CountRecords(callbackCollection, dbx.HashExp{"state": stateDelivered})
-	failed, _ := server.CountRecords(callbackCollection, dbx.HashExp{"state": stateFailed})
+	delivered, _ := server.CountRecords(store.Callbacks, dbx.HashExp{"state": store.Delivered})
+	failed, _ := server.CountRecords(store.Callbacks, dbx.HashExp{"state": store.Failed})
 	if delivered != n-n/10 || failed != n/10 {
 		t.Errorf("callback rows: got %d delivered and %d failed, want %d and %d", delivered, failed, n-n/10, n/10)
 	}
@@ -246,7 +247,7 @@ func TestIngestHookEnriches(t *testing.T) {
 	t.Parallel()
 	rec := newReceiver(t, nil)
 	server := newTestServer(t, testConfig())
-	server.OnRecordCreate(contentCollection).BindFunc(func(e *core.RecordEvent) error {
+	server.OnRecordCreate(store.Content).BindFunc(func(e *core.RecordEvent) error {
 		var data map[string]json.RawMessage
 		if err := e.Record.UnmarshalJSONField("data", &data); err != nil {
 			return err
@@ -258,7 +259,7 @@ func TestIngestHookEnriches(t *testing.T) {
 	})
 	server.mustPost(t, generated("enrich", `{"title":"Raw"}`, rec.callbackURL("enrich")))
 
-	record := only(t, server, contentCollection)
+	record := only(t, server, store.Content)
 	if got := record.GetString("title"); got != "Shaped" {
 		t.Errorf("title: got %q, want %q", got, "Shaped")
 	}
@@ -271,7 +272,7 @@ func TestIngestHookEnriches(t *testing.T) {
 func TestIngestRefusals(t *testing.T) {
 	t.Parallel()
 	refuse := func(app core.App, err error) {
-		app.OnRecordCreate(contentCollection).BindFunc(func(*core.RecordEvent) error { return err })
+		app.OnRecordCreate(store.Content).BindFunc(func(*core.RecordEvent) error { return err })
 	}
 	for _, row := range []struct {
 		name   string
@@ -281,10 +282,10 @@ func TestIngestRefusals(t *testing.T) {
 		{"a hook returns an error", func(app core.App) { refuse(app, errors.New("no thanks")) }, "refused: no thanks"},
 		{"a hook returns an API error", func(app core.App) { refuse(app, apis.NewBadRequestError("Not suitable.", nil)) }, "refused: Not suitable."},
 		{"a hook panics", func(app core.App) {
-			app.OnRecordCreate(contentCollection).BindFunc(func(*core.RecordEvent) error { panic("oops") })
+			app.OnRecordCreate(store.Content).BindFunc(func(*core.RecordEvent) error { panic("oops") })
 		}, "refused: panic: oops"},
 		{"a hook changes its mind after the insert", func(app core.App) {
-			app.OnRecordCreate(contentCollection).BindFunc(func(e *core.RecordEvent) error {
+			app.OnRecordCreate(store.Content).BindFunc(func(e *core.RecordEvent) error {
 				if err := e.Next(); err != nil {
 					return err
 				}
@@ -292,7 +293,7 @@ func TestIngestRefusals(t *testing.T) {
 			})
 		}, "refused: second thoughts"},
 		{"validation", func(app core.App) {
-			app.OnRecordCreate(contentCollection).BindFunc(func(e *core.RecordEvent) error {
+			app.OnRecordCreate(store.Content).BindFunc(func(e *core.RecordEvent) error {
 				e.Record.Set("category", strings.Repeat("x", 2000))
 				return e.Next()
 			})
@@ -307,14 +308,14 @@ func TestIngestRefusals(t *testing.T) {
 			payload := generated("refused", `{"title":"T"}`, rec.callbackURL("refused"))
 			server.mustPost(t, payload)
 
-			if got := len(records(t, server, contentCollection)); got != 0 {
+			if got := len(records(t, server, store.Content)); got != 0 {
 				t.Errorf("records: got %d, want 0", got)
 			}
 			want, _ := json.Marshal(map[string]string{"error": "processing_failed", "message": row.reason})
 			if got := rec.await(t, 1)[0].body; got != string(want) {
 				t.Errorf("callback: got %s, want %s", got, want)
 			}
-			callback := awaitState(t, server, stateFailed)
+			callback := awaitState(t, server, store.Failed)
 			if callback.GetString("payload") != payload || callback.GetString("lastError") != row.reason {
 				t.Errorf("row: got payload %q and error %q", callback.GetString("payload"), callback.GetString("lastError"))
 			}
@@ -355,7 +356,7 @@ func TestIngestRefusedAgain(t *testing.T) {
 			server := newTestServer(t, testConfig())
 			refusing := true
 			var mu sync.Mutex
-			server.OnRecordCreate(contentCollection).BindFunc(func(e *core.RecordEvent) error {
+			server.OnRecordCreate(store.Content).BindFunc(func(e *core.RecordEvent) error {
 				mu.Lock()
 				defer mu.Unlock()
 				if refusing {
@@ -381,22 +382,22 @@ func TestIngestRefusedAgain(t *testing.T) {
 			if status, _ := server.post(t, payload, header); status != 200 {
 				t.Fatalf("got %d", status)
 			}
-			id := awaitState(t, server, stateFailed).Id
+			id := awaitState(t, server, store.Failed).Id
 			mu.Lock()
 			refusing = false
 			mu.Unlock()
 			row.again(t, server, payload, header)
 
-			eventually(t, "the record is stored", func() bool { return len(records(t, server, contentCollection)) == 1 })
-			record := only(t, server, contentCollection)
+			eventually(t, "the record is stored", func() bool { return len(records(t, server, store.Content)) == 1 })
+			record := only(t, server, store.Content)
 			if record.Id != id || record.GetString("channelId") != "again" || record.GetString("title") != "Later" {
 				t.Errorf("record: got id %s, channel %q, title %q", record.Id, record.GetString("channelId"), record.GetString("title"))
 			}
 			if row.callback == "" {
-				eventually(t, "no row is left", func() bool { return len(records(t, server, callbackCollection)) == 0 })
+				eventually(t, "no row is left", func() bool { return len(records(t, server, store.Callbacks)) == 0 })
 				return
 			}
-			callback := awaitState(t, server, stateDelivered)
+			callback := awaitState(t, server, store.Delivered)
 			if callback.GetString("payload") != "" || callback.GetString("lastError") != "" || callback.GetString("record") != id {
 				t.Errorf("row: got payload %q, error %q, record %q", callback.GetString("payload"), callback.GetString("lastError"), callback.GetString("record"))
 			}
@@ -409,8 +410,8 @@ func TestIngestRefusedAgain(t *testing.T) {
 }
 
 func setPending(t *testing.T, server *testServer, _ string, _ http.Header) {
-	record := only(t, server, callbackCollection)
-	record.Set("state", statePending)
+	record := only(t, server, store.Callbacks)
+	record.Set("state", store.Pending)
 	if err := server.Save(record); err != nil {
 		t.Fatal(err)
 	}
@@ -431,11 +432,11 @@ func TestIngestDatabaseFailure(t *testing.T) {
 	if _, err := server.NonconcurrentDB().NewQuery("PRAGMA query_only = 0").Execute(); err != nil {
 		t.Fatal(err)
 	}
-	if got := len(records(t, server, contentCollection)) + len(records(t, server, callbackCollection)); got != 0 {
+	if got := len(records(t, server, store.Content)) + len(records(t, server, store.Callbacks)); got != 0 {
 		t.Errorf("rows after a failure: got %d, want 0", got)
 	}
 	server.mustPost(t, payload)
-	awaitState(t, server, stateDelivered)
+	awaitState(t, server, store.Delivered)
 	if got := len(rec.all()); got != 1 {
 		t.Errorf("callbacks: got %d, want 1", got)
 	}
@@ -456,13 +457,13 @@ func TestIngestAfterCommitHooks(t *testing.T) {
 			t.Parallel()
 			rec := newReceiver(t, nil)
 			server := newTestServer(t, testConfig())
-			server.OnRecordAfterCreateSuccess(contentCollection).BindFunc(hook)
+			server.OnRecordAfterCreateSuccess(store.Content).BindFunc(hook)
 			for i := range 3 {
 				channel := fmt.Sprint("after-", i)
 				server.mustPost(t, generated(channel, `{}`, rec.callbackURL(channel)))
 			}
 			rec.await(t, 3)
-			if got := len(records(t, server, contentCollection)); got != 3 {
+			if got := len(records(t, server, store.Content)); got != 3 {
 				t.Errorf("records: got %d, want 3", got)
 			}
 		})
@@ -487,7 +488,7 @@ func TestPrivacy(t *testing.T) {
 		streams[viewer.name] = server.Subscribe(t, viewer.token, "aiContent/*")
 	}
 	server.mustPost(t, fmt.Sprintf(`{"type":"task.completed","channel_id":"private","data":{"title":"Private"},"customer_data":{"user_id":%q}}`, owner.Id))
-	private := only(t, server, contentCollection)
+	private := only(t, server, store.Content)
 	server.mustPost(t, `{"type":"task.completed","channel_id":"public","data":{"title":"Public"}}`)
 
 	for _, viewer := range viewers {

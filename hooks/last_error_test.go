@@ -11,53 +11,23 @@ import (
 	"github.com/pocketbase/dbx"
 	"github.com/pocketbase/pocketbase/core"
 
-	"github.com/pocketriver/pocketriver/hooks/modelriver"
+	"github.com/pocketriver/pocketriver/hooks/internal/outbox"
+	"github.com/pocketriver/pocketriver/hooks/internal/store"
 )
 
 // nobody listens there.
 const nobody = "http://127.0.0.1:1/v1/callback/"
-
-// The last real cause stays in the row, whatever kept the callback from being sent again.
-func TestLastErrorKeepsTheCause(t *testing.T) {
-	t.Parallel()
-	hostErr := fmt.Errorf("%w: host %q", modelriver.ErrCallbackHost, "x")
-	for _, row := range []struct {
-		name    string
-		refused bool
-		last    string // in the row
-		err     error
-		want    string
-	}{
-		{"first attempt", false, "", errors.New("reset"), "reset"},
-		{"another attempt", false, "refused", errors.New("reset"), "reset"},
-		{"silence", false, "reset", errSilent, "reset; not sent again: " + errSilent.Error()},
-		{"silence twice", false, "reset; not sent again: " + errSilent.Error(), errSilent, "reset; not sent again: " + errSilent.Error()},
-		{"no key", false, "reset", errNoKey, "reset; not sent again: " + errNoKey.Error()},
-		{"a host that is not allowed any more", false, "reset", hostErr, "reset; not sent again: " + hostErr.Error()},
-		{"a host that never was", false, "", hostErr, hostErr.Error()},
-		{"silence, never tried", false, "", fmt.Errorf("%w: %w", errSilent, errors.New("reset")), errSilent.Error() + ": reset"},
-		{"refused, first attempt", true, "refused: no", errors.New("reset"), "refused: no; error callback: reset"},
-		{"refused, another attempt", true, "refused: no; error callback: reset", errors.New("500"), "refused: no; error callback: 500"},
-		{"refused, silence", true, "refused: no; error callback: reset", errSilent, "refused: no; error callback: reset; not sent again: " + errSilent.Error()},
-		{"refused, no key", true, "refused: no", errNoKey, "refused: no; error callback: " + errNoKey.Error()},
-	} {
-		cb := &callback{Refused: row.refused, Reason: row.last}
-		if got := cb.failure(row.err); got != row.want {
-			t.Errorf("%s: got %q, want %q", row.name, got, row.want)
-		}
-	}
-}
 
 // Of many whose window ended while their host is silent, some are tried and some are
 // not: the row of each has a cause, also of an attempt of an earlier process.
 func TestSilentHostLeavesTheCause(t *testing.T) {
 	t.Parallel()
 	app, p := newTestApp(t, testConfig())
-	const n = 4 * maxSending
+	const n = 4 * outbox.MaxSending
 	for i := range n {
 		id := fmt.Sprintf("silent%09d", i)
 		insertTestCallback(t, app, p, id, nobody+"x")
-		set := dbx.Params{"expires": dateTime(time.Now().Add(-time.Minute))}
+		set := dbx.Params{"expires": store.DateTime(time.Now().Add(-time.Minute))}
 		switch i % 3 {
 		case 1:
 			set["attempts"], set["lastStatus"], set["lastError"] = 3, 503, "answered 503"
@@ -70,16 +40,16 @@ func TestSilentHostLeavesTheCause(t *testing.T) {
 	p.outbox.Start()
 	defer p.outbox.Stop()
 	eventually(t, "all have failed", func() bool {
-		failed, err := app.CountRecords(callbackCollection, dbx.HashExp{"state": stateFailed})
+		failed, err := app.CountRecords(store.Callbacks, dbx.HashExp{"state": store.Failed})
 		return err == nil && failed == n
 	})
 	silent := 0
-	for _, row := range records(t, app, callbackCollection) {
+	for _, row := range records(t, app, store.Callbacks) {
 		got, refused := row.GetString("lastError"), row.GetString("payload") != ""
 		if refused != strings.HasPrefix(got, "refused: no; error callback: ") {
 			t.Errorf("%s: got %q", row.Id, got)
 		}
-		if !strings.Contains(got, errSilent.Error()) {
+		if !strings.Contains(got, "no answer to the last callbacks to this host") {
 			if !strings.Contains(got, "connection refused") {
 				t.Errorf("%s was tried: got %q, want connection refused", row.Id, got)
 			}
@@ -106,18 +76,18 @@ func TestSilentHostLeavesTheCause(t *testing.T) {
 func TestRefusedRowSaysWhyItsErrorCallbackFails(t *testing.T) {
 	t.Parallel()
 	server := newTestServer(t, testConfig())
-	server.OnRecordCreate(contentCollection).BindFunc(func(*core.RecordEvent) error { return errors.New("no") })
+	server.OnRecordCreate(store.Content).BindFunc(func(*core.RecordEvent) error { return errors.New("no") })
 	server.mustPost(t, generated("refused", `{}`, nobody+"refused"))
 	var got string
 	eventually(t, "an attempt is written down", func() bool {
-		got = only(t, server, callbackCollection).GetString("lastError")
+		got = only(t, server, store.Callbacks).GetString("lastError")
 		return strings.Contains(got, "connection refused")
 	})
 	if !strings.HasPrefix(got, "refused: no; error callback: ") {
 		t.Errorf("lastError: got %q", got)
 	}
-	setCallback(t, server, only(t, server, callbackCollection).Id, dbx.Params{"url": newReceiver(t, answerStatus(http.StatusOK)).callbackURL("refused")})
-	if got := awaitState(t, server, stateFailed).GetString("lastError"); got != "refused: no" {
+	setCallback(t, server, only(t, server, store.Callbacks).Id, dbx.Params{"url": newReceiver(t, answerStatus(http.StatusOK)).callbackURL("refused")})
+	if got := awaitState(t, server, store.Failed).GetString("lastError"); got != "refused: no" {
 		t.Errorf("lastError when it was accepted: got %q, want %q", got, "refused: no")
 	}
 }

@@ -12,6 +12,9 @@ import (
 
 	"github.com/pocketbase/dbx"
 	"github.com/pocketbase/pocketbase/core"
+
+	"github.com/pocketriver/pocketriver/hooks/internal/outbox"
+	"github.com/pocketriver/pocketriver/hooks/internal/store"
 )
 
 func TestCallbackRequest(t *testing.T) {
@@ -21,7 +24,7 @@ func TestCallbackRequest(t *testing.T) {
 	server.mustPost(t, generated("c1", `{"title":"T","score":12345678901234567890,"id":"theirs"}`, rec.callbackURL("c1")))
 
 	received := rec.await(t, 1)[0]
-	record := only(t, server, contentCollection)
+	record := only(t, server, store.Content)
 	want := fmt.Sprintf(`{"data":{"title":"T","score":12345678901234567890,"id":%[1]q,"saved_at":%[2]q},"task_id":"pocketbase_%[1]s","metadata":{"database":"pocketbase","table":"aiContent","record_id":%[1]q}}`,
 		record.Id, record.GetDateTime("created").Time().Format("2006-01-02T15:04:05.000Z"))
 	if received.body != want {
@@ -36,7 +39,7 @@ func TestCallbackRequest(t *testing.T) {
 	if received.path != "/v1/callback/c1" {
 		t.Errorf("path: got %q", received.path)
 	}
-	row := awaitState(t, server, stateDelivered)
+	row := awaitState(t, server, store.Delivered)
 	if row.Id != record.Id || row.GetString("record") != record.Id || row.GetInt("lastStatus") != 200 || row.GetInt("attempts") != 1 || row.GetDateTime("deliveredAt").IsZero() {
 		t.Errorf("row: got %v", row.PublicExport())
 	}
@@ -51,15 +54,15 @@ func TestCallbackOutcomes(t *testing.T) {
 		callbacks int    // with error callbacks
 		lastError string // a part of it
 	}{
-		{"accepted", []int{200}, stateDelivered, 1, ""},
-		{"accepted with 204", []int{204}, stateDelivered, 1, ""},
-		{"refused for good", []int{400}, stateFailed, 2, "answered 400 Bad Request; error callback: answered 400"},
-		{"refused for good, the error callback accepted", []int{410, 200}, stateFailed, 2, "answered 410 Gone; error callback: accepted"},
-		{"unauthorized", []int{401}, stateFailed, 2, "answered 401 Unauthorized"},
-		{"a redirect", []int{307}, stateFailed, 2, "answered 307"},
-		{"unavailable, then accepted", []int{503, 200}, stateDelivered, 2, ""},
-		{"timed out, then accepted", []int{408, 200}, stateDelivered, 2, ""},
-		{"too early, then accepted", []int{425, 200}, stateDelivered, 2, ""},
+		{"accepted", []int{200}, store.Delivered, 1, ""},
+		{"accepted with 204", []int{204}, store.Delivered, 1, ""},
+		{"refused for good", []int{400}, store.Failed, 2, "answered 400 Bad Request; error callback: answered 400"},
+		{"refused for good, the error callback accepted", []int{410, 200}, store.Failed, 2, "answered 410 Gone; error callback: accepted"},
+		{"unauthorized", []int{401}, store.Failed, 2, "answered 401 Unauthorized"},
+		{"a redirect", []int{307}, store.Failed, 2, "answered 307"},
+		{"unavailable, then accepted", []int{503, 200}, store.Delivered, 2, ""},
+		{"timed out, then accepted", []int{408, 200}, store.Delivered, 2, ""},
+		{"too early, then accepted", []int{425, 200}, store.Delivered, 2, ""},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			t.Parallel()
@@ -82,10 +85,10 @@ func TestCallbackOutcomes(t *testing.T) {
 			if got := callback.GetString("lastError"); !strings.Contains(got, row.lastError) || row.lastError == "" && got != "" {
 				t.Errorf("lastError: got %q, want %q in it", got, row.lastError)
 			}
-			if row.state == stateFailed && !strings.Contains(rec.all()[1].body, `"error":"processing_failed"`) {
+			if row.state == store.Failed && !strings.Contains(rec.all()[1].body, `"error":"processing_failed"`) {
 				t.Errorf("error callback: got %s", rec.all()[1].body)
 			}
-			only(t, server, contentCollection) // whatever becomes of the callback
+			only(t, server, store.Content) // whatever becomes of the callback
 		})
 	}
 }
@@ -97,7 +100,7 @@ func TestCallbackBodyIsFrozen(t *testing.T) {
 	server := newTestServer(t, testConfig())
 	server.mustPost(t, generated("frozen", `{"title":"As it was"}`, rec.callbackURL("frozen")))
 	rec.await(t, 1)
-	record := only(t, server, contentCollection)
+	record := only(t, server, store.Content)
 	record.Set("data", map[string]any{"title": "Edited"})
 	if err := server.Save(record); err != nil {
 		t.Fatal(err)
@@ -120,7 +123,7 @@ func TestCallbackRetryAfterWins(t *testing.T) {
 	server.mustPost(t, generated("later", `{}`, rec.callbackURL("later")))
 	var row *core.Record
 	eventually(t, "the attempt is written down", func() bool {
-		row = only(t, server, callbackCollection)
+		row = only(t, server, store.Callbacks)
 		return row.GetInt("lastStatus") == 429
 	})
 	next := row.GetDateTime("nextAttempt").Time()
@@ -147,7 +150,7 @@ func TestCallbackHostIsPinned(t *testing.T) {
 	config.CallbackHosts = nil
 	server := newTestServer(t, config)
 	server.mustPost(t, generated("pinned", `{}`, rec.callbackURL("pinned")))
-	row := awaitState(t, server, stateFailed)
+	row := awaitState(t, server, store.Failed)
 	if got := row.GetString("lastError"); !strings.Contains(got, "is not one that may get the API key") || !strings.Contains(got, "MODELRIVER_CALLBACK_HOSTS") {
 		t.Errorf("lastError: got %q", got)
 	}
@@ -161,14 +164,14 @@ func TestCallbackHookHearsOfFailure(t *testing.T) {
 	rec := newReceiver(t, answerStatus(404))
 	server := newTestServer(t, testConfig())
 	alarms := make(chan string, 10)
-	server.OnRecordAfterUpdateSuccess(callbackCollection).BindFunc(func(e *core.RecordEvent) error {
-		if e.Record.GetString("state") == stateFailed {
+	server.OnRecordAfterUpdateSuccess(store.Callbacks).BindFunc(func(e *core.RecordEvent) error {
+		if e.Record.GetString("state") == store.Failed {
 			alarms <- e.Record.Id + " " + e.Record.GetString("lastError")
 		}
 		return e.Next()
 	})
 	server.mustPost(t, generated("alarm", `{}`, rec.callbackURL("alarm")))
-	row := awaitState(t, server, stateFailed)
+	row := awaitState(t, server, store.Failed)
 	select {
 	case got := <-alarms:
 		if got != row.Id+" "+row.GetString("lastError") {
@@ -184,9 +187,9 @@ func TestCallbackFailsAgainstAHook(t *testing.T) {
 	t.Parallel()
 	rec := newReceiver(t, answerStatus(404))
 	server := newTestServer(t, testConfig())
-	server.OnRecordUpdate(callbackCollection).BindFunc(func(*core.RecordEvent) error { return errors.New("never") })
+	server.OnRecordUpdate(store.Callbacks).BindFunc(func(*core.RecordEvent) error { return errors.New("never") })
 	server.mustPost(t, generated("stubborn", `{}`, rec.callbackURL("stubborn")))
-	if got := awaitState(t, server, stateFailed).GetString("lastError"); !strings.Contains(got, "answered 404") {
+	if got := awaitState(t, server, store.Failed).GetString("lastError"); !strings.Contains(got, "answered 404") {
 		t.Errorf("lastError: got %q", got)
 	}
 }
@@ -200,20 +203,20 @@ func TestOutboxGivesUpOnASilentHost(t *testing.T) {
 	config.CallbackTimeout = 300 * time.Millisecond
 	app, p := newTestApp(t, config)
 	t.Cleanup(func() { close(hang) })
-	const n = 2 * maxHeld
+	const n = 2 * outbox.MaxHeld
 	for i := range n {
 		id := fmt.Sprintf("silent%09d", i)
 		insertTestCallback(t, app, p, id, rec.callbackURL("silent"))
-		setCallback(t, app, id, dbx.Params{"expires": dateTime(time.Now().Add(-time.Minute))})
+		setCallback(t, app, id, dbx.Params{"expires": store.DateTime(time.Now().Add(-time.Minute))})
 	}
 	p.outbox.Start()
 	defer p.outbox.Stop()
 	eventually(t, "all have failed", func() bool {
-		failed, err := app.CountRecords(callbackCollection, dbx.HashExp{"state": stateFailed})
+		failed, err := app.CountRecords(store.Callbacks, dbx.HashExp{"state": store.Failed})
 		return err == nil && failed == n
 	})
-	if got := len(rec.all()); got > 4*maxSending {
-		t.Errorf("callbacks to the silent host: got %d, want about %d", got, maxSending)
+	if got := len(rec.all()); got > 4*outbox.MaxSending {
+		t.Errorf("callbacks to the silent host: got %d, want about %d", got, outbox.MaxSending)
 	}
 }
 
@@ -232,14 +235,14 @@ func TestCallbackFailedAgain(t *testing.T) {
 			server := newTestServer(t, testConfig())
 			payload := generated("again", `{}`, rec.callbackURL("again"))
 			server.mustPost(t, payload)
-			awaitState(t, server, stateFailed)
+			awaitState(t, server, store.Failed)
 			rec.setAnswer(nil)
 			again(t, server, payload, nil)
-			row := awaitState(t, server, stateDelivered)
+			row := awaitState(t, server, store.Delivered)
 			if row.GetInt("attempts") != 1 || row.GetString("lastError") != "" {
 				t.Errorf("row: got %d attempts, error %q", row.GetInt("attempts"), row.GetString("lastError"))
 			}
-			only(t, server, contentCollection)
+			only(t, server, store.Content)
 		})
 	}
 }
@@ -252,11 +255,11 @@ func TestCallbackWithoutKey(t *testing.T) {
 	app, p := newTestApp(t, config)
 	server := serve(t, app, p)
 	server.mustPost(t, generated("keyless", `{}`, rec.callbackURL("keyless")))
-	if _, err := p.outbox.runOnce(); err != nil {
+	if _, err := p.outbox.RunOnce(); err != nil {
 		t.Fatal(err)
 	}
-	row := only(t, app, callbackCollection)
-	if row.GetString("state") != statePending || row.GetInt("attempts") != 0 || len(rec.all()) != 0 {
+	row := only(t, app, store.Callbacks)
+	if row.GetString("state") != store.Pending || row.GetInt("attempts") != 0 || len(rec.all()) != 0 {
 		t.Fatalf("row: got %s after %d attempts, want pending after none", row.GetString("state"), row.GetInt("attempts"))
 	}
 
@@ -268,15 +271,15 @@ func TestCallbackWithoutKey(t *testing.T) {
 		}
 		later.outbox.Start()
 		defer later.outbox.Stop()
-		awaitState(t, app, stateDelivered)
+		awaitState(t, app, store.Delivered)
 	})
 	t.Run("fails when the window ends", func(t *testing.T) {
 		setCallback(t, app, row.Id, dbx.Params{
-			"state": statePending, "attempts": 0, "nextAttempt": dateTime(time.Now()), "expires": dateTime(time.Now().Add(-time.Second)),
+			"state": store.Pending, "attempts": 0, "nextAttempt": store.DateTime(time.Now()), "expires": store.DateTime(time.Now().Add(-time.Second)),
 		})
 		p.outbox.Start()
 		p.outbox.Wake()
-		if got := awaitState(t, app, stateFailed).GetString("lastError"); !strings.Contains(got, "MODELRIVER_API_KEY") {
+		if got := awaitState(t, app, store.Failed).GetString("lastError"); !strings.Contains(got, "MODELRIVER_API_KEY") {
 			t.Errorf("lastError: got %q", got)
 		}
 	})
@@ -305,7 +308,7 @@ func TestOutboxResumes(t *testing.T) {
 			left := dbx.Params{}
 			for field, value := range row.left {
 				if fromNow, ok := value.(time.Duration); ok {
-					value = dateTime(time.Now().Add(fromNow))
+					value = store.DateTime(time.Now().Add(fromNow))
 				}
 				left[field] = value
 			}
@@ -313,26 +316,26 @@ func TestOutboxResumes(t *testing.T) {
 			p.outbox.Start()
 			defer p.outbox.Stop()
 			if row.sent {
-				awaitState(t, app, stateDelivered)
+				awaitState(t, app, store.Delivered)
 				return
 			}
-			if _, err := p.outbox.runOnce(); err != nil {
+			if _, err := p.outbox.RunOnce(); err != nil {
 				t.Fatal(err)
 			}
-			if got := only(t, app, callbackCollection); got.GetInt("attempts") != 2 || len(rec.all()) != 0 {
+			if got := only(t, app, store.Callbacks); got.GetInt("attempts") != 2 || len(rec.all()) != 0 {
 				t.Errorf("got %d attempts and %d callbacks, want 2 and none", got.GetInt("attempts"), len(rec.all()))
 			}
 		})
 	}
 }
 
-func insertTestCallback(t testing.TB, app core.App, p *plugin, id, url string) *callback {
+func insertTestCallback(t testing.TB, app core.App, p *plugin, id, url string) *store.Callback {
 	t.Helper()
-	host, _ := p.outbox.client.Host(url)
-	now := time.Now()
-	cb := &callback{Id: id, URL: url, Host: host, Expires: dateTime(now.Add(p.config.CallbackWindow)), Body: []byte(`{"data":{}}`)}
+	ticket, cb := p.outbox.Admit(id, url)
+	ticket.Dropped()
+	cb.Attempts, cb.NextAttempt, cb.Body = 0, time.Now(), []byte(`{"data":{}}`)
 	err := app.RunInTransaction(func(tx core.App) error {
-		return insertCallback(tx, cb, now, now, "", "")
+		return cb.Insert(tx, time.Now(), "", "")
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -350,7 +353,7 @@ func TestOutboxSlowHostDelaysNobody(t *testing.T) {
 	config.CallbackTimeout = time.Hour
 	server := newTestServer(t, config)
 	t.Cleanup(func() { close(hang) }) // before the server waits for it
-	const n = 2*maxHeld + 50
+	const n = 2*outbox.MaxHeld + 50
 	var group sync.WaitGroup
 	for worker := range 8 {
 		group.Go(func() {
@@ -365,14 +368,11 @@ func TestOutboxSlowHostDelaysNobody(t *testing.T) {
 	group.Wait()
 	server.mustPost(t, generated("fast", `{}`, fast.callbackURL("fast")))
 	fast.await(t, 1)
-	if got := len(slow.all()); got > maxSending {
-		t.Errorf("the slow host has %d callbacks at the same time, want at most %d", got, maxSending)
+	if got := len(slow.all()); got > outbox.MaxSending {
+		t.Errorf("the slow host has %d callbacks at the same time, want at most %d", got, outbox.MaxSending)
 	}
-	server.plugin.outbox.mu.Lock()
-	held := len(server.plugin.outbox.held)
-	server.plugin.outbox.mu.Unlock()
-	if held > maxHeld+1 {
-		t.Errorf("callbacks in memory: got %d, want at most %d", held, maxHeld+1)
+	if held := server.plugin.outbox.Held(); held > outbox.MaxHeld+1 {
+		t.Errorf("callbacks in memory: got %d, want at most %d", held, outbox.MaxHeld+1)
 	}
 }
 
@@ -382,7 +382,7 @@ func TestOutboxOverflowsIntoTheTable(t *testing.T) {
 	release := make(chan struct{})
 	rec := newReceiver(t, func(http.ResponseWriter, *http.Request) { <-release })
 	server := newTestServer(t, testConfig())
-	const n = 3 * maxHeld
+	const n = 3 * outbox.MaxHeld
 	var group sync.WaitGroup
 	for worker := range 8 {
 		group.Go(func() {
@@ -397,7 +397,7 @@ func TestOutboxOverflowsIntoTheTable(t *testing.T) {
 	group.Wait()
 	close(release)
 	eventually(t, "all callbacks are delivered", func() bool {
-		delivered, err := server.CountRecords(callbackCollection, dbx.HashExp{"state": stateDelivered})
+		delivered, err := server.CountRecords(store.Callbacks, dbx.HashExp{"state": store.Delivered})
 		return err == nil && delivered == n
 	})
 	if got := len(rec.all()); got != n {
@@ -423,15 +423,13 @@ func TestOutboxStartAndStop(t *testing.T) {
 		rec := newReceiver(t, func(w http.ResponseWriter, _ *http.Request) {
 			close(arrived)
 			eventually(t, "the outbox stops", func() bool {
-				server.plugin.outbox.mu.Lock()
-				defer server.plugin.outbox.mu.Unlock()
-				return !server.plugin.outbox.running
+				return !server.plugin.outbox.Running()
 			})
 		})
 		server.mustPost(t, generated("ending", `{}`, rec.callbackURL("ending")))
 		<-arrived
 		server.plugin.outbox.Stop()
-		if got := only(t, server, callbackCollection).GetString("state"); got != stateDelivered {
+		if got := only(t, server, store.Callbacks).GetString("state"); got != store.Delivered {
 			t.Errorf("state: got %s, want delivered", got)
 		}
 	})
@@ -450,13 +448,13 @@ func TestOutboxStartAndStop(t *testing.T) {
 		if took := time.Since(started); took > 25*time.Second { // the callback would take 30
 			t.Errorf("Stop took %s", took)
 		}
-		row := only(t, server, callbackCollection)
-		if row.GetString("state") != statePending {
+		row := only(t, server, store.Callbacks)
+		if row.GetString("state") != store.Pending {
 			t.Fatalf("state: got %s, want pending", row.GetString("state"))
 		}
 		close(hang)
 		server.plugin.outbox.Start()
-		awaitState(t, server, stateDelivered)
+		awaitState(t, server, store.Delivered)
 	})
 	t.Run("webhooks are taken while it is stopped, callbacks sent later", func(t *testing.T) {
 		t.Parallel()
@@ -464,11 +462,11 @@ func TestOutboxStartAndStop(t *testing.T) {
 		server := newTestServer(t, testConfig())
 		server.plugin.outbox.Stop()
 		server.mustPost(t, generated("stopped", `{}`, rec.callbackURL("stopped")))
-		if got := only(t, server, callbackCollection); got.GetString("state") != statePending || got.GetInt("attempts") != 0 {
+		if got := only(t, server, store.Callbacks); got.GetString("state") != store.Pending || got.GetInt("attempts") != 0 {
 			t.Errorf("row: got %s, %d attempts", got.GetString("state"), got.GetInt("attempts"))
 		}
 		server.plugin.outbox.Start()
-		awaitState(t, server, stateDelivered)
+		awaitState(t, server, store.Delivered)
 	})
 }
 
@@ -494,181 +492,47 @@ func TestOutboxSendsAgainWhatItCouldNotWrite(t *testing.T) {
 	if _, err := app.NonconcurrentDB().NewQuery("PRAGMA query_only = 0").Execute(); err != nil {
 		t.Fatal(err)
 	}
-	if got := only(t, app, callbackCollection).GetString("state"); got != statePending {
+	if got := only(t, app, store.Callbacks).GetString("state"); got != store.Pending {
 		t.Fatalf("state: got %s, want pending", got)
 	}
 	p.outbox.Start()
 	defer p.outbox.Stop()
-	awaitState(t, app, stateDelivered)
+	awaitState(t, app, store.Delivered)
 	if got := len(rec.all()); got != 2 {
 		t.Errorf("callbacks: got %d, want 2", got)
+	}
+}
+
+// deleteOld runs what runs daily.
+func deleteOld(app core.App) {
+	for _, job := range app.Cron().Jobs() {
+		if job.Id() == "modelriverRetention" {
+			job.Run()
+		}
 	}
 }
 
 func TestOutboxDeletesDelivered(t *testing.T) {
 	t.Parallel()
 	app, p := newTestApp(t, testConfig())
-	old, recent := dateTime(time.Now().Add(-46*24*time.Hour)), dateTime(time.Now().Add(-44*24*time.Hour))
+	old, recent := store.DateTime(time.Now().Add(-46*24*time.Hour)), store.DateTime(time.Now().Add(-44*24*time.Hour))
 	for id, set := range map[string]dbx.Params{
-		"delivered000old": {"state": stateDelivered, "deliveredAt": old},
-		"delivered000new": {"state": stateDelivered, "deliveredAt": recent},
-		"failed000000old": {"state": stateFailed, "deliveredAt": old},
+		"delivered000old": {"state": store.Delivered, "deliveredAt": old},
+		"delivered000new": {"state": store.Delivered, "deliveredAt": recent},
+		"failed000000old": {"state": store.Failed, "deliveredAt": old},
 		"pending00000old": {"deliveredAt": ""},
 	} {
 		insertTestCallback(t, app, p, id, "https://api.modelriver.com/v1/callback/x")
 		setCallback(t, app, id, set)
 	}
-	for _, job := range app.Cron().Jobs() {
-		if job.Id() == "modelriverRetention" {
-			job.Run()
-		}
-	}
+	deleteOld(app)
 	var left []string
-	for _, row := range records(t, app, callbackCollection) {
+	for _, row := range records(t, app, store.Callbacks) {
 		left = append(left, row.Id)
 	}
 	if got, want := len(left), 3; got != want || strings.Contains(strings.Join(left, " "), "delivered000old") {
 		t.Errorf("left: got %v, want all but delivered000old", left)
 	}
-}
-
-func TestNextDelay(t *testing.T) {
-	t.Parallel()
-	const window = 5 * time.Minute
-	// Attempts that fail at once: the schedule must end within the window.
-	elapsed := time.Duration(0)
-	attempts := 1
-	for {
-		delay, ok := nextDelay(attempts, 0, window-elapsed)
-		if !ok {
-			break
-		}
-		if delay < 900*time.Millisecond {
-			t.Fatalf("attempt %d: delay %s is a busy loop", attempts, delay)
-		}
-		elapsed += delay
-		attempts++
-	}
-	if elapsed > window || elapsed < window/2 || attempts < 8 {
-		t.Errorf("got %d attempts over %s, want at least 8 over most of %s", attempts, elapsed, window)
-	}
-
-	for _, row := range []struct {
-		name                  string
-		attempts              int
-		retryAfter, remaining time.Duration
-		atLeast, atMost       time.Duration
-		ok                    bool
-	}{
-		{"first", 1, 0, window, 900 * time.Millisecond, 1100 * time.Millisecond, true},
-		{"no attempt counted", 0, 0, window, 900 * time.Millisecond, 1100 * time.Millisecond, true},
-		{"beyond the table", 100, 0, window, 54 * time.Second, 66 * time.Second, true},
-		{"longer Retry-After", 1, 2 * time.Minute, window, 2 * time.Minute, 2 * time.Minute, true},
-		{"shorter Retry-After", 8, time.Second, window, 54 * time.Second, 66 * time.Second, true},
-		{"Retry-After past the window", 1, 10 * time.Minute, window, 10 * time.Minute, 10 * time.Minute, false},
-		{"window ended", 1, 0, -time.Second, 900 * time.Millisecond, 1100 * time.Millisecond, false},
-	} {
-		delay, ok := nextDelay(row.attempts, row.retryAfter, row.remaining)
-		if delay < row.atLeast || delay > row.atMost || ok != row.ok {
-			t.Errorf("%s: got %s, %t, want %s to %s, %t", row.name, delay, ok, row.atLeast, row.atMost, row.ok)
-		}
-	}
-}
-
-func TestCommitter(t *testing.T) {
-	t.Parallel()
-	app, p := newTestApp(t, testConfig())
-	c := p.commits
-
-	t.Run("order of answers is the order of writes", func(t *testing.T) {
-		var mu sync.Mutex
-		var order []int
-		var group sync.WaitGroup
-		hold := make(chan struct{})
-		c.add(&write{run: func(core.App) error { <-hold; return nil }, done: func(error) {}})
-		for i := range 100 {
-			group.Add(1)
-			c.add(&write{run: func(core.App) error { return nil }, done: func(error) {
-				mu.Lock()
-				order = append(order, i)
-				mu.Unlock()
-				group.Done()
-			}})
-		}
-		close(hold)
-		group.Wait()
-		for i, got := range order {
-			if got != i {
-				t.Fatalf("order: got %v", order)
-			}
-		}
-	})
-	t.Run("a refused write fails alone, and its neighbours are committed once", func(t *testing.T) {
-		hold := make(chan struct{})
-		c.add(&write{run: func(core.App) error { <-hold; return nil }, done: func(error) {}})
-		bad := errors.New("bad")
-		results := make([]error, 10)
-		var group sync.WaitGroup
-		for i := range results {
-			group.Add(1)
-			c.add(&write{run: func(tx core.App) error {
-				if i == 4 {
-					return bad
-				}
-				cb := &callback{Id: fmt.Sprintf("neighbour%06d", i)}
-				return insertCallback(tx, cb, time.Now(), time.Now(), "", "")
-			}, done: func(err error) {
-				results[i] = err
-				group.Done()
-			}})
-		}
-		close(hold)
-		group.Wait()
-		for i, err := range results {
-			if want := map[bool]error{true: bad}[i == 4]; !errors.Is(err, want) {
-				t.Errorf("write %d: got %v, want %v", i, err, want)
-			}
-		}
-		if got := len(records(t, app, callbackCollection)); got != 9 {
-			t.Errorf("rows: got %d, want 9", got)
-		}
-	})
-	t.Run("a panic is an error", func(t *testing.T) {
-		if err := c.do(func(core.App) error { panic("oops") }); err == nil || !strings.Contains(err.Error(), "oops") {
-			t.Errorf("got %v", err)
-		}
-	})
-	t.Run("a database that fails is not asked again for each write", func(t *testing.T) {
-		hold := make(chan struct{})
-		c.add(&write{run: func(core.App) error { <-hold; return nil }, done: func(error) {}})
-		runs := 0
-		var group sync.WaitGroup
-		for range 5 {
-			group.Add(1)
-			c.add(&write{run: func(core.App) error { runs++; return codedError(13) }, done: func(err error) { // FULL
-				if !errors.Is(err, codedError(13)) {
-					t.Errorf("got %v", err)
-				}
-				group.Done()
-			}})
-		}
-		close(hold)
-		group.Wait()
-		if runs != 1 {
-			t.Errorf("runs: got %d, want 1", runs)
-		}
-	})
-	t.Run("what waits too long is taken back", func(t *testing.T) {
-		hold := make(chan struct{})
-		c.add(&write{run: func(core.App) error { <-hold; return nil }, done: func(error) {}})
-		w := &write{run: func(core.App) error { t.Error("ran"); return nil }, done: func(error) { t.Error("done") }}
-		c.add(w)
-		c.withdraw(w)
-		close(hold)
-		if err := c.do(func(core.App) error { return nil }); err != nil {
-			t.Fatal(err)
-		}
-	})
 }
 
 // The answer of a receiver must not bring the key into the database.
@@ -681,7 +545,7 @@ func TestKeyStaysOutOfTheDatabase(t *testing.T) {
 	server := newTestServer(t, testConfig())
 	server.Settings().Logs.MaxDays = 5
 	server.mustPost(t, generated("echo", `{}`, rec.callbackURL("echo")))
-	row := awaitState(t, server, stateFailed)
+	row := awaitState(t, server, store.Failed)
 	if got := row.GetString("lastError"); strings.Contains(got, testKey) || !strings.Contains(got, "[API key]") {
 		t.Errorf("lastError: got %q", got)
 	}

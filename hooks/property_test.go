@@ -15,37 +15,9 @@ import (
 	"github.com/pocketbase/pocketbase/core"
 	"pgregory.net/rapid"
 
+	"github.com/pocketriver/pocketriver/hooks/internal/store"
 	"github.com/pocketriver/pocketriver/hooks/modelriver"
 )
-
-// Whatever a receiver asks for, the delays end with the window and never spin.
-func TestNextDelayStaysInTheWindow(t *testing.T) {
-	t.Parallel()
-	rapid.Check(t, func(t *rapid.T) {
-		window := time.Duration(rapid.Int64Range(int64(time.Millisecond), int64(time.Hour)).Draw(t, "window"))
-		elapsed, attempts := time.Duration(0), 0
-		for {
-			attempts++
-			elapsed += time.Duration(rapid.Int64Range(0, int64(30*time.Second)).Draw(t, "attempt takes"))
-			retryAfter := time.Duration(rapid.Int64Range(0, int64(2*time.Minute)).Draw(t, "Retry-After"))
-			delay, ok := nextDelay(attempts, retryAfter, window-elapsed)
-			if delay < 900*time.Millisecond || delay < retryAfter || delay > max(66*time.Second, retryAfter) {
-				t.Fatalf("attempt %d: delay %s after Retry-After %s", attempts, delay, retryAfter)
-			}
-			if ok != (elapsed+delay <= window) {
-				t.Fatalf("attempt %d: %s of %s are over, delay %s: got %t", attempts, elapsed, window, delay, ok)
-			}
-			if !ok {
-				break
-			}
-			elapsed += delay
-		}
-		// The table takes 233 s for its first 9 delays, less a tenth, then a minute each.
-		if most := 11 + int(window/(54*time.Second)); attempts > most {
-			t.Fatalf("%d attempts in %s, want at most %d", attempts, window, most)
-		}
-	})
-}
 
 // A machine is the plugin between a sender and a receiver under a clock, with a process
 // that dies at any of its transactions. The ledger is what the two outside know.
@@ -77,13 +49,12 @@ func (m *machine) now() time.Time {
 
 // start begins a new process on the data of the last one.
 func (m *machine) start() {
-	p, err := newPlugin(m.app, testConfig())
+	m.faulty = &faultyApp{App: m.app}
+	p, err := newPlugin(m.faulty, testConfig())
 	if err != nil {
 		m.testing.Fatal(err)
 	}
-	m.faulty = &faultyApp{App: m.app}
-	p.commits.app = m.faulty
-	p.outbox.now = m.now
+	p.outbox.Now = m.now
 	p.bind()
 	m.plugin = p
 	p.outbox.Start()
@@ -147,11 +118,7 @@ func (m *machine) deliver(channel, kind string, loseAnswer bool) {
 func (m *machine) rest() {
 	m.plugin.outbox.Wake()
 	eventually(m.testing, "the outbox has nothing to do", func() bool {
-		o := m.plugin.outbox
-		o.mu.Lock()
-		held := len(o.held)
-		o.mu.Unlock()
-		if held > 0 {
+		if m.plugin.outbox.Held() > 0 {
 			return false
 		}
 		m.faulty.mu.Lock()
@@ -162,7 +129,7 @@ func (m *machine) rest() {
 		}
 		var due int
 		err := m.app.ConcurrentDB().NewQuery("SELECT COUNT(*) FROM modelriverCallbacks WHERE state = 'pending' AND (nextAttempt <= {:now} OR nextAttempt > {:ahead})").
-			Bind(dbx.Params{"now": dateTime(m.now()), "ahead": dateTime(m.now().Add(m.plugin.config.CallbackWindow))}).Row(&due)
+			Bind(dbx.Params{"now": store.DateTime(m.now()), "ahead": store.DateTime(m.now().Add(m.plugin.config.CallbackWindow))}).Row(&due)
 		return err == nil && due == 0
 	})
 }
@@ -174,7 +141,7 @@ func TestLedgerBalances(t *testing.T) {
 	app, first := newTestApp(t, testConfig())
 	m := &machine{testing: t, app: app}
 	first.outbox.Stop()
-	app.OnRecordCreate(contentCollection).BindFunc(func(e *core.RecordEvent) error {
+	app.OnRecordCreate(store.Content).BindFunc(func(e *core.RecordEvent) error {
 		m.mu.Lock()
 		refuse := m.refuse && e.Record.GetString("category") == "refused"
 		m.mu.Unlock()
@@ -213,7 +180,7 @@ func TestLedgerBalances(t *testing.T) {
 		m.clock, m.refuse, m.status = time.Now(), true, 200
 		m.sent, m.kept, m.arrived, m.took = map[string]bool{}, map[string]bool{}, map[string]int{}, map[string]int{}
 		m.mu.Unlock()
-		for _, table := range []string{contentCollection, callbackCollection} {
+		for _, table := range []string{store.Content, store.Callbacks} {
 			if _, err := app.NonconcurrentDB().Delete(table, nil).Execute(); err != nil {
 				t.Fatal(err)
 			}
@@ -269,11 +236,11 @@ func TestLedgerBalances(t *testing.T) {
 				m.restart(true)
 			case "retry": // by hand, in the dashboard
 				var rows []*core.Record
-				if err := app.RecordQuery(callbackCollection).AndWhere(dbx.HashExp{"state": stateFailed}).All(&rows); err != nil {
+				if err := app.RecordQuery(store.Callbacks).AndWhere(dbx.HashExp{"state": store.Failed}).All(&rows); err != nil {
 					t.Fatal(err)
 				}
 				for _, row := range rows {
-					row.Set("state", statePending)
+					row.Set("state", store.Pending)
 					if err := app.Save(row); err != nil {
 						t.Fatal(err)
 					}
@@ -309,13 +276,13 @@ func TestLedgerBalances(t *testing.T) {
 		bad := m.strange
 		m.strange = nil
 		contents, callbacks := map[string]*core.Record{}, map[string]*core.Record{}
-		for _, row := range records(m.testing, app, contentCollection) {
+		for _, row := range records(m.testing, app, store.Content) {
 			contents[row.GetString("channelId")] = row
 		}
-		for _, row := range records(m.testing, app, callbackCollection) {
+		for _, row := range records(m.testing, app, store.Callbacks) {
 			callbacks[path.Base(row.GetString("url"))] = row
 		}
-		if len(contents)+len(callbacks) != len(records(m.testing, app, contentCollection))+len(records(m.testing, app, callbackCollection)) {
+		if len(contents)+len(callbacks) != len(records(m.testing, app, store.Content))+len(records(m.testing, app, store.Callbacks)) {
 			bad = append(bad, "two rows of one channel")
 		}
 		for channel := range contents {
@@ -336,13 +303,13 @@ func TestLedgerBalances(t *testing.T) {
 				bad = append(bad, channel+": a callback row, but none is owed")
 			case content == nil && kinds[channel] != "refused" && (m.kept[channel] || callback != nil):
 				bad = append(bad, channel+": acknowledged, but there is no record")
-			case content == nil && callback != nil && (state != stateFailed || callback.GetString("payload") == ""):
+			case content == nil && callback != nil && (state != store.Failed || callback.GetString("payload") == ""):
 				bad = append(bad, channel+": refused, but the row is "+state)
-			case state == statePending:
+			case state == store.Pending:
 				bad = append(bad, channel+": pending")
-			case state == stateDelivered && m.took[channel] == 0:
+			case state == store.Delivered && m.took[channel] == 0:
 				bad = append(bad, channel+": delivered, but nothing was accepted")
-			case state == stateFailed && callback.GetString("lastError") == "":
+			case state == store.Failed && callback.GetString("lastError") == "":
 				bad = append(bad, channel+": failed without a reason")
 			}
 		}

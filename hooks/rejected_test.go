@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"github.com/pocketbase/pocketbase/core"
+
+	"github.com/pocketriver/pocketriver/hooks/internal/store"
 )
 
 // unsigned is the header of a webhook with another's signature.
@@ -20,7 +22,7 @@ func loggedRejections(t testing.TB, app core.App) []int {
 	t.Helper()
 	logRows(t, app) // writes what is held back
 	var counts []int
-	err := app.AuxDB().NewQuery("SELECT json_extract(data, '$.count') FROM _logs WHERE message = '" + rejectedMessage + "' ORDER BY created, rowid").Column(&counts)
+	err := app.AuxDB().NewQuery("SELECT json_extract(data, '$.count') FROM _logs WHERE message = '" + store.RejectedMessage + "' ORDER BY created, rowid").Column(&counts)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -146,7 +148,7 @@ func TestStatusOfRejections(t *testing.T) {
 		t.Parallel()
 		s := newRejectingServer(t, time.Hour, 1)
 		loggedRejections(t, s)
-		old := dateTime(time.Now().Add(-25 * time.Hour))
+		old := store.DateTime(time.Now().Add(-25 * time.Hour))
 		if _, err := s.AuxNonconcurrentDB().NewQuery("UPDATE _logs SET created = '" + old.String() + "'").Execute(); err != nil {
 			t.Fatal(err)
 		}

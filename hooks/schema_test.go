@@ -8,6 +8,8 @@ import (
 	"github.com/pocketbase/pocketbase/apis"
 	"github.com/pocketbase/pocketbase/core"
 	"github.com/pocketbase/pocketbase/tests"
+
+	"github.com/pocketriver/pocketriver/hooks/internal/store"
 )
 
 // newEmptyApp returns an app on which no migration of the plugin has run, as a host's
@@ -19,7 +21,7 @@ func newEmptyApp(t *testing.T) *tests.TestApp {
 		t.Fatal(err)
 	}
 	t.Cleanup(app.Cleanup)
-	for _, name := range []string{callbackCollection, contentCollection} {
+	for _, name := range []string{store.Callbacks, store.Content} {
 		deleteCollection(t, app, name)
 	}
 	if _, err := app.NonconcurrentDB().NewQuery("DELETE FROM _migrations WHERE file LIKE '%_modelriver_%'").Execute(); err != nil {
@@ -104,7 +106,7 @@ func TestMigration(t *testing.T) {
 			p.bind()
 			server := serve(t, app, p)
 			server.mustPost(t, generated("adopted", `{"title":"`+strings.Repeat("x", 6000)+`","body":"`+strings.Repeat("y", 6000)+`"}`, ""))
-			if got := len(records(t, app, contentCollection)); got != 2 {
+			if got := len(records(t, app, store.Content)); got != 2 {
 				t.Errorf("records: got %d, want 2", got)
 			}
 		})
@@ -120,7 +122,7 @@ func TestMigrationDownKeepsDataAndUpIsRepeatable(t *testing.T) {
 		if _, err := runner.Down(len(core.AppMigrations.Items())); err != nil {
 			t.Fatal(err)
 		}
-		if got := only(t, server, contentCollection).GetString("title"); got != "Kept" {
+		if got := only(t, server, store.Content).GetString("title"); got != "Kept" {
 			t.Errorf("title after down: got %q", got)
 		}
 		if _, err := runner.Up(); err != nil {
@@ -128,7 +130,7 @@ func TestMigrationDownKeepsDataAndUpIsRepeatable(t *testing.T) {
 		}
 	}
 	server.mustPost(t, generated("kept", `{"title":"Kept"}`, ""))
-	only(t, server, contentCollection)
+	only(t, server, store.Content)
 	for _, migration := range core.AppMigrations.Items() {
 		if !strings.Contains(migration.File, "_modelriver_") {
 			t.Errorf("migration %s does not carry the plugin's name", migration.File)
@@ -165,7 +167,7 @@ func TestMigrationIndexes(t *testing.T) {
 func TestSchemaProblems(t *testing.T) {
 	t.Parallel()
 	removeData := func(t *testing.T, app core.App) {
-		collection, _ := app.FindCollectionByNameOrId(contentCollection)
+		collection, _ := app.FindCollectionByNameOrId(store.Content)
 		collection.Fields.RemoveByName("data")
 		if err := app.Save(collection); err != nil {
 			t.Fatal(err)
@@ -187,14 +189,14 @@ func TestSchemaProblems(t *testing.T) {
 		mends  func(t *testing.T, app core.App)
 	}{
 		{"a field is removed", removeData, `lacks fields: add data (json) in the dashboard`, func(t *testing.T, app core.App) {
-			collection, _ := app.FindCollectionByNameOrId(contentCollection)
+			collection, _ := app.FindCollectionByNameOrId(store.Content)
 			collection.Fields.Add(&core.JSONField{Name: "data"})
 			if err := app.Save(collection); err != nil {
 				t.Fatal(err)
 			}
 		}},
-		{"the collection is renamed", rename(contentCollection, "posts"), `was renamed to \"posts\": rename it back`, rename("posts", contentCollection)},
-		{"the callbacks are deleted", func(t *testing.T, app core.App) { deleteCollection(t, app, callbackCollection) },
+		{"the collection is renamed", rename(store.Content, "posts"), `was renamed to \"posts\": rename it back`, rename("posts", store.Content)},
+		{"the callbacks are deleted", func(t *testing.T, app core.App) { deleteCollection(t, app, store.Callbacks) },
 			`\"modelriverCallbacks\" was deleted: restart`, nil},
 	} {
 		t.Run(row.name, func(t *testing.T) {
@@ -212,7 +214,7 @@ func TestSchemaProblems(t *testing.T) {
 				server = restarted(t, app)
 			}
 			server.mustPost(t, payload)
-			if got := only(t, server, contentCollection).GetString("data"); got != `{"n":1}` {
+			if got := only(t, server, store.Content).GetString("data"); got != `{"n":1}` {
 				t.Errorf("data: got %s", got)
 			}
 		})
@@ -287,7 +289,7 @@ func TestRegisterTwiceReplaces(t *testing.T) {
 	p.bind()
 	server := serve(t, app, p)
 	server.mustPost(t, generated("twice", `{}`, rec.callbackURL("twice")))
-	awaitState(t, server, stateDelivered)
+	awaitState(t, server, store.Delivered)
 }
 
 func TestRegisterOnATakenPath(t *testing.T) {

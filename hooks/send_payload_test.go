@@ -16,6 +16,7 @@ import (
 
 	"pgregory.net/rapid"
 
+	"github.com/pocketriver/pocketriver/hooks/internal/store"
 	"github.com/pocketriver/pocketriver/hooks/modelriver"
 )
 
@@ -53,7 +54,7 @@ func TestSendFile(t *testing.T) {
 			}
 			args := []string{"send", "--url", s.url + s.plugin.config.Path, "--user", "someone", "--event", "asked", "--channel", "other", file}
 			mustRun(t, s.plugin, append(args, row.args...)...)
-			record := only(t, s, contentCollection)
+			record := only(t, s, store.Content)
 			for field, want := range map[string]string{
 				"userId": "someone", "eventName": "asked", "channelId": "other", "title": "T", "data": `{"title":"T","n":1.0}`,
 			} {
@@ -61,7 +62,7 @@ func TestSendFile(t *testing.T) {
 					t.Errorf("%s: got %q, want %q", field, got, want)
 				}
 			}
-			if got := len(records(t, s, callbackCollection)); got != row.callbacks {
+			if got := len(records(t, s, store.Callbacks)); got != row.callbacks {
 				t.Errorf("callbacks: got %d, want %d", got, row.callbacks)
 			}
 			if got := elsewhere.all(); len(got) > 0 {
@@ -213,7 +214,7 @@ func TestSendManyInSchemeData(t *testing.T) {
 	s := newTestServer(t, testConfig())
 	out := mustRun(t, s.plugin, "send", "--url", s.url+s.plugin.config.Path, "--count", "3", "--scheme", "data")
 	wantLines(t, out, `200 OK +3$`, `callbacks +3 of 3`)
-	if got := len(records(t, s, contentCollection)); got != 3 {
+	if got := len(records(t, s, store.Content)); got != 3 {
 		t.Errorf("stored: got %d, want 3", got)
 	}
 }

@@ -17,6 +17,7 @@ import (
 
 	"github.com/pocketbase/pocketbase/core"
 
+	"github.com/pocketriver/pocketriver/hooks/internal/store"
 	"github.com/pocketriver/pocketriver/hooks/modelriver"
 )
 
@@ -130,7 +131,7 @@ func TestSimulatorAndServerInEachScheme(t *testing.T) {
 				t.Fatalf("%v\n%s", err, sim.output)
 			}
 			wantLines(t, sim.output.String(), fmt.Sprintf(`^%d requests, %[1]d completed$`, len(contents())))
-			rows := records(t, s, contentCollection)
+			rows := records(t, s, store.Content)
 			if len(rows) != len(contents()) {
 				t.Fatalf("stored: got %d, want %d", len(rows), len(contents()))
 			}
@@ -157,10 +158,10 @@ func TestSimulatedStandardWebhook(t *testing.T) {
 	if err := <-sim.ended; err != nil {
 		t.Fatal(err)
 	}
-	if got := only(t, s, contentCollection).GetString("title"); got != "The night ferry gets its lights back" {
+	if got := only(t, s, store.Content).GetString("title"); got != "The night ferry gets its lights back" {
 		t.Errorf("title: got %q", got)
 	}
-	if rows := records(t, s, callbackCollection); len(rows) != 0 {
+	if rows := records(t, s, store.Callbacks); len(rows) != 0 {
 		t.Errorf("callbacks: got %d, want none", len(rows))
 	}
 }
@@ -177,7 +178,7 @@ func TestSimulatedRequest(t *testing.T) {
 		t.Fatalf("answer: got %d %v", status, answer)
 	}
 	sim.await(t, ` completed$`)
-	row := only(t, s, contentCollection)
+	row := only(t, s, store.Content)
 	for field, want := range map[string]string{
 		"channelId": fmt.Sprint(answer["channel_id"]), "eventName": "poem_written", "userId": "u1", "category": "poetry",
 	} {
@@ -329,9 +330,9 @@ func TestSimulatorRefusesCallbacks(t *testing.T) {
 	sim := startSimulator(t, s.url+s.plugin.config.Path, func(s *simulator) { s.refuse = 1 })
 	sim.call(t, "/v1/ai/async", testKey, `{"workflow":"w"}`)
 	sim.await(t, ` error +the callback says`)
-	awaitState(t, s, stateFailed)
+	awaitState(t, s, store.Failed)
 	mustRun(t, s.plugin, "retry", "--all-failed")
-	awaitState(t, s, stateDelivered)
+	awaitState(t, s, store.Delivered)
 	sim.await(t, ` completed +after the error$`)
 }
 

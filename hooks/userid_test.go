@@ -11,6 +11,8 @@ import (
 
 	"github.com/pocketbase/pocketbase/core"
 	"github.com/pocketbase/pocketbase/tools/types"
+
+	"github.com/pocketriver/pocketriver/hooks/internal/store"
 )
 
 // newAuthServer returns a server on which anyone signs up in two auth collections, by
@@ -167,7 +169,7 @@ func TestUserIdsAreAsInPocketBase(t *testing.T) {
 func TestUserIdOfRefusedContentIsNotTaken(t *testing.T) {
 	t.Parallel()
 	server := newAuthServer(t)
-	server.OnRecordCreate(contentCollection).BindFunc(func(*core.RecordEvent) error { return errors.New("not yet") })
+	server.OnRecordCreate(store.Content).BindFunc(func(*core.RecordEvent) error { return errors.New("not yet") })
 	server.mustPost(t, `{"type":"task.completed","channel_id":"c1","data":{},"customer_data":{"user_id":"namedbycontent0"}}`)
 	status, body := server.call(t, "", http.MethodPost, "/api/collections/users/records", signUp("namedbycontent0", "new@example.com"))
 	if status != 400 {

@@ -5,20 +5,14 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"log/slog"
 	"net/http"
-	"os"
-	"slices"
 	"strconv"
 	"strings"
-	"sync"
 	"time"
 
-	"github.com/pocketbase/dbx"
 	"github.com/pocketbase/pocketbase/apis"
 	"github.com/pocketbase/pocketbase/core"
 	"github.com/pocketbase/pocketbase/tools/router"
-	"github.com/pocketbase/pocketbase/tools/types"
 
 	"github.com/pocketriver/pocketriver/hooks/internal/rawjson"
 	"github.com/pocketriver/pocketriver/hooks/modelriver"
@@ -74,8 +68,8 @@ func (p *plugin) handleWebhook(e *core.RequestEvent) error {
 		return answer(e, http.StatusOK, `{"received":true}`)
 	}
 
-	if reason := p.schemaErr.Load(); reason != nil {
-		return unavailable(e, (*reason).Error())
+	if err := p.schema.Problem(); err != nil {
+		return unavailable(e, err.Error())
 	}
 	if err := p.ingest(event, payload); err != nil {
 		e.App.Logger().Error("Failed to store a webhook: ModelRiver sends it again", "error", err, "channelId", event.ChannelID)
@@ -129,110 +123,4 @@ func answerError(e *core.RequestEvent, status int, message string) error {
 
 func answer(e *core.RequestEvent, status int, body string) error {
 	return e.Blob(status, "application/json", []byte(body))
-}
-
-const remedySecret = "set MODELRIVER_WEBHOOK_SECRET (Config.WebhookSecrets) to the signing secret that ModelRiver's console shows for this webhook, and restart"
-
-func (p *plugin) signatureRemedy(err error) string {
-	switch {
-	case errors.Is(err, modelriver.ErrMissingSignature):
-		return "ModelRiver signs each: this came from elsewhere, or a proxy dropped the header"
-	case errors.Is(err, modelriver.ErrTimestamp):
-		return "set this machine's clock, or allow more by Config.Tolerance"
-	case slices.ContainsFunc(p.config.WebhookSecrets, inQuotes):
-		return "MODELRIVER_WEBHOOK_SECRET (Config.WebhookSecrets) is in quotes, and they count as a part of it: write it without them, and restart"
-	}
-	return remedySecret + "; \"modelriver doctor --url\" tells whether something on the way changes the body"
-}
-
-// rejected is what is told of webhooks that were answered with an error unread.
-type rejected struct {
-	Count  int            `json:"count" db:"count"`
-	Last   types.DateTime `json:"last" db:"last"`
-	Reason string         `json:"reason" db:"reason"` // of the last one
-	Remedy string         `json:"remedy" db:"remedy"`
-}
-
-// rejections counts rejected webhooks. Log and terminal tell of the first one at once,
-// and then, as often as every says, of those that came since, so that junk from outside
-// writes no line for each.
-type rejections struct {
-	every time.Duration
-
-	mu    sync.Mutex
-	all   rejected // since the start
-	told  int      // of them
-	timer *time.Timer
-}
-
-const rejectedMessage = "Rejected ModelRiver webhooks"
-
-func (r *rejections) add(app core.App, reason, remedy string) {
-	r.mu.Lock()
-	r.all = rejected{r.all.Count + 1, types.NowDateTime(), reason, remedy}
-	first := r.timer == nil
-	if first {
-		r.timer = time.AfterFunc(r.every, func() { r.tell(app) })
-	}
-	r.mu.Unlock()
-	if first {
-		r.tell(app)
-	}
-}
-
-// tell tells of what was not told yet. If there is nothing, the next one is told at once.
-func (r *rejections) tell(app core.App) {
-	r.mu.Lock()
-	all, n := r.all, r.all.Count-r.told
-	r.told = all.Count
-	switch {
-	case n == 0:
-		r.timer = nil
-	case r.timer != nil:
-		r.timer.Reset(r.every)
-	}
-	if n > 0 {
-		app.Logger().Warn(rejectedMessage, "error", all.Reason, "remedy", all.Remedy, "count", n)
-	}
-	r.mu.Unlock()
-	if n > 0 {
-		fmt.Fprintf(os.Stderr, "Rejected %s, the last because: %s. Remedy: %s.\n", count(n, "ModelRiver webhook"), all.Reason, all.Remedy)
-	}
-}
-
-// stop tells what is left.
-func (r *rejections) stop(app core.App) {
-	r.mu.Lock()
-	if r.timer != nil {
-		r.timer.Stop()
-		r.timer = nil
-	}
-	r.mu.Unlock()
-	r.tell(app)
-}
-
-// recent is what was rejected since the start, if any was in the last day.
-func (r *rejections) recent() rejected {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if time.Since(r.all.Last.Time()) > 24*time.Hour {
-		return rejected{}
-	}
-	return r.all
-}
-
-// readRejected reads from the log, which other processes write too, what was rejected
-// since. It returns nil if the log is not kept.
-func readRejected(app core.App, since time.Time) (*rejected, error) {
-	if logs := app.Settings().Logs; logs.MaxDays == 0 || logs.MinLevel > int(slog.LevelWarn) {
-		return nil, nil
-	}
-	// Beside MAX, SQLite takes the other columns from the row that has it.
-	result := &rejected{}
-	err := app.AuxConcurrentDB().NewQuery(`
-		SELECT COALESCE(SUM(json_extract(data, '$.count')), 0) AS count, COALESCE(MAX(created), '') AS last,
-			COALESCE(json_extract(data, '$.error'), '') AS reason, COALESCE(json_extract(data, '$.remedy'), '') AS remedy
-		FROM _logs WHERE message = {:message} AND created >= {:since}`,
-	).Bind(dbx.Params{"message": rejectedMessage, "since": dateTime(since)}).One(result)
-	return result, err
 }

@@ -9,6 +9,7 @@ import (
 
 	"github.com/pocketbase/pocketbase/core"
 
+	"github.com/pocketriver/pocketriver/hooks/internal/store"
 	"github.com/pocketriver/pocketriver/hooks/modelriver"
 )
 
@@ -20,7 +21,7 @@ func TestWebhookWithAByteOrderMark(t *testing.T) {
 			t.Parallel()
 			rec := newReceiver(t, nil)
 			s := newTestServer(t, testConfig())
-			refuse := s.OnRecordCreate(contentCollection).BindFunc(func(*core.RecordEvent) error { return errors.New("not here") })
+			refuse := s.OnRecordCreate(store.Content).BindFunc(func(*core.RecordEvent) error { return errors.New("not here") })
 			payload := envelope("c1", rec.callbackURL("c1"))
 			body := "\ufeff" + payload
 			send := func() {
@@ -34,14 +35,14 @@ func TestWebhookWithAByteOrderMark(t *testing.T) {
 				}
 			}
 			send()
-			row := awaitState(t, s, stateFailed)
+			row := awaitState(t, s, store.Failed)
 			if got := row.GetString("payload"); got != payload {
 				t.Errorf("kept: got %q, want the payload without the mark", got)
 			}
-			s.OnRecordCreate(contentCollection).Unbind(refuse)
+			s.OnRecordCreate(store.Content).Unbind(refuse)
 			send()
-			awaitState(t, s, stateDelivered)
-			if got := only(t, s, contentCollection).GetString("data"); got != `{"title":"T","n":1.0}` {
+			awaitState(t, s, store.Delivered)
+			if got := only(t, s, store.Content).GetString("data"); got != `{"title":"T","n":1.0}` {
 				t.Errorf("data: got %s", got)
 			}
 			callbacks := rec.all()

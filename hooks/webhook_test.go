@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/pocketriver/pocketriver/hooks/internal/apptest"
+	"github.com/pocketriver/pocketriver/hooks/internal/store"
 	"github.com/pocketriver/pocketriver/hooks/modelriver"
 )
 
@@ -63,10 +64,10 @@ func TestWebhookAnswers(t *testing.T) {
 			if status != row.status || body != row.body {
 				t.Errorf("got %d %s, want %d %s", status, body, row.status, row.body)
 			}
-			if got := len(records(t, server, contentCollection)); got != row.stored {
+			if got := len(records(t, server, store.Content)); got != row.stored {
 				t.Errorf("records: got %d, want %d", got, row.stored)
 			}
-			if got := len(records(t, server, callbackCollection)); got != 0 {
+			if got := len(records(t, server, store.Callbacks)); got != 0 {
 				t.Errorf("callback rows: got %d, want 0", got)
 			}
 			if logs := logRows(t, server); strings.Contains(logs, testSecret) || strings.Contains(logs, testKey) {
@@ -74,7 +75,7 @@ func TestWebhookAnswers(t *testing.T) {
 			}
 			server.mustPost(t, valid) // healthy all the same
 			server.mustPost(t, valid)
-			if got := len(records(t, server, contentCollection)); got != 1 {
+			if got := len(records(t, server, store.Content)); got != 1 {
 				t.Errorf("records after two valid webhooks: got %d, want 1", got)
 			}
 		})
@@ -99,7 +100,7 @@ func TestWebhookWritesNoLogRowForJunkOrSuccess(t *testing.T) {
 	if strings.Contains(logs, "/webhooks/modelriver") {
 		t.Errorf("activity log has rows of webhooks:\n%s", logs)
 	}
-	if got := strings.Count(logs, rejectedMessage); got != 1 {
+	if got := strings.Count(logs, store.RejectedMessage); got != 1 {
 		t.Errorf("rows about rejected webhooks: got %d, want 1:\n%s", got, logs)
 	}
 }
@@ -178,7 +179,7 @@ func TestWebhookWithoutSecretVerifiesNothing(t *testing.T) {
 	if response.StatusCode != http.StatusServiceUnavailable || response.Header.Get("Retry-After") == "" {
 		t.Errorf("got %d, Retry-After %q, want 503 and a time", response.StatusCode, response.Header.Get("Retry-After"))
 	}
-	if got := len(records(t, server, contentCollection)); got != 0 {
+	if got := len(records(t, server, store.Content)); got != 0 {
 		t.Errorf("records: got %d, want 0", got)
 	}
 }
@@ -196,7 +197,7 @@ func TestWebhookSchemes(t *testing.T) {
 		if status, body := server.post(t, payload, header); status != 200 {
 			t.Errorf("%s: got %d %s, want 200", scheme, status, body)
 		}
-		record, err := server.FindFirstRecordByData(contentCollection, "channelId", channel)
+		record, err := server.FindFirstRecordByData(store.Content, "channelId", channel)
 		if err != nil {
 			t.Errorf("%s: %v", scheme, err)
 			continue

@@ -1,4 +1,4 @@
-package hooks
+package outbox
 
 import (
 	"math/rand/v2"
@@ -20,12 +20,14 @@ var retryDelays = []time.Duration{
 	60 * time.Second, // 4 min 53 s
 }
 
-// nextDelay returns how long to wait after the given number of attempts, ±10 % so that
-// callbacks that failed together do not return together. A longer retryAfter wins. It
-// returns false if the wait would go past what remains of the window.
-func nextDelay(attempts int, retryAfter, remaining time.Duration) (time.Duration, bool) {
+// jitter returns what a delay is multiplied by, so that callbacks that failed together do
+// not return together.
+func jitter() float64 { return 0.9 + 0.2*rand.Float64() }
+
+// nextDelay returns how long to wait after the given number of attempts. A longer
+// retryAfter wins. It returns false if the wait would go past what remains of the window.
+func nextDelay(attempts int, retryAfter, remaining time.Duration, jitter float64) (time.Duration, bool) {
 	i := min(max(attempts, 1), len(retryDelays)) - 1
-	delay := time.Duration(float64(retryDelays[i]) * (0.9 + 0.2*rand.Float64()))
-	delay = max(delay, retryAfter)
+	delay := max(time.Duration(float64(retryDelays[i])*jitter), retryAfter)
 	return delay, delay <= remaining
 }

@@ -1,4 +1,4 @@
-package hooks
+package store
 
 import (
 	"database/sql"
@@ -7,15 +7,17 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"sync/atomic"
 
 	"github.com/pocketbase/pocketbase/core"
+	"github.com/pocketbase/pocketbase/tools/hook"
 
 	"github.com/pocketriver/pocketriver/migrations"
 )
 
 // neededFields are the fields that the plugin reads and writes, and their types.
 var neededFields = map[string]map[string][]string{
-	contentCollection: {
+	Content: {
 		"title":     {core.FieldTypeText},
 		"body":      {core.FieldTypeText, core.FieldTypeEditor},
 		"category":  {core.FieldTypeText},
@@ -28,7 +30,7 @@ var neededFields = map[string]map[string][]string{
 		"created":   {core.FieldTypeAutodate},
 		"updated":   {core.FieldTypeAutodate},
 	},
-	callbackCollection: {
+	Callbacks: {
 		"record":      {core.FieldTypeRelation},
 		"url":         {core.FieldTypeText},
 		"host":        {core.FieldTypeText},
@@ -49,32 +51,59 @@ var neededFields = map[string]map[string][]string{
 // defaultIds are the ids that PocketBase gives the collections, by which one that was
 // renamed is found.
 var defaultIds = map[string]string{
-	contentCollection:  "pbc_2861173258",
-	callbackCollection: "pbc_2755497107",
+	Content:   "pbc_2861173258",
+	Callbacks: "pbc_2755497107",
 }
 
-// checkSchema finds out whether the collections are as the plugin needs them. While
-// they are not, webhooks are answered 503, so that ModelRiver keeps them, and the
-// server stays up, so that the dashboard can mend it.
-func (p *plugin) checkSchema(app core.App) {
-	err := schemaProblem(app)
+// A Schema knows whether the collections are as the plugin needs them. While they are
+// not, webhooks are answered 503, so that ModelRiver keeps them, and the server stays up,
+// so that the dashboard can mend it.
+type Schema struct {
+	problem atomic.Pointer[error]
+}
+
+// Problem returns why nothing can be stored now, or nil.
+func (s *Schema) Problem() error {
+	if problem := s.problem.Load(); problem != nil {
+		return *problem
+	}
+	return nil
+}
+
+// Check looks at the collections, and tells log and terminal of a new problem.
+func (s *Schema) Check(app core.App) {
+	err := SchemaProblem(app)
 	if err == nil {
 		if err := migrations.KeepDataAsText(app); err != nil { // PocketBase makes another column
 			app.Logger().Error("AI data that is a bare number loses digits until the next start", "error", err)
 		}
-		if p.schemaErr.Swap(nil) != nil {
+		if s.problem.Swap(nil) != nil {
 			app.Logger().Info("The collections are complete again: webhooks are stored")
 		}
 		return
 	}
-	if old := p.schemaErr.Swap(&err); old == nil || (*old).Error() != err.Error() {
+	if old := s.problem.Swap(&err); old == nil || (*old).Error() != err.Error() {
 		app.Logger().Error("Webhooks are answered 503", "error", err)
 		fmt.Fprintln(os.Stderr, "Webhooks are answered 503:", err)
 	}
 }
 
-func schemaProblem(app core.App) error {
-	for _, name := range []string{contentCollection, callbackCollection} {
+// Bind has the collections looked at again when someone changes one of them.
+func (s *Schema) Bind(app core.App) {
+	check := &hook.Handler[*core.CollectionEvent]{Id: "modelriverSchema", Func: func(e *core.CollectionEvent) error {
+		s.Check(e.App)
+		return e.Next()
+	}}
+	// By id too: a collection that was renamed has its new name here.
+	tags := []string{Content, defaultIds[Content], Callbacks, defaultIds[Callbacks]}
+	app.OnCollectionAfterCreateSuccess(tags...).Bind(check)
+	app.OnCollectionAfterUpdateSuccess(tags...).Bind(check)
+	app.OnCollectionAfterDeleteSuccess(tags...).Bind(check)
+}
+
+// SchemaProblem returns what the collections lack, or nil.
+func SchemaProblem(app core.App) error {
+	for _, name := range []string{Content, Callbacks} {
 		collection, err := app.FindCollectionByNameOrId(name)
 		if errors.Is(err, sql.ErrNoRows) {
 			if renamed, err := app.FindCollectionByNameOrId(defaultIds[name]); err == nil {
@@ -99,9 +128,9 @@ func schemaProblem(app core.App) error {
 	return nil
 }
 
-// restoreSchema creates a collection again that was deleted after its migration had
+// RestoreSchema creates a collection again that was deleted after its migration had
 // been applied, which PocketBase takes as done.
-func (p *plugin) restoreSchema(app core.App) error {
+func RestoreSchema(app core.App) error {
 	deleted := false
 	for name, id := range defaultIds {
 		_, byName := app.FindCollectionByNameOrId(name)

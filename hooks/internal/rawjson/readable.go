@@ -1,25 +1,23 @@
-package hooks
+package rawjson
 
 import (
 	"bytes"
 	"encoding/json"
 	"fmt"
 	"strconv"
-
-	validation "github.com/pocketbase/ozzo-validation/v4"
-	"github.com/pocketbase/pocketbase/core"
-	"github.com/pocketbase/pocketbase/tools/types"
+	"strings"
+	"unicode/utf8"
 )
 
-// maxNesting is how deep stored JSON may nest. encoding/json takes 10,000 levels, and
+// MaxNesting is how deep stored JSON may nest. encoding/json takes 10,000 levels, and
 // the answers that a value is in, with its list and what is expanded, add theirs.
-const maxNesting = 9900
+const MaxNesting = 9900
 
-// readable makes valid JSON such that whoever reads it can decode it, as PocketBase
+// Readable makes valid JSON such that whoever reads it can decode it, as PocketBase
 // does itself for ?fields=, into float64: a number that is too large for that becomes a
 // string of the same characters. What is readable already is returned as it is.
-func readable(raw json.RawMessage) (json.RawMessage, error) {
-	raw = validUTF8(raw)
+func Readable(raw json.RawMessage) (json.RawMessage, error) {
+	raw = ValidUTF8(raw)
 	var out []byte
 	copied, depth := 0, 0
 	for i := 0; i < len(raw); {
@@ -41,8 +39,8 @@ func readable(raw json.RawMessage) (json.RawMessage, error) {
 				copied = i
 			}
 		case '{', '[':
-			if depth++; depth > maxNesting {
-				return nil, fmt.Errorf("nested deeper than %d levels", maxNesting)
+			if depth++; depth > MaxNesting {
+				return nil, fmt.Errorf("nested deeper than %d levels", MaxNesting)
 			}
 			i++
 		case '}', ']':
@@ -66,19 +64,10 @@ func fitsFloat64(number []byte) bool {
 	return err == nil
 }
 
-// storeReadable is bound to every save of a record, behind the host's hooks: what they
-// or the dashboard put into a JSON field is made readable too.
-func storeReadable(e *core.RecordEvent) error {
-	for _, field := range e.Record.Collection().Fields {
-		raw, ok := e.Record.GetRaw(field.GetName()).(types.JSONRaw)
-		if !ok {
-			continue
-		}
-		fit, err := readable(json.RawMessage(raw))
-		if err != nil {
-			return validation.Errors{field.GetName(): validation.NewError("validation_invalid_json", err.Error())}
-		}
-		e.Record.SetRaw(field.GetName(), types.JSONRaw(fit))
+// ValidUTF8 returns raw as it is, unless it is no JSON for want of valid UTF-8.
+func ValidUTF8(raw json.RawMessage) json.RawMessage {
+	if utf8.Valid(raw) {
+		return raw
 	}
-	return e.Next()
+	return json.RawMessage(strings.ToValidUTF8(string(raw), "\uFFFD"))
 }

@@ -1,0 +1,125 @@
+package commit
+
+import (
+	"fmt"
+	"maps"
+	"reflect"
+	"slices"
+	"strings"
+	"sync"
+
+	"github.com/pocketbase/pocketbase/core"
+	"github.com/pocketbase/pocketbase/tools/hook"
+)
+
+// This file holds what leans on PocketBase's internals.
+
+// Bind adds the committer's hooks to its app.
+func (c *Committer) Bind() {
+	c.app.OnModelCreateExecute(c.collection).Bind(&hook.Handler[*core.ModelEvent]{
+		Id: "modelriverInsert", Func: c.insert, Priority: 10000, // inside every other hook
+	})
+	c.app.OnRecordAfterCreateSuccess(c.collection).Bind(&hook.Handler[*core.RecordEvent]{
+		Id: "modelriverRecover", Func: recoverAfterCommit, Priority: -10000, // around every other hook
+	})
+}
+
+// insert takes the place of PocketBase's own INSERT (core/db.go, create) for a record of
+// the batch, behind every hook and validation, with a query that is prepared once for the
+// batch.
+func (c *Committer) insert(e *core.ModelEvent) error {
+	b := c.current.Load()
+	record, ok := e.Model.(*core.Record)
+	if !ok || record.Id == "" || b == nil || b.App != e.App {
+		return e.Next()
+	}
+	values, err := record.DBExport(e.App)
+	if err != nil {
+		return err
+	}
+	columns := slices.Sorted(maps.Keys(values))
+	insert := Query(b, fmt.Sprintf("INSERT INTO {{%s}} ([[%s]]) VALUES ({:%s})",
+		record.TableName(), strings.Join(columns, "]], [["), strings.Join(columns, "}, {:")))
+	if _, err := insert.Bind(values).WithContext(e.Context).Execute(); err != nil {
+		return err
+	}
+	e.Model.MarkAsNotNew()
+	b.records = append(b.records, record)
+	return nil
+}
+
+// recoverAfterCommit keeps a host's hook that panics after the commit from taking the
+// process with it, or the realtime events of records that were committed together.
+func recoverAfterCommit(e *core.RecordEvent) (err error) {
+	defer func() {
+		if r := recover(); r != nil {
+			err = fmt.Errorf("panic in a hook after create: %v", r)
+		}
+	}()
+	return e.Next()
+}
+
+// afterFuncs is the list in which a core.TxAppInfo keeps the functions that its OnComplete
+// registers, PocketBase's own after-success hooks among them, until the transaction ends
+// (core/db_tx.go). PocketBase knows no savepoints: what one undid would be told to those
+// functions as committed.
+type afterFuncs struct {
+	mu   *sync.Mutex
+	list *[]func(txErr error) error
+}
+
+// afterFuncsOf returns nil if this version of PocketBase keeps the list in another way.
+func afterFuncsOf(info *core.TxAppInfo) *afterFuncs {
+	mu := reflect.ValueOf(info).Elem().FieldByName("mu")
+	list := reflect.ValueOf(info).Elem().FieldByName("afterFuncs")
+	if !mu.IsValid() || mu.Type() != reflect.TypeFor[sync.Mutex]() ||
+		!list.IsValid() || list.Type() != reflect.TypeFor[[]func(error) error]() {
+		return nil
+	}
+	return &afterFuncs{
+		mu:   (*sync.Mutex)(mu.Addr().UnsafePointer()),
+		list: (*[]func(error) error)(list.Addr().UnsafePointer()),
+	}
+}
+
+// len returns how many functions are registered so far.
+func (a *afterFuncs) len() int {
+	if a == nil {
+		return 0
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return len(*a.list)
+}
+
+// end gives the functions since mark the outcome of the write that registered them: err
+// if it was undone, else that of the transaction. None of them can keep those of other
+// writes from being run by a panic.
+func (a *afterFuncs) end(mark int, err error) {
+	if a == nil {
+		return
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for i, fn := range (*a.list)[mark:] {
+		(*a.list)[mark+i] = func(txErr error) (result error) {
+			defer recoverInto(&result)
+			if err != nil {
+				txErr = err
+			}
+			return fn(txErr)
+		}
+	}
+}
+
+// SaveHooks returns how many hooks of the app run around a save before its transaction has ended,
+// or when that has failed.
+func SaveHooks(app core.App) int {
+	return app.OnModelValidate().Length() + app.OnRecordValidate().Length() +
+		app.OnModelCreate().Length() + app.OnRecordCreate().Length() +
+		app.OnModelCreateExecute().Length() + app.OnRecordCreateExecute().Length() +
+		app.OnModelAfterCreateError().Length() + app.OnRecordAfterCreateError().Length() +
+		app.OnModelUpdate().Length() + app.OnRecordUpdate().Length() +
+		app.OnModelUpdateExecute().Length() + app.OnRecordUpdateExecute().Length() +
+		app.OnModelAfterUpdateError().Length() + app.OnRecordAfterUpdateError().Length()
+}
