@@ -73,10 +73,12 @@ func (c Config) protocol() (*modelriver.Verifier, *modelriver.Client, error) {
 	if strings.ContainsFunc(c.APIKey, func(r rune) bool { return r == ' ' || isControl(r) }) {
 		return fail("MODELRIVER_API_KEY: the API key has white space or a control character in it: set it as ModelRiver's console shows it")
 	}
-	if _, err := modelriver.NewClient("", c.APIURL, nil, c.CallbackTimeout); err != nil {
+	options := modelriver.ClientOptions{APIURL: c.APIURL, Timeout: c.CallbackTimeout, HTTPClient: c.HTTPClient}
+	if _, err := modelriver.NewClient(options); err != nil {
 		return fail("MODELRIVER_API_URL: %w", err)
 	}
-	client, err := modelriver.NewClient(c.APIKey, c.APIURL, c.CallbackHosts, c.CallbackTimeout)
+	options.APIKey, options.Hosts = c.APIKey, c.CallbackHosts
+	client, err := modelriver.NewClient(options)
 	if err != nil {
 		return fail("MODELRIVER_CALLBACK_HOSTS: %w", err)
 	}

@@ -74,6 +74,11 @@ type Config struct {
 	// to 30 seconds.
 	CallbackTimeout time.Duration
 
+	// HTTPClient is what callbacks are sent with, for a proxy or a client certificate of
+	// your own. Hosts stay pinned, and redirects are not followed. Defaults to a client
+	// that takes the proxy from the environment.
+	HTTPClient *http.Client
+
 	// CallbackWindow is how long a callback is tried, from the webhook on. Defaults
 	// to 5 minutes, as long as ModelRiver waits for one.
 	CallbackWindow time.Duration

@@ -61,7 +61,7 @@ type Client struct {
 	apiKey  string
 	hosts   []allowedHost
 	timeout time.Duration
-	http    *http.Client
+	http    http.Client
 }
 
 type allowedHost struct {
@@ -69,60 +69,93 @@ type allowedHost struct {
 	port string // empty on a loopback host that allows any
 }
 
-// NewClient returns a Client that sends apiKey to the host of apiURL, to the given
-// hosts, each "host" or "host:port", and to no other. A host without a port stands
-// for port 443, or for every port of a loopback host. A callback may take as long as
-// timeout. It returns an error if one of them is not usable.
-func NewClient(apiKey, apiURL string, hosts []string, timeout time.Duration) (*Client, error) {
-	if strings.ContainsFunc(apiKey, func(r rune) bool { return r <= ' ' || r == 0x7f }) {
+// ClientOptions are the settings of a [Client].
+type ClientOptions struct {
+	// APIKey is sent with each callback. It may be empty.
+	APIKey string
+
+	// APIURL is ModelRiver's address, such as https://api.modelriver.com: its host may
+	// get the key. http is allowed for a loopback host.
+	APIURL string
+
+	// Hosts are the others that may get the key, each "host" or "host:port". One without
+	// a port stands for port 443, or for every port of a loopback host.
+	Hosts []string
+
+	// Timeout is how long a callback may take. It must be longer than zero.
+	Timeout time.Duration
+
+	// HTTPClient is what callbacks are sent with, for a proxy or a certificate of one's
+	// own; redirects are not followed all the same. Defaults to one that takes the proxy
+	// from the environment.
+	HTTPClient *http.Client
+}
+
+// NewClient returns a Client, or an error if one of the options is not usable.
+func NewClient(options ClientOptions) (*Client, error) {
+	if strings.ContainsFunc(options.APIKey, func(r rune) bool { return r <= ' ' || r == 0x7f }) {
 		return nil, errors.New("API key: contains white space or control characters")
 	}
-	if timeout <= 0 {
-		return nil, fmt.Errorf("callback timeout %s: must be longer than zero", timeout)
+	if options.Timeout <= 0 {
+		return nil, fmt.Errorf("callback timeout %s: must be longer than zero", options.Timeout)
 	}
-	c := &Client{apiKey: apiKey, timeout: timeout}
-
-	api, err := url.Parse(apiURL)
-	if err != nil || !isPlainHost(api.Hostname()) || api.User != nil {
-		return nil, fmt.Errorf("API URL %q: use a form like https://api.modelriver.com", apiURL)
+	api, err := parseAPIURL(options.APIURL)
+	if err != nil {
+		return nil, err
 	}
-	first := allowedHost{name: strings.ToLower(api.Hostname()), port: portOf(api)}
-	if api.Scheme != "https" && (api.Scheme != "http" || !isLoopback(first.name)) {
-		return nil, fmt.Errorf("API URL %q: only https is allowed, or http to a loopback host", apiURL)
-	}
-	c.hosts = append(c.hosts, first)
-
-	for _, entry := range hosts {
-		authority := entry
-		if strings.Count(entry, ":") > 1 && !strings.Contains(entry, "[") {
-			authority = "[" + entry + "]" // a bare IPv6 address
-		}
-		u, err := url.Parse("//" + authority)
-		if err != nil || !isPlainHost(u.Hostname()) || u.User != nil || u.Path != "" || u.RawQuery != "" || u.Fragment != "" {
-			return nil, fmt.Errorf("callback host %q: use host or host:port", entry)
-		}
-		host := allowedHost{name: strings.ToLower(u.Hostname()), port: u.Port()}
-		if host.port == "" && !isLoopback(host.name) {
-			host.port = "443"
+	c := &Client{apiKey: options.APIKey, timeout: options.Timeout, hosts: []allowedHost{api}}
+	for _, entry := range options.Hosts {
+		host, err := parseHost(entry)
+		if err != nil {
+			return nil, err
 		}
 		c.hosts = append(c.hosts, host)
 	}
-
-	transport := &http.Transport{
-		Proxy:                  http.ProxyFromEnvironment,
-		ForceAttemptHTTP2:      true,
-		MaxIdleConns:           256,
-		MaxIdleConnsPerHost:    64, // two, the default, opens a connection for most callbacks of a burst
-		IdleConnTimeout:        90 * time.Second,
-		MaxResponseHeaderBytes: 64 << 10,
+	if options.HTTPClient != nil {
+		c.http = *options.HTTPClient
 	}
-	c.http = &http.Client{
-		Transport: transport,
-		CheckRedirect: func(*http.Request, []*http.Request) error {
-			return http.ErrUseLastResponse // another host could read the key
-		},
+	if c.http.Transport == nil {
+		c.http.Transport = &http.Transport{
+			Proxy:                  http.ProxyFromEnvironment,
+			ForceAttemptHTTP2:      true,
+			MaxIdleConns:           256,
+			MaxIdleConnsPerHost:    64, // two, the default, opens a connection for most callbacks of a burst
+			IdleConnTimeout:        90 * time.Second,
+			MaxResponseHeaderBytes: 64 << 10,
+		}
+	}
+	c.http.CheckRedirect = func(*http.Request, []*http.Request) error {
+		return http.ErrUseLastResponse // another host could read the key
 	}
 	return c, nil
+}
+
+func parseAPIURL(apiURL string) (allowedHost, error) {
+	u, err := url.Parse(apiURL)
+	if err != nil || !isPlainHost(u.Hostname()) || u.User != nil {
+		return allowedHost{}, fmt.Errorf("API URL %q: use a form like https://api.modelriver.com", apiURL)
+	}
+	host := allowedHost{name: strings.ToLower(u.Hostname()), port: portOf(u)}
+	if u.Scheme != "https" && (u.Scheme != "http" || !isLoopback(host.name)) {
+		return allowedHost{}, fmt.Errorf("API URL %q: only https is allowed, or http to a loopback host", apiURL)
+	}
+	return host, nil
+}
+
+func parseHost(entry string) (allowedHost, error) {
+	authority := entry
+	if strings.Count(entry, ":") > 1 && !strings.Contains(entry, "[") {
+		authority = "[" + entry + "]" // a bare IPv6 address
+	}
+	u, err := url.Parse("//" + authority)
+	if err != nil || !isPlainHost(u.Hostname()) || u.User != nil || u.Path != "" || u.RawQuery != "" || u.Fragment != "" {
+		return allowedHost{}, fmt.Errorf("callback host %q: use host or host:port", entry)
+	}
+	host := allowedHost{name: strings.ToLower(u.Hostname()), port: u.Port()}
+	if host.port == "" && !isLoopback(host.name) {
+		host.port = "443"
+	}
+	return host, nil
 }
 
 // Host returns the host and port of a callback URL that the client would send to. It

@@ -26,7 +26,7 @@ const apiKey = "mr_live_0123456789abcdef"
 
 func newClient(t *testing.T, apiURL string, timeout time.Duration, hosts ...string) *modelriver.Client {
 	t.Helper()
-	client, err := modelriver.NewClient(apiKey, apiURL, hosts, timeout)
+	client, err := modelriver.NewClient(modelriver.ClientOptions{APIKey: apiKey, APIURL: apiURL, Hosts: hosts, Timeout: timeout})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -482,7 +482,7 @@ func TestNewClientErrors(t *testing.T) {
 			if row.host != "" {
 				hosts = []string{row.host}
 			}
-			_, err := modelriver.NewClient(row.key, row.apiURL, hosts, row.timeout)
+			_, err := modelriver.NewClient(modelriver.ClientOptions{APIKey: row.key, APIURL: row.apiURL, Hosts: hosts, Timeout: row.timeout})
 			if err == nil || !strings.Contains(err.Error(), row.want) {
 				t.Errorf("got %v, want %q", err, row.want)
 			}
@@ -593,3 +593,41 @@ func TestOnlyStandardLibrary(t *testing.T) {
 		t.Errorf("depends on %s", got)
 	}
 }
+
+// A client of the caller's own carries the callbacks, and is not changed by that: hosts
+// stay pinned, and redirects are not followed.
+func TestSendCallbackWithAnHTTPClientOfOnesOwn(t *testing.T) {
+	t.Parallel()
+	var stolen atomic.Int32
+	other := newServer(t, func(http.ResponseWriter, *http.Request) { stolen.Add(1) })
+	server := newServer(t, func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/redirect" {
+			http.Redirect(w, r, other.URL, http.StatusTemporaryRedirect)
+		}
+	})
+	var carried atomic.Int32
+	own := &http.Client{Transport: roundTripper(func(r *http.Request) (*http.Response, error) {
+		carried.Add(1)
+		return http.DefaultTransport.RoundTrip(r)
+	})}
+	client, err := modelriver.NewClient(modelriver.ClientOptions{APIURL: server.URL, Timeout: time.Minute, HTTPClient: own})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if status, err := client.SendCallback(t.Context(), server.URL+"/ok", []byte(`{}`)); status != 200 || err != nil {
+		t.Errorf("got %d, %v", status, err)
+	}
+	if status, err := client.SendCallback(t.Context(), server.URL+"/redirect", []byte(`{}`)); status != 307 || err == nil {
+		t.Errorf("a redirect: got %d, %v", status, err)
+	}
+	if _, err := client.SendCallback(t.Context(), "https://example.com/", []byte(`{}`)); !errors.Is(err, modelriver.ErrCallbackHost) {
+		t.Errorf("another host: got %v", err)
+	}
+	if carried.Load() != 2 || stolen.Load() != 0 || own.CheckRedirect != nil {
+		t.Errorf("carried %d, stolen %d, changed %t", carried.Load(), stolen.Load(), own.CheckRedirect != nil)
+	}
+}
+
+type roundTripper func(*http.Request) (*http.Response, error)
+
+func (f roundTripper) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
