@@ -45,33 +45,10 @@ func main() {
 	app.RootCmd.SetErr(os.Stderr) // PocketBase's own writer prints errors to standard output
 	app.RootCmd.Version = version + " (PocketBase " + pocketbaseVersion() + ")"
 
-	var hooksDir, migrationsDir, publicDir string
-	var hooksWatch, automigrate, indexFallback bool
-	var hooksPool int
-	flags := app.RootCmd.PersistentFlags()
-	flags.StringVar(&hooksDir, "hooksDir", "", "the directory with the JS app hooks")
-	flags.BoolVar(&hooksWatch, "hooksWatch", true, "auto restart the app on pb_hooks file change; it has no effect on Windows")
-	flags.IntVar(&hooksPool, "hooksPool", 15, "the total prewarm goja.Runtime instances for the JS app hooks execution")
-	flags.StringVar(&migrationsDir, "migrationsDir", "", "the directory with the user defined migrations")
-	flags.BoolVar(&automigrate, "automigrate", true, "enable/disable auto migrations")
-	flags.StringVar(&publicDir, "publicDir", "", "the directory to serve static files (default: the built-in feed page)")
-	flags.BoolVar(&indexFallback, "indexFallback", true, "fallback the request to index.html on missing static path, e.g. when pretty urls are used with SPA")
-	_ = app.RootCmd.ParseFlags(os.Args[1:]) // Execute parses again and reports
-
-	jsvm.MustRegister(app, jsvm.Config{
-		MigrationsDir: migrationsDir,
-		HooksDir:      hooksDir,
-		HooksWatch:    hooksWatch,
-		HooksPoolSize: hooksPool,
-	})
-	migratecmd.MustRegister(app, app.RootCmd, migratecmd.Config{
-		TemplateLang: templateLang(),
-		Automigrate:  automigrate,
-		Dir:          migrationsDir,
-	})
+	publicDir, indexFallback := addPlugins(app)
 	app.OnServe().Bind(&hook.Handler[*core.ServeEvent]{
 		Id:       "pocketriverPublic",
-		Func:     func(e *core.ServeEvent) error { return servePublic(e, publicDir, indexFallback) },
+		Func:     func(e *core.ServeEvent) error { return servePublic(e, *publicDir, *indexFallback) },
 		Priority: 999, // after every route of hooks and plugins
 	})
 
@@ -99,6 +76,33 @@ func main() {
 	if failed.Load() {
 		os.Exit(1)
 	}
+}
+
+// addPlugins adds JavaScript hooks and migrations, with their flags and those of the
+// static files, which are PocketBase's own.
+func addPlugins(app *pocketbase.PocketBase) (publicDir *string, indexFallback *bool) {
+	flags := app.RootCmd.PersistentFlags()
+	hooksDir := flags.String("hooksDir", "", "the directory with the JS app hooks")
+	hooksWatch := flags.Bool("hooksWatch", true, "auto restart the app on pb_hooks file change; it has no effect on Windows")
+	hooksPool := flags.Int("hooksPool", 15, "the total prewarm goja.Runtime instances for the JS app hooks execution")
+	migrationsDir := flags.String("migrationsDir", "", "the directory with the user defined migrations")
+	automigrate := flags.Bool("automigrate", true, "enable/disable auto migrations")
+	publicDir = flags.String("publicDir", "", "the directory to serve static files (default: the built-in feed page)")
+	indexFallback = flags.Bool("indexFallback", true, "fallback the request to index.html on missing static path, e.g. when pretty urls are used with SPA")
+	_ = app.RootCmd.ParseFlags(os.Args[1:]) // Execute parses again and reports
+
+	jsvm.MustRegister(app, jsvm.Config{
+		MigrationsDir: *migrationsDir,
+		HooksDir:      *hooksDir,
+		HooksWatch:    *hooksWatch,
+		HooksPoolSize: *hooksPool,
+	})
+	migratecmd.MustRegister(app, app.RootCmd, migratecmd.Config{
+		TemplateLang: templateLang(),
+		Automigrate:  *automigrate,
+		Dir:          *migrationsDir,
+	})
+	return publicDir, indexFallback
 }
 
 // pocketbaseVersion returns the version that go.mod has; pocketbase.Version is set in

@@ -7,19 +7,15 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"net/http/httptest"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
-	"github.com/pocketbase/dbx"
 	"github.com/pocketbase/pocketbase/core"
 	"github.com/pocketbase/pocketbase/tests"
 	"github.com/pocketbase/pocketbase/tools/logger"
 
 	"github.com/pocketriver/pocketriver/hooks/internal/apptest"
-	"github.com/pocketriver/pocketriver/hooks/internal/store"
 	"github.com/pocketriver/pocketriver/hooks/modelriver"
 )
 
@@ -144,15 +140,6 @@ func only(t testing.TB, app core.App, collection string) *core.Record {
 
 var eventually = apptest.Eventually
 
-// awaitState waits until the only callback row is in the state, and returns it.
-func awaitState(t testing.TB, app core.App, state string) *core.Record {
-	t.Helper()
-	eventually(t, "the callback is "+state, func() bool {
-		return only(t, app, store.Callbacks).GetString("state") == state
-	})
-	return only(t, app, store.Callbacks)
-}
-
 // logRows returns the activity and application logs as text.
 func logRows(t testing.TB, app core.App) string {
 	t.Helper()
@@ -173,67 +160,6 @@ func logRows(t testing.TB, app core.App) string {
 		fmt.Fprintln(&b, row.Message, row.Data)
 	}
 	return b.String()
-}
-
-// A receiver takes ModelRiver's place for callbacks.
-type receiver struct {
-	*httptest.Server
-
-	mu       sync.Mutex
-	received []receivedRequest
-	answer   http.HandlerFunc // nil answers 200
-}
-
-type receivedRequest struct {
-	at     time.Time
-	path   string
-	header http.Header
-	body   string
-}
-
-func newReceiver(t testing.TB, answer http.HandlerFunc) *receiver {
-	t.Helper()
-	r := &receiver{answer: answer}
-	r.Server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, request *http.Request) {
-		body, _ := io.ReadAll(request.Body)
-		r.mu.Lock()
-		r.received = append(r.received, receivedRequest{time.Now(), request.URL.Path, request.Header, string(body)})
-		answer := r.answer
-		r.mu.Unlock()
-		if answer != nil {
-			answer(w, request)
-		}
-	}))
-	t.Cleanup(func() {
-		r.Server.CloseClientConnections()
-		r.Server.Close()
-	})
-	return r
-}
-
-func (r *receiver) callbackURL(channel string) string { return r.URL + "/v1/callback/" + channel }
-
-func (r *receiver) setAnswer(answer http.HandlerFunc) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.answer = answer
-}
-
-func (r *receiver) all() []receivedRequest {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return append([]receivedRequest(nil), r.received...)
-}
-
-// await waits for n callbacks and returns them.
-func (r *receiver) await(t testing.TB, n int) []receivedRequest {
-	t.Helper()
-	eventually(t, fmt.Sprintf("%d callbacks arrive", n), func() bool { return len(r.all()) >= n })
-	return r.all()
-}
-
-func answerStatus(status int) http.HandlerFunc {
-	return func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(status) }
 }
 
 var (
@@ -270,9 +196,24 @@ func compact(t testing.TB, raw string) string {
 	return b.String()
 }
 
-func setCallback(t testing.TB, app core.App, id string, set dbx.Params) {
+// call sends a request to PocketBase's API and returns the status and body of the
+// answer.
+func (s *testServer) call(t testing.TB, token, method, path, body string) (int, string) {
 	t.Helper()
-	if _, err := app.NonconcurrentDB().Update(store.Callbacks, set, dbx.HashExp{"id": id}).Execute(); err != nil {
+	request, err := http.NewRequest(method, s.url+path, strings.NewReader(body))
+	if err != nil {
 		t.Fatal(err)
 	}
+	request.Header.Set("Content-Type", "application/json")
+	request.Header.Set("Authorization", token)
+	response, err := http.DefaultClient.Do(request)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer response.Body.Close()
+	answer, err := io.ReadAll(response.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return response.StatusCode, string(answer)
 }
