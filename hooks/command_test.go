@@ -15,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/dustin/go-humanize/english"
 	"github.com/pocketbase/dbx"
 	"github.com/pocketbase/pocketbase/core"
 	"github.com/pocketbase/pocketbase/tools/types"
@@ -27,7 +28,7 @@ import (
 // runCommand runs "modelriver args..." and returns what it wrote to standard output.
 func runCommand(p *plugin, args ...string) (string, error) {
 	root := &cobra.Command{Use: "app", SilenceErrors: true}
-	root.AddCommand(p.newCommand())
+	p.addCommands(root)
 	root.SetArgs(append([]string{"modelriver"}, args...))
 	var out bytes.Buffer
 	root.SetOut(&out)
@@ -194,7 +195,10 @@ func TestStatus(t *testing.T) {
 
 	out, err = runCommand(s.plugin, "status", "--json")
 	wantError(t, err, "1 callback failed")
-	var report status
+	var report struct {
+		store.Figures
+		store.Latest
+	}
 	if err := json.Unmarshal([]byte(out), &report); err != nil {
 		t.Fatalf("%v in %s", err, out)
 	}
@@ -463,7 +467,7 @@ func TestDoctor(t *testing.T) {
 				t.Errorf("error: got %v, want none", err)
 			}
 			if row.problems > 0 {
-				wantError(t, err, count(row.problems, "problem")+" found")
+				wantError(t, err, english.Plural(row.problems, "problem", "")+" found")
 			}
 			wantLines(t, out, row.lines...)
 			if len(records(t, s, store.Content)) > 0 && !strings.Contains(row.name, "private") {
@@ -476,7 +480,13 @@ func TestDoctor(t *testing.T) {
 func TestHelpAndCompletion(t *testing.T) {
 	t.Parallel()
 	_, p := newTestApp(t, Config{})
-	for _, c := range p.newCommand().Commands() {
+	root := &cobra.Command{Use: "app"}
+	p.addCommands(root)
+	group, _, err := root.Find([]string{"modelriver"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range group.Commands() {
 		if c.Example == "" || c.Long == "" {
 			t.Errorf("%s: has no example or no long help", c.Name())
 		}
@@ -488,8 +498,6 @@ func TestHelpAndCompletion(t *testing.T) {
 		out := mustRun(t, p, c.Name(), "--help")
 		wantLines(t, out, `^Examples:`)
 	}
-	root := &cobra.Command{Use: "app"}
-	root.AddCommand(p.newCommand())
 	root.SetArgs([]string{cobra.ShellCompNoDescRequestCmd, "modelriver", "callbacks", "--state", ""})
 	var out bytes.Buffer
 	root.SetOut(&out)
@@ -509,7 +517,7 @@ func TestCommandsWithoutSettings(t *testing.T) {
 	}
 	for _, args := range [][]string{{"send"}, {"simulate"}} {
 		_, err := runCommand(p, args...)
-		wantError(t, err, "set MODELRIVER_WEBHOOK_SECRET")
+		wantError(t, err, "set hooks.Config.WebhookSecrets")
 	}
 	if files, _ := filepath.Glob(filepath.Join(app.DataDir(), "*.db")); len(files) != 2 {
 		t.Errorf("databases: got %q, want data.db and auxiliary.db", files)

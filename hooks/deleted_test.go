@@ -102,10 +102,8 @@ func TestDeletedIsNoCallback(t *testing.T) {
 	}
 	row := only(t, server, store.Callbacks)
 
-	s, err := server.plugin.readStatus()
-	if err != nil || s.Received != 0 || s.Delivered != 0 || s.Waiting != 0 || s.Failed != 0 || s.LastError != nil {
-		t.Errorf("status: got %+v, %v", s, err)
-	}
+	wantLines(t, mustRun(t, server.plugin, "status", "--json"),
+		`"received": 0`, `"delivered": 0`, `"waiting": 0`, `"failed": 0`, `"lastError": null`)
 	figures, err := store.ReadFigures(server, time.Now().Add(-time.Hour), 5*time.Minute)
 	if err != nil || figures.Received != 0 || figures.Delivered != 0 || figures.Median != nil {
 		t.Errorf("figures: got %+v, %v", figures, err)

@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/pocketriver/pocketriver/hooks/internal/apptest"
 	"github.com/pocketriver/pocketriver/hooks/modelriver"
 )
 
@@ -39,10 +40,10 @@ func (h *host) command(without bool, args ...string) *exec.Cmd {
 // serve runs do while the host serves, with the plugin or without.
 func (h *host) serve(without bool, do func()) {
 	h.t.Helper()
-	address := freeAddress(h.t)
+	address := apptest.FreeAddress(h.t)
 	h.url = "http://" + address
 	cmd := h.command(without, "serve", "--http", address)
-	var log safeBuffer
+	var log apptest.Buffer
 	cmd.Stdout, cmd.Stderr = &log, &log
 	if err := cmd.Start(); err != nil {
 		h.t.Fatal(err)

@@ -95,12 +95,6 @@ func (c Config) protocol() (*modelriver.Verifier, *modelriver.Client, error) {
 
 func isControl(r rune) bool { return r < ' ' || r == 0x7f }
 
-// inQuotes reports whether a value has kept the quotes that a shell or systemd would
-// have taken away.
-func inQuotes(value string) bool {
-	return strings.HasPrefix(value, `"`) || strings.HasSuffix(value, `"`) || strings.HasPrefix(value, "'") || strings.HasSuffix(value, "'")
-}
-
 var fieldNames = strings.NewReplacer(
 	"MODELRIVER_WEBHOOK_SECRET", "hooks.Config.WebhookSecrets",
 	"MODELRIVER_API_KEY", "hooks.Config.APIKey",

@@ -29,6 +29,7 @@ import (
 	"github.com/pocketbase/pocketbase/tools/hook"
 	"github.com/spf13/cobra"
 
+	"github.com/pocketriver/pocketriver/hooks/internal/cli"
 	"github.com/pocketriver/pocketriver/hooks/internal/commit"
 	"github.com/pocketriver/pocketriver/hooks/internal/outbox"
 	"github.com/pocketriver/pocketriver/hooks/internal/realtime"
@@ -149,8 +150,7 @@ type plugin struct {
 	fanOut   *realtime.FanOut
 	schema   store.Schema
 
-	unusable error                 // why the settings are not usable; nil if they are
-	failure  atomic.Pointer[error] // of the command that ran
+	unusable error // why the settings are not usable; nil if they are
 	stopping atomic.Bool
 	rejected rejections
 }
@@ -194,6 +194,13 @@ func (p *plugin) bind() {
 	p.fanOut.Bind()
 	p.schema.Bind(p.app)
 	store.BindContent(p.app)
+}
+
+func (p *plugin) addCommands(rootCmd *cobra.Command) {
+	cli.Add(p.app, rootCmd, cli.Options{
+		WebhookSecrets: p.config.WebhookSecrets, APIKey: p.config.APIKey, APIURL: p.config.APIURL,
+		Path: p.config.Path, Window: p.config.CallbackWindow, Unusable: p.unusable, InWords: p.config.inWords,
+	})
 }
 
 // serve begins to receive webhooks and to send callbacks.
@@ -279,13 +286,13 @@ func (p *plugin) warnOfSettings(app core.App) {
 	switch {
 	case p.verifier == nil:
 		warn("No ModelRiver webhook secret: every webhook is answered 503. Set MODELRIVER_WEBHOOK_SECRET")
-	case slices.ContainsFunc(p.config.WebhookSecrets, inQuotes):
+	case slices.ContainsFunc(p.config.WebhookSecrets, cli.InQuotes):
 		warn("MODELRIVER_WEBHOOK_SECRET is in quotes, and they count as a part of it. Docker keeps those of an --env-file: write the value without them")
 	}
 	switch {
 	case p.config.APIKey == "":
 		warn("No ModelRiver API key: callbacks wait and then fail. Set MODELRIVER_API_KEY")
-	case inQuotes(p.config.APIKey):
+	case cli.InQuotes(p.config.APIKey):
 		warn("MODELRIVER_API_KEY is in quotes, and they count as a part of it. Docker keeps those of an --env-file: write the value without them")
 	}
 	var synchronous int

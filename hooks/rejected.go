@@ -8,9 +8,11 @@ import (
 	"sync"
 	"time"
 
+	"github.com/dustin/go-humanize/english"
 	"github.com/pocketbase/pocketbase/core"
 	"github.com/pocketbase/pocketbase/tools/types"
 
+	"github.com/pocketriver/pocketriver/hooks/internal/cli"
 	"github.com/pocketriver/pocketriver/hooks/internal/store"
 	"github.com/pocketriver/pocketriver/hooks/modelriver"
 )
@@ -23,7 +25,7 @@ func (p *plugin) signatureRemedy(err error) string {
 		return "ModelRiver signs each: this came from elsewhere, or a proxy dropped the header"
 	case errors.Is(err, modelriver.ErrTimestamp):
 		return "set this machine's clock, or allow more by Config.Tolerance"
-	case slices.ContainsFunc(p.config.WebhookSecrets, inQuotes):
+	case slices.ContainsFunc(p.config.WebhookSecrets, cli.InQuotes):
 		return "MODELRIVER_WEBHOOK_SECRET (Config.WebhookSecrets) is in quotes, and they count as a part of it: write it without them, and restart"
 	}
 	return remedySecret + "; \"modelriver doctor --url\" tells whether something on the way changes the body"
@@ -70,7 +72,7 @@ func (r *rejections) tell(app core.App) {
 	}
 	r.mu.Unlock()
 	if n > 0 {
-		fmt.Fprintf(os.Stderr, "Rejected %s, the last because: %s. Remedy: %s.\n", count(n, "ModelRiver webhook"), all.Reason, all.Remedy)
+		fmt.Fprintf(os.Stderr, "Rejected %s, the last because: %s. Remedy: %s.\n", english.Plural(n, "ModelRiver webhook", ""), all.Reason, all.Remedy)
 	}
 }
 

@@ -1,6 +1,6 @@
 //go:build !windows
 
-package hooks
+package cli
 
 import "golang.org/x/sys/unix"
 

@@ -1,4 +1,4 @@
-package hooks
+package cli
 
 import "golang.org/x/sys/windows"
 

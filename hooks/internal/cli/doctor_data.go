@@ -1,0 +1,118 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"net/url"
+
+	"github.com/dustin/go-humanize"
+	"github.com/dustin/go-humanize/english"
+	"github.com/pocketbase/pocketbase/core"
+
+	"github.com/pocketriver/pocketriver/hooks/internal/store"
+)
+
+// checkCollections finds out whether webhooks can be stored, durably, and who sees them.
+func (c *commands) checkCollections(context.Context, *url.URL) []finding {
+	if err := c.openData(); err != nil {
+		return []finding{{"collections", gradeProblem, err.Error(), "Webhooks are answered 503 until that is mended."}}
+	}
+	if err := store.SchemaProblem(c.app); err != nil {
+		return []finding{{"collections", gradeProblem, err.Error(), "Webhooks are answered 503 until that is mended."}}
+	}
+	findings := []finding{{"collections", gradeOK, "complete, in " + c.app.DataDir(), ""}}
+	findings = append(findings, c.checkRules()...)
+
+	var synchronous int
+	if err := c.app.NonconcurrentDB().NewQuery("PRAGMA synchronous").Row(&synchronous); err != nil {
+		return append(findings, finding{"durability", gradeProblem, err.Error(), "The database cannot be written."})
+	}
+	if synchronous < 2 {
+		return append(findings, finding{"durability", gradeWarning, "synchronous=NORMAL or OFF",
+			"A power failure can undo webhooks that were answered 200. Open data.db with synchronous=FULL (pocketbase.Config.DBConnect)."})
+	}
+	return append(findings, finding{"durability", gradeOK, "synchronous=FULL: what is answered 200 is on disk", ""})
+}
+
+func (c *commands) checkRules() []finding {
+	content, err := c.app.FindCollectionByNameOrId(store.Content)
+	if err != nil {
+		return []finding{{"rules", gradeProblem, err.Error(), ""}}
+	}
+	callbacks, err := c.app.FindCollectionByNameOrId(store.Callbacks)
+	if err != nil {
+		return []finding{{"rules", gradeProblem, err.Error(), ""}}
+	}
+	var findings []finding
+	add := func(g grade, text, remedy string) {
+		findings = append(findings, finding{"rules", g, text, remedy})
+	}
+	for _, r := range rulesOf(callbacks) {
+		if r.rule != nil {
+			add(gradeProblem, fmt.Sprintf("others than superusers may %s callbacks", r.verb),
+				fmt.Sprintf("They hold what ModelRiver sent, private content too. Clear the %s rule of %s in the dashboard.", r.verb, store.Callbacks))
+		}
+	}
+	for _, r := range rulesOf(content) {
+		switch r.verb {
+		case "list", "view":
+			if r.rule == nil {
+				add(gradeWarning, fmt.Sprintf("only superusers may %s content, so pages show none", r.verb),
+					fmt.Sprintf("If that is not meant, set the %s rule of %s in the dashboard.", r.verb, store.Content))
+			} else if *r.rule == "" {
+				var private bool
+				err := c.app.ConcurrentDB().NewQuery("SELECT EXISTS (SELECT 1 FROM aiContent WHERE userId > '')").Row(&private)
+				if err != nil {
+					add(gradeProblem, err.Error(), "The database cannot be read.")
+				} else if private {
+					add(gradeProblem, fmt.Sprintf("everybody may %s content that was made for one user", r.verb),
+						fmt.Sprintf("Set the %s rule of %s to: userId = \"\" || userId = @request.auth.id", r.verb, store.Content))
+				}
+			}
+		default:
+			if r.rule != nil && *r.rule == "" {
+				add(gradeProblem, fmt.Sprintf("everybody may %s content", r.verb),
+					fmt.Sprintf("Clear the %s rule of %s in the dashboard: the plugin does not need it.", r.verb, store.Content))
+			}
+		}
+	}
+	if findings == nil {
+		add(gradeOK, "content is seen by whom it is for, callbacks by superusers", "")
+	}
+	return findings
+}
+
+// checkLimits finds the rate limit that PocketBase would apply to webhooks.
+func (c *commands) checkLimits(context.Context, *url.URL) []finding {
+	limits := c.app.Settings().RateLimits
+	label := http.MethodPost + " " + c.options.Path
+	rule, ok := limits.FindRateLimitRule([]string{label, c.options.Path}, core.RateLimitRuleAudienceAll, core.RateLimitRuleAudienceGuest)
+	if !limits.Enabled || !ok {
+		return []finding{{"limits", gradeOK, "no rate limit for webhooks", ""}}
+	}
+	return []finding{{"limits", gradeWarning, fmt.Sprintf("the rule %q takes %s in %ds from one address, webhooks too", rule.Label, english.Plural(rule.MaxRequests, "request", ""), rule.Duration),
+		fmt.Sprintf("More are answered 429, and ModelRiver sends those again later. In the dashboard, Settings, Application, Rate limiting, add a rule %q that takes as many as come, or name ModelRiver's addresses under Excluded IPs.", label)}}
+}
+
+type namedRule struct {
+	verb string
+	rule *string
+}
+
+func rulesOf(c *core.Collection) []namedRule {
+	return []namedRule{{"list", c.ListRule}, {"view", c.ViewRule}, {"create", c.CreateRule}, {"update", c.UpdateRule}, {"delete", c.DeleteRule}}
+}
+
+func (c *commands) checkDisk(context.Context, *url.URL) []finding {
+	free, err := diskFree(c.app.DataDir())
+	if err != nil {
+		return []finding{{"disk", gradeWarning, "unknown: " + err.Error(), "Make sure that there is space."}}
+	}
+	text := humanize.IBytes(free) + " free for " + c.app.DataDir()
+	if free < minFree {
+		return []finding{{"disk", gradeProblem, text,
+			"When it is full, webhooks are answered 503. Make room: old backups and log rows go first."}}
+	}
+	return []finding{{"disk", gradeOK, text, ""}}
+}

@@ -1,0 +1,90 @@
+package cli
+
+import (
+	"database/sql"
+	"errors"
+	"fmt"
+
+	"github.com/dustin/go-humanize/english"
+	"github.com/pocketbase/dbx"
+	"github.com/pocketbase/pocketbase/core"
+	"github.com/spf13/cobra"
+
+	"github.com/pocketriver/pocketriver/hooks/internal/store"
+)
+
+func (c *commands) newRetryCommand() *cobra.Command {
+	var allFailed bool
+	command := &cobra.Command{
+		Use:   "retry {ID... | --all-failed}",
+		Short: "Has failed callbacks sent again, and refused events ingested again",
+		Long: `Has failed callbacks sent again, with all their attempts, and refused events
+ingested again. A running server sees that within seconds; otherwise the next one
+sends them when it starts.`,
+		Example: `  modelriver retry 2k1vdvlw6w1ioj0
+  modelriver retry --all-failed
+  modelriver callbacks --state failed --since 1h | sed 1d | cut -f1 | xargs modelriver retry`,
+		Args: func(_ *cobra.Command, args []string) error {
+			if allFailed == (len(args) > 0) {
+				return errors.New("name the callbacks to retry, or give --all-failed")
+			}
+			return nil
+		},
+		SilenceUsage: true,
+		RunE: func(command *cobra.Command, ids []string) error {
+			if err := c.openData(); err != nil {
+				return err
+			}
+			if allFailed {
+				err := c.app.ConcurrentDB().Select("id").From(store.Callbacks).
+					Where(dbx.HashExp{"state": store.Failed}).OrderBy("created", "id").Column(&ids)
+				if err != nil {
+					return err
+				}
+			}
+			var problems []error
+			armed := 0
+			for _, id := range ids {
+				if err := c.rearm(id); err != nil {
+					problems = append(problems, err)
+					continue
+				}
+				armed++
+			}
+			switch {
+			case armed > 0:
+				fmt.Fprintf(command.OutOrStdout(), "%s to be sent again: a running server begins within seconds.\n", english.Plural(armed, "callback", ""))
+			case len(problems) == 0:
+				fmt.Fprintln(command.OutOrStdout(), "No callback has failed.")
+			}
+			return errors.Join(problems...)
+		},
+	}
+	command.Flags().BoolVar(&allFailed, "all-failed", false, "retry every callback that failed")
+	return command
+}
+
+// rearm arms a failed callback again, as editing its state in the dashboard
+// does: rearmEdited sees the change.
+func (c *commands) rearm(id string) error {
+	return c.app.RunInTransaction(func(tx core.App) error {
+		record, err := tx.FindRecordById(store.Callbacks, id)
+		if errors.Is(err, sql.ErrNoRows) {
+			return fmt.Errorf("%s: there is no such callback: \"modelriver callbacks\" lists them", id)
+		}
+		if err != nil {
+			return err
+		}
+		switch state := record.GetString("state"); state {
+		case store.Pending:
+			return fmt.Errorf("%s: is pending, so it is being sent anyway", id)
+		case store.Delivered:
+			return fmt.Errorf("%s: was delivered: ModelRiver has accepted it", id)
+		}
+		record.Set("state", store.Pending)
+		if err := tx.Save(record); err != nil {
+			return fmt.Errorf("%s: %w", id, err)
+		}
+		return nil
+	})
+}

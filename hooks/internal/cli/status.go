@@ -1,0 +1,128 @@
+package cli
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/dustin/go-humanize/english"
+	"github.com/spf13/cobra"
+
+	"github.com/pocketriver/pocketriver/hooks/internal/store"
+)
+
+// A status is what the status command reports.
+type status struct {
+	DataDir string `json:"dataDir"`
+	store.Figures
+	store.Latest
+	Rejected *store.Rejected `json:"rejected"` // webhooks in the last 24 hours; null if the log, which counts them, is off
+}
+
+func (c *commands) newStatusCommand() *cobra.Command {
+	var asJSON bool
+	command := &cobra.Command{
+		Use:   "status",
+		Short: "Shows what was received and which callbacks wait or failed",
+		Long: `Shows what was received and which callbacks wait or failed.
+
+It ends with status 1 if a callback has failed, for cron and monitors. Received are the
+records that are stored and the events that were refused; delivered callbacks count as
+long as they are kept. Rejected are webhooks without a valid signature, or that could not
+be read for another reason, as the server's log counts them, at most a minute late.`,
+		Example: `  modelriver status
+  modelriver status --json | jq .failed
+  modelriver status >/dev/null || mail -s "Callbacks failed" ops@example.com </dev/null`,
+		Args:         cobra.NoArgs,
+		SilenceUsage: true,
+		RunE: func(command *cobra.Command, _ []string) error {
+			if err := c.openData(); err != nil {
+				return err
+			}
+			s, err := c.readStatus()
+			if err != nil {
+				return err
+			}
+			out := command.OutOrStdout()
+			if asJSON {
+				encoder := json.NewEncoder(out)
+				encoder.SetEscapeHTML(false)
+				encoder.SetIndent("", "  ")
+				err = encoder.Encode(s)
+			} else {
+				err = s.print(out, time.Now())
+			}
+			if err != nil {
+				return err
+			}
+			if s.Failed > 0 {
+				group := command.Parent().CommandPath()
+				return fmt.Errorf("%s failed: see them with \"%s callbacks --state failed\", send them again with \"%s retry --all-failed\"",
+					english.Plural(s.Failed, "callback", ""), group, group)
+			}
+			return nil
+		},
+	}
+	command.Flags().BoolVar(&asJSON, "json", false, "print JSON, for scripts")
+	return command
+}
+
+func (c *commands) readStatus() (*status, error) {
+	s := &status{DataDir: c.app.DataDir()}
+	var err error
+	if s.Figures, err = store.ReadFigures(c.app, time.Time{}, c.options.Window); err != nil {
+		return nil, err
+	}
+	if s.Latest, err = store.ReadLatest(c.app); err != nil {
+		return nil, err
+	}
+	s.Rejected, err = store.ReadRejected(c.app, time.Now().Add(-24*time.Hour))
+	return s, err
+}
+
+func (s *status) print(out io.Writer, now time.Time) error {
+	table := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+	row := func(name string, n int, more string) {
+		fmt.Fprintln(table, strings.TrimRight(fmt.Sprintf("%s\t%d\t%s", name, n, more), "\t "))
+	}
+	last := ""
+	if s.LastReceived != nil {
+		last = "last " + ago(now, s.LastReceived.Time())
+	}
+	row("received", s.Received, last)
+	row("stored", s.Stored, "")
+	row("refused", s.Refused, "")
+	row("delivered", s.Delivered, "")
+	oldest := ""
+	if s.OldestWaiting != nil {
+		oldest = fmt.Sprintf("oldest %s, %s", s.OldestWaiting.Id, ago(now, s.OldestWaiting.Created.Time()))
+	}
+	row("waiting", s.Waiting, oldest)
+	row("failed", s.Failed, "")
+	switch {
+	case s.Rejected == nil:
+		fmt.Fprintln(table, "rejected\t-\tunknown: the log, which counts them, is off or leaves warnings out (dashboard, Logs, settings)")
+	case s.Rejected.Count == 0:
+		row("rejected", 0, "")
+	default:
+		row("rejected", s.Rejected.Count, "in the last 24 hours, last "+ago(now, s.Rejected.Last.Time()))
+	}
+	if err := table.Flush(); err != nil {
+		return err
+	}
+	if s.Rejected != nil && s.Rejected.Count > 0 {
+		text := wrapped(out, s.Rejected.Reason+": "+s.Rejected.Remedy)
+		if _, err := fmt.Fprintf(out, "\nRejected webhooks: %s\n", strings.TrimSpace(text)); err != nil {
+			return err
+		}
+	}
+	if s.LastError == nil {
+		return nil
+	}
+	_, err := fmt.Fprintf(out, "\nLast error: %s %s, %s\n%s\n",
+		s.LastError.Id, s.LastError.State, ago(now, s.LastError.Updated.Time()), wrapped(out, s.LastError.Error))
+	return err
+}
