@@ -50,7 +50,7 @@ function filter() {
 function start() {
 	const query = new URLSearchParams(Object.entries(view).filter(([, value]) => value));
 	history.replaceState(null, "", query.size ? "?" + query : location.pathname);
-	for (const name of ["q", "category", "event"]) if ($(name).value !== view[name]) $(name).value = view[name];
+	for (const name of ["q", "category", "event"]) if ($(name).value.trim() !== view[name]) $(name).value = view[name]; // not what is being typed
 	$("mine").checked = !!view.mine;
 	$("controls").hidden = !!view.channel;
 	$("channel").hidden = !view.channel;
