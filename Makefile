@@ -1,7 +1,7 @@
 # The secret and key of `make run` and `make send`: for trying out on this machine only.
 DEV = MODELRIVER_WEBHOOK_SECRET=dev-secret MODELRIVER_API_KEY=dev-key MODELRIVER_CALLBACK_HOSTS=127.0.0.1
 SDK = pb_public/vendor/pocketbase.es.mjs
-SOURCES = $(shell find . -name '*.go' -not -path './node_modules/*') $(shell find hooks pb_public -type f -not -path 'pb_public/vendor/*') go.mod go.sum
+SOURCES = $(shell find main.go hooks migrations pb_public -type f -not -name '*_test.go' -not -path 'pb_public/vendor/*') go.mod go.sum
 
 BINARY = ./pocketriver
 DEMO_ADDRESS = 127.0.0.1:8090
@@ -107,7 +107,7 @@ test: tools $(SDK) ## run all tests, about 15 minutes
 	$(AS_ROOT) go test -race -p 1 -timeout 20m -v ./... | grep --line-buffered -vE '^=== |^ +--- PASS|no test files'
 
 bench: ## measure beside stock PocketBase, about 15 minutes (see docs/benchmarks.md)
-	go run ./hooks/bench $(if $(COMPARE),-compare $(COMPARE)) $(BENCH)
+	go run ./tests/bench $(if $(COMPARE),-compare $(COMPARE)) $(BENCH)
 
 # How long, and with which faults: `make torture FOR=1h SEED=42`. The seed of a run is
 # printed. It needs root for mounts, and strace.
@@ -115,8 +115,8 @@ FOR = 15m
 SEED = 0
 
 torture: $(SDK) ## attack the binary with every fault for 15 minutes
-	go test -count=1 -timeout 0 -v -run 'TestTorture|TestWaitingCallbacks' . -torture $(FOR) -seed $(SEED)
-	go test -count=1 -timeout 0 -run 'TestLedgerBalances|TestNextDelayStays' ./hooks -rapid.checks=1000
+	go test -count=1 -timeout 0 -v -run 'TestTorture|TestWaitingCallbacks' ./tests -torture $(FOR) -seed $(SEED)
+	go test -count=1 -timeout 0 -run 'TestLedgerBalances|TestNextDelayStays' ./hooks ./hooks/internal/outbox -rapid.checks=1000
 
 lint: $(SDK) ## run gofmt and golangci-lint, staticcheck included
 	@files=$$(gofmt -l .); test -z "$$files" || { echo "gofmt -w" $$files; exit 1; }

@@ -9,12 +9,10 @@ import (
 	"io/fs"
 	"net/http"
 	"os"
-	"path/filepath"
 	"runtime/debug"
 	"sync/atomic"
 
 	"github.com/mattn/go-isatty"
-	"github.com/pocketbase/dbx"
 	"github.com/pocketbase/pocketbase"
 	"github.com/pocketbase/pocketbase/apis"
 	"github.com/pocketbase/pocketbase/cmd"
@@ -40,7 +38,7 @@ func main() {
 	}
 	app := pocketbase.NewWithConfig(pocketbase.Config{
 		DefaultDev: osutils.IsProbablyGoRun(),
-		DBConnect:  connect,
+		DBConnect:  hooks.DBConnect,
 	})
 	app.RootCmd.SetErr(os.Stderr) // PocketBase's own writer prints errors to standard output
 	app.RootCmd.Version = version + " (PocketBase " + pocketbaseVersion() + ")"
@@ -125,18 +123,6 @@ func templateLang() string {
 		return migratecmd.TemplateLangGo
 	}
 	return migratecmd.TemplateLangJS
-}
-
-// connect opens the databases as PocketBase does, but data.db so that a commit is on
-// disk when it returns (a webhook's 200 promises that), and so that a transaction
-// waits its turn when it begins instead of failing later, when a command writes beside
-// the server.
-func connect(path string) (*dbx.DB, error) {
-	if filepath.Base(path) != "data.db" {
-		return core.DefaultDBConnect(path)
-	}
-	// busy_timeout must come first, before a pragma that may have to wait.
-	return dbx.Open("sqlite", path+"?_txlock=immediate&_pragma=busy_timeout(10000)&_pragma=journal_mode(WAL)&_pragma=journal_size_limit(200000000)&_pragma=synchronous(FULL)&_pragma=foreign_keys(ON)&_pragma=temp_store(MEMORY)&_pragma=cache_size(-32000)")
 }
 
 // contentPolicy lets the page load and call nothing but its own server, and no other

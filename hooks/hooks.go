@@ -297,6 +297,6 @@ func (p *plugin) warnOfSettings(app core.App) {
 	}
 	var synchronous int
 	if err := app.NonconcurrentDB().NewQuery("PRAGMA synchronous").Row(&synchronous); err == nil && synchronous < 2 {
-		app.Logger().Warn("The database runs with synchronous=NORMAL or OFF: a power failure can undo webhooks that were answered 200. Open data.db with synchronous=FULL (pocketbase.Config.DBConnect)")
+		app.Logger().Warn("The database runs with synchronous=NORMAL or OFF: a power failure can undo webhooks that were answered 200. Set pocketbase.Config.DBConnect to hooks.DBConnect")
 	}
 }

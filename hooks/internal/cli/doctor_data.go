@@ -30,7 +30,7 @@ func (c *commands) checkCollections(context.Context, *url.URL) []finding {
 	}
 	if synchronous < 2 {
 		return append(findings, finding{"durability", gradeWarning, "synchronous=NORMAL or OFF",
-			"A power failure can undo webhooks that were answered 200. Open data.db with synchronous=FULL (pocketbase.Config.DBConnect)."})
+			"A power failure can undo webhooks that were answered 200. Set pocketbase.Config.DBConnect to hooks.DBConnect."})
 	}
 	return append(findings, finding{"durability", gradeOK, "synchronous=FULL: what is answered 200 is on disk", ""})
 }

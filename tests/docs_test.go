@@ -1,4 +1,4 @@
-package main
+package tests
 
 import (
 	"bytes"
@@ -466,7 +466,7 @@ func TestReadmeNamesTestsThatExist(t *testing.T) {
 		t.Fatal(err)
 	}
 	var tests strings.Builder
-	for _, pattern := range []string{"*_test.go", "hooks/*_test.go"} {
+	for _, pattern := range []string{"tests/*_test.go", "hooks/*_test.go", "hooks/internal/*/*_test.go"} {
 		files, err := filepath.Glob(pattern)
 		if err != nil {
 			t.Fatal(err)

@@ -1,4 +1,4 @@
-package main
+package tests
 
 import (
 	"fmt"
@@ -12,8 +12,6 @@ import (
 	"sync"
 	"testing"
 	"time"
-
-	"github.com/pocketbase/pocketbase/core"
 )
 
 func TestExitStatus(t *testing.T) {
@@ -52,44 +50,6 @@ func TestExitStatus(t *testing.T) {
 				t.Errorf("failed: got %t (%v), want %t with %q in:\n%s", failed, err, row.failed, row.output, output)
 			}
 		})
-	}
-}
-
-func TestConnect(t *testing.T) {
-	t.Parallel()
-	for _, row := range []struct {
-		file        string
-		synchronous int
-	}{
-		{"data.db", 2},      // FULL
-		{"auxiliary.db", 1}, // NORMAL, as PocketBase has it
-	} {
-		db, err := connect(filepath.Join(t.TempDir(), row.file))
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer db.Close()
-		want, err := core.DefaultDBConnect(filepath.Join(t.TempDir(), row.file))
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer want.Close()
-		for _, pragma := range []string{"busy_timeout", "journal_mode", "journal_size_limit", "foreign_keys", "temp_store", "cache_size"} {
-			var got, def string
-			if err := db.NewQuery("PRAGMA " + pragma).Row(&got); err != nil {
-				t.Fatal(err)
-			}
-			if err := want.NewQuery("PRAGMA " + pragma).Row(&def); err != nil {
-				t.Fatal(err)
-			}
-			if got != def {
-				t.Errorf("%s: %s: got %s, want PocketBase's %s", row.file, pragma, got, def)
-			}
-		}
-		var synchronous int
-		if err := db.NewQuery("PRAGMA synchronous").Row(&synchronous); err != nil || synchronous != row.synchronous {
-			t.Errorf("%s: synchronous: got %d (%v), want %d", row.file, synchronous, err, row.synchronous)
-		}
 	}
 }
 

@@ -1,4 +1,4 @@
-package main
+package tests
 
 import (
 	"bufio"
@@ -56,7 +56,7 @@ func hostConnect() core.DBConnectFunc {
 	if os.Getenv("TEST_DEFAULT_CONNECT") != "" {
 		return core.DefaultDBConnect
 	}
-	return connect
+	return hooks.DBConnect
 }
 
 // startHost starts the server of init.

@@ -3,8 +3,8 @@
 // Command bench measures PocketRiver beside stock PocketBase, on this machine and over
 // loopback, and prints tables with ratios. It needs Linux and the Go tool:
 //
-//	go run ./hooks/bench                       # everything, about 15 minutes
-//	go run ./hooks/bench -only ingest -connections 32 -rounds 1 -duration 1s
+//	go run ./tests/bench                       # everything, about 15 minutes
+//	go run ./tests/bench -only ingest -connections 32 -rounds 1 -duration 1s
 //
 // It builds PocketRiver and PocketBase's own examples/base, starts each on a fresh copy
 // of the same data and compares them interleaved: every round measures every program
@@ -148,7 +148,7 @@ func run() error {
 	}
 
 	if *markdown {
-		fmt.Printf("Measured with `go run ./hooks/bench %s`.\n\n", strings.Join(os.Args[1:], " "))
+		fmt.Printf("Measured with `go run ./tests/bench %s`.\n\n", strings.Join(os.Args[1:], " "))
 	}
 	for _, line := range b.describeMachine() {
 		fmt.Println(line)

@@ -1,4 +1,4 @@
-package main
+package tests
 
 import (
 	"bytes"
@@ -31,6 +31,10 @@ const (
 var buildDir string // holds the built binary, for all tests of this process
 
 func TestMain(m *testing.M) {
+	if err := os.Chdir(".."); err != nil { // where a user stands
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
 	var err error
 	if buildDir, err = os.MkdirTemp("", "pocketriver"); err != nil {
 		fmt.Fprintln(os.Stderr, err)
