@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"slices"
 	"time"
+
+	"github.com/pocketbase/dbx"
 )
 
 const (
@@ -84,71 +86,8 @@ func (b *bench) fanout() error {
 	if err != nil {
 		return err
 	}
-
-	t := &table{
-		title: fmt.Sprintf("Fan-out: %d webhooks a second, to every subscriber", webhookRate),
-		notes: []string{
-			"\"last\" is the time from the webhook to its record at the last subscriber. \"lost\", \"twice\" and \"late\" (after a newer record)",
-			"are shares of all events; \"cut\" counts connections that the server closed, in all rounds.",
-		},
-		head: []string{"subscribers", "server", "answer p50 ms", "answer p99 ms", "last p50 ms", "last p99 ms", "last p50 × stock", "CPU/event µs", "memory/subscriber KB", "lost %", "twice %", "late %", "cut", "subscribers: % of a core"},
-	}
-	for _, a := range audiences {
-		for _, v := range b.comparedServers() {
-			all := showings[fanoutCell{a, v.name}]
-			stock := showings[fanoutCell{a, "stock"}]
-			delivered, lost, repeated, disorder, cut := 0, 0, 0, 0, 0
-			for _, s := range all {
-				delivered += s.delivered
-				lost += s.faults.lost
-				repeated += s.faults.repeated
-				disorder += s.faults.disorder
-				cut += s.faults.cut
-			}
-			row := []string{a.String(), v.name,
-				ms(median(each(all, func(s showing) time.Duration { return s.ack50 }))),
-				ms(median(each(all, func(s showing) time.Duration { return s.ack99 }))),
-			}
-			if a.count == 0 {
-				row = append(row, "-", "-", "-", "-", "-", "-", "-", "-", "-", "-")
-			} else {
-				row = append(row,
-					ms(median(each(all, func(s showing) time.Duration { return s.last50 }))),
-					ms(median(each(all, func(s showing) time.Duration { return s.last99 }))),
-					ratio(ratioOf(all, stock, func(s showing) float64 { return float64(s.last50) })),
-					us(median(each(all, func(s showing) time.Duration { return s.perEvent }))),
-					fmt.Sprintf("%.0f", float64(median(each(all, func(s showing) int64 { return s.perViewer })))/1024),
-					share(lost, delivered+lost), share(repeated, delivered), share(disorder, delivered), fmt.Sprint(cut),
-					fmt.Sprintf("%.0f", 100*median(each(all, func(s showing) float64 { return s.viewersShare }))),
-				)
-			}
-			t.add(row...)
-		}
-	}
-	b.tables = append(b.tables, t)
-
-	at := func(count int, users bool, server string) []showing {
-		return showings[fanoutCell{audience{count, users}, server}]
-	}
-	last50 := func(s showing) float64 { return float64(s.last50) }
-	ack50 := func(s showing) float64 { return float64(s.ack50) }
-	const ours = "PocketRiver"
-	b.target("1,000 guests: to the last subscriber, p50 / stock's", ratioOf(at(1000, false, ours), at(1000, false, "stock"), last50), "≤", 0.4)
-	b.target("1,000 guests: answer p50 / without subscribers", ratioOf(at(1000, false, ours), at(0, false, ours), ack50), "≤", 2)
-	b.target("1,000 users: to the last subscriber, p50 / the guests'", ratioOf(at(1000, true, ours), at(1000, false, ours), last50), "≤", 1.2)
-	if all := at(5000, false, ours); len(all) > 0 {
-		b.target("5,000 guests: to the last subscriber, p99 ms", float64(median(each(all, func(s showing) time.Duration { return s.last99 })))/1e6, "≤", 400)
-		wrong := 0
-		for _, s := range all {
-			wrong += s.faults.lost + s.faults.repeated + s.faults.disorder
-		}
-		b.targetCount("5,000 guests: events lost, twice or late", wrong, 0)
-	}
-	for _, a := range audiences {
-		if all := at(a.count, a.users, ours); a.count >= 1000 {
-			b.target(a.String()+": CPU µs per event", float64(median(each(all, func(s showing) time.Duration { return s.perEvent })))/1e3, "≤", 12)
-		}
-	}
+	b.tables = append(b.tables, b.fanoutTable(audiences, showings))
+	b.fanoutTargets(audiences, showings)
 	return nil
 }
 
@@ -205,13 +144,6 @@ func (b *bench) viewers() error {
 	return nil
 }
 
-func share(n, of int) string {
-	if n == 0 || of == 0 {
-		return "0"
-	}
-	return fmt.Sprintf("%.2g", 100*float64(n)/float64(of))
-}
-
 func (b *bench) showAll(part string, audiences []audience, connections int, phase loadPhase) (map[fanoutCell][]showing, error) {
 	showings := map[fanoutCell][]showing{}
 	for round := range b.rounds {
@@ -261,29 +193,26 @@ func (b *bench) show(v variant, a audience, connections int, phase loadPhase) (r
 		return result, err
 	}
 
-	load, err := startHelper("load", loadConfig{Addr: s.addr, Kind: v.kind.request, Conns: connections, First: warm, Count: requests})
+	return b.showOn(s, db, v, a, phase, loadConfig{Addr: s.addr, Kind: v.kind.request, Conns: connections, First: warm, Count: requests})
+}
+
+// showOn measures a server that is warm.
+func (b *bench) showOn(s *server, db *dbx.DB, v variant, a audience, phase loadPhase, sending loadConfig) (result showing, err error) {
+	load, err := startReady("load", sending)
 	if err != nil {
 		return result, err
 	}
 	defer load.close()
-	var ready bool
-	if err := load.read(&ready); err != nil {
-		return result, err
-	}
-
 	memory := s.memory()
-	config := viewersConfig{Addr: s.addr, Count: a.count, First: warm, Limit: requests}
+	config := viewersConfig{Addr: s.addr, Count: a.count, First: sending.First, Limit: sending.Count}
 	if a.users {
 		config.Tokens = b.tokens
 	}
-	watchers, err := startHelper("viewers", config)
+	watchers, err := startReady("viewers", config)
 	if err != nil {
 		return result, err
 	}
 	defer watchers.close()
-	if err := watchers.read(&ready); err != nil {
-		return result, err
-	}
 	if a.count > 0 {
 		result.perViewer = max(0, s.memory()-memory) / int64(a.count)
 	}
@@ -293,54 +222,64 @@ func (b *bench) show(v variant, a audience, connections int, phase loadPhase) (r
 	if err != nil {
 		return result, err
 	}
-	n := len(sent.Seqs)
-	if n == 0 {
-		return result, errors.New("nothing was answered")
-	}
 	var seen viewersResult
-	if err := watchers.ask(viewersFinish{Expect: n}, &seen); err != nil {
+	if err := watchers.ask(viewersFinish{Expect: len(sent.Seqs)}, &seen); err != nil {
 		return result, err
 	}
 	used, took := s.cpu()-cpu, time.Since(began)
-	if seen.Bad != "" {
+	switch {
+	case len(sent.Seqs) == 0:
+		return result, errors.New("nothing was answered")
+	case seen.Bad != "":
 		return result, errors.New("a subscriber got " + seen.Bad)
 	}
-
-	latencies := sent.latencies()
-	result.ack50, result.ack99 = percentile(latencies, 50), percentile(latencies, 99)
-	result.rps = float64(n) / sent.took().Seconds()
 	result.viewersShare = seen.CPU.Seconds() / took.Seconds()
-	if err := checkStored(db, v, nil, 0, n+warm); err != nil {
+	if err := checkStored(db, v, nil, 0, len(sent.Seqs)+sending.First); err != nil {
 		return result, err
 	}
-	if a.count == 0 {
-		return result, nil
+	rank, err := commitOrder(db, sending.First+sending.Count)
+	if err != nil {
+		return result, err
 	}
+	result.sumUp(&sent, &seen, rank, used)
+	return result, nil
+}
 
-	// The order of the commits.
+// commitOrder returns the place of each sequence number among the commits.
+func commitOrder(db *dbx.DB, size int) ([]int, error) {
 	var channels []string
 	if err := db.NewQuery("SELECT channelId FROM aiContent ORDER BY rowid").Column(&channels); err != nil {
-		return result, err
+		return nil, err
 	}
-	rank := make([]int, warm+requests)
+	rank := make([]int, size)
 	for i, c := range channels {
 		if seq, ok := sequence(c); ok && seq < len(rank) {
 			rank[seq] = i
 		}
 	}
-	var last []time.Duration
-	result.delivered, result.faults, last = compare(seen.Viewers, &sent, rank)
-	if result.delivered > 0 {
-		result.perEvent = used / time.Duration(result.delivered)
+	return rank, nil
+}
+
+// sumUp fills in what was sent and seen, for which the server used so much CPU.
+func (r *showing) sumUp(sent *loadResult, seen *viewersResult, rank []int, used time.Duration) {
+	latencies := sent.latencies()
+	r.ack50, r.ack99 = percentile(latencies, 50), percentile(latencies, 99)
+	r.rps = float64(len(sent.Seqs)) / sent.took().Seconds()
+	if len(seen.Viewers) == 0 {
+		return
 	}
-	result.last50, result.last99 = percentile(last, 50), percentile(last, 99)
+	var last []time.Duration
+	r.delivered, r.faults, last = compare(seen.Viewers, sent, rank)
+	if r.delivered > 0 {
+		r.perEvent = used / time.Duration(r.delivered)
+	}
+	r.last50, r.last99 = percentile(last, 50), percentile(last, 99)
 	lastAnswer := slices.Max(sent.Done)
 	for _, viewer := range seen.Viewers {
 		for _, at := range viewer.At {
-			result.drained = max(result.drained, time.Duration(at-lastAnswer))
+			r.drained = max(r.drained, time.Duration(at-lastAnswer))
 		}
 	}
-	return result, nil
 }
 
 // compare holds what the viewers saw against what was sent and, by rank, the order in
@@ -379,15 +318,11 @@ func compare(viewers []viewed, sent *loadResult, rank []int) (delivered int, fou
 // warmUp sends the requests with the first sequence numbers and returns when all are
 // answered.
 func (b *bench) warmUp(v variant, s *server, requests int) error {
-	load, err := startHelper("load", loadConfig{Addr: s.addr, Kind: v.kind.request, Conns: 8, Count: requests})
+	load, err := startReady("load", loadConfig{Addr: s.addr, Kind: v.kind.request, Conns: 8, Count: requests})
 	if err != nil {
 		return err
 	}
 	defer load.close()
-	var ready bool
-	if err := load.read(&ready); err != nil {
-		return err
-	}
 	warm, err := b.phase(load, loadPhase{Duration: 10 * time.Second})
 	if err == nil && len(warm.Seqs) != requests {
 		err = fmt.Errorf("%d of %d requests were answered in 10 seconds", len(warm.Seqs), requests)

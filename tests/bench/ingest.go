@@ -68,16 +68,18 @@ type sample struct {
 	loadShare float64       // of one core, that the load generator used
 }
 
+// An ingestCell is one figure of the tables of ingest.
+type ingestCell struct {
+	connections int
+	name        string
+}
+
 func (b *bench) ingest() error {
 	if err := b.checkSameRecord(); err != nil {
 		return err
 	}
 	variants := b.variants()
-	type cell struct {
-		connections int
-		name        string
-	}
-	samples := map[cell][]sample{}
+	samples := map[ingestCell][]sample{}
 	for round := range b.rounds {
 		for _, connections := range b.connections {
 			for _, v := range variants {
@@ -89,7 +91,7 @@ func (b *bench) ingest() error {
 					return fmt.Errorf("%s, %d connections: %w", v.name, connections, err)
 				}
 				b.progressSample(round, connections, v.name, s)
-				key := cell{connections, v.name}
+				key := ingestCell{connections, v.name}
 				samples[key] = append(samples[key], s)
 			}
 			s, err := b.measureInserts(connections)
@@ -97,81 +99,13 @@ func (b *bench) ingest() error {
 				return err
 			}
 			b.progressSample(round, connections, insertsName, s)
-			samples[cell{connections, insertsName}] = append(samples[cell{connections, insertsName}], s)
+			samples[ingestCell{connections, insertsName}] = append(samples[ingestCell{connections, insertsName}], s)
 		}
 	}
 
-	legend := &table{title: "Ingest, what is compared", head: []string{"", "what"}, text: true}
-	for _, v := range variants {
-		legend.rows = append(legend.rows, []string{v.name, v.label})
-	}
-	legend.add(insertsName, "ceiling: the 2 rows by prepared SQL, as many webhooks per transaction as connections (FULL)")
-	b.tables = append(b.tables, legend)
-
-	for _, connections := range b.connections {
-		t := &table{
-			title: fmt.Sprintf("Ingest, connections: %d", connections),
-			head:  []string{"", "rps", "lowest–highest", "× A", "p50 ms", "p99 ms", "p99 × A", "CPU/request µs", "memory MB", "load generator: % of a core"},
-		}
-		a := samples[cell{connections, "A"}]
-		names := []string{}
-		for _, v := range variants {
-			names = append(names, v.name)
-		}
-		for _, name := range append(names, insertsName) {
-			all := samples[cell{connections, name}]
-			if len(all) == 0 {
-				continue
-			}
-			rps := each(all, func(s sample) float64 { return s.rps })
-			t.add(name,
-				fmt.Sprintf("%.0f", median(rps)),
-				fmt.Sprintf("%.0f–%.0f", slices.Min(rps), slices.Max(rps)),
-				ratio(ratioOf(all, a, func(s sample) float64 { return s.rps })),
-				ms(median(each(all, func(s sample) time.Duration { return s.p50 }))),
-				ms(median(each(all, func(s sample) time.Duration { return s.p99 }))),
-				ratio(ratioOf(all, a, func(s sample) float64 { return float64(s.p99) })),
-				us(median(each(all, func(s sample) time.Duration { return s.cpu }))),
-				mb(median(each(all, func(s sample) int64 { return s.memory }))),
-				fmt.Sprintf("%.0f", 100*median(each(all, func(s sample) float64 { return s.loadShare }))),
-			)
-		}
-		b.tables = append(b.tables, t)
-	}
-
-	at := func(name string, connections int) []sample { return samples[cell{connections, name}] }
-	rps := func(s sample) float64 { return s.rps }
-	b.target("32 connections: B's rps / A's", ratioOf(at("B", 32), at("A", 32), rps), "≥", 2)
-	b.target("32 connections: B's p99 / A's", ratioOf(at("B", 32), at("A", 32), func(s sample) float64 { return float64(s.p99) }), "≤", 0.4)
-	b.target("32 connections: C's rps / A's", ratioOf(at("C", 32), at("A", 32), rps), "≥", 1.4)
-	b.target("32 connections: B's rps / D's", ratioOf(at("B", 32), at("D", 32), rps), "≥", 5)
-	b.target("1 connection: B's p50 / A-full's", ratioOf(at("B", 1), at("A-full", 1), func(s sample) float64 { return float64(s.p50) }), "≤", 1.2)
+	b.ingestTables(variants, samples)
+	b.ingestTargets(samples)
 	return nil
-}
-
-func (b *bench) progressSample(round, connections int, name string, s sample) {
-	progress("round %d/%d  %3d connections  %-6s %6.0f rps  p50 %6s ms  p99 %6s ms  %6s µs CPU  %3s MB  load %2.0f %%",
-		round+1, b.rounds, connections, name, s.rps, ms(s.p50), ms(s.p99), us(s.cpu), mb(s.memory), 100*s.loadShare)
-}
-
-func each[S, T any](samples []S, get func(S) T) []T {
-	var values []T
-	for _, s := range samples {
-		values = append(values, get(s))
-	}
-	return values
-}
-
-// ratioOf returns the median of the ratios in each round: what a noisy neighbour does
-// to one round, it does to both.
-func ratioOf[S any](samples, base []S, get func(S) float64) float64 {
-	var ratios []float64
-	for i := range min(len(samples), len(base)) {
-		if of := get(base[i]); of > 0 {
-			ratios = append(ratios, get(samples[i])/of)
-		}
-	}
-	return median(ratios)
 }
 
 // measureIngest starts a server on fresh data, warms it up, measures, and counts what
@@ -205,39 +139,19 @@ func (b *bench) measureServer(v variant, s *server, connections, first int) (res
 		}
 	}
 
-	config := loadConfig{
-		Addr: s.addr, Kind: v.kind.request, Conns: connections, First: first,
+	receiver, callback, end, err := startCallbacks(v)
+	if err != nil {
+		return result, err
+	}
+	defer end()
+	load, err := startReady("load", loadConfig{
+		Addr: s.addr, Kind: v.kind.request, Conns: connections, First: first, Callback: callback,
 		Count: int(maxRate * (b.duration + b.duration/5).Seconds()), Reuse: v.reuse,
-	}
-	var receiver *helper
-	switch {
-	case v.callback:
-		if receiver, err = startHelper("receiver", nil); err != nil {
-			return result, err
-		}
-		defer receiver.close()
-		var addr string
-		if err := receiver.read(&addr); err != nil {
-			return result, err
-		}
-		config.Callback = "http://" + addr
-	case v.mute:
-		listener, err := net.Listen("tcp", "127.0.0.1:0") // the kernel accepts, nobody reads
-		if err != nil {
-			return result, err
-		}
-		defer listener.Close()
-		config.Callback = "http://" + listener.Addr().String()
-	}
-	load, err := startHelper("load", config)
+	})
 	if err != nil {
 		return result, err
 	}
 	defer load.close()
-	var ready bool
-	if err := load.read(&ready); err != nil {
-		return result, err
-	}
 
 	// Warm up.
 	warm, err := b.phase(load, loadPhase{Duration: b.duration / 5})
@@ -250,36 +164,78 @@ func (b *bench) measureServer(v variant, s *server, connections, first int) (res
 		}
 	}
 
+	result, n, err := b.measurePhase(v, s, db, load)
+	if err != nil || v.reuse {
+		return result, err
+	}
+	return result, checkStored(db, v, receiver, rowsBefore, n+len(warm.Seqs))
+}
+
+// measurePhase sends for the duration of a measurement, and returns how many were answered.
+func (b *bench) measurePhase(v variant, s *server, db *dbx.DB, load *helper) (result sample, n int, err error) {
 	cpu := s.cpu()
 	measured, err := b.phase(load, loadPhase{Duration: b.duration})
 	if err != nil {
-		return result, err
+		return result, 0, err
 	}
 	took := measured.took()
 	if v.waits {
 		end, err := waitDelivered(db)
 		if err != nil {
-			return result, err
+			return result, 0, err
 		}
 		took = time.Duration(end.UnixNano() - slices.Min(measured.Sent))
 	}
-	n := len(measured.Seqs)
-	if n == 0 {
-		return result, errors.New("nothing was answered")
+	if n = len(measured.Seqs); n == 0 {
+		return result, 0, errors.New("nothing was answered")
 	}
 	latencies := measured.latencies()
-	result = sample{
+	return sample{
 		rps:       float64(n) / took.Seconds(),
 		p50:       percentile(latencies, 50),
 		p99:       percentile(latencies, 99),
 		cpu:       (s.cpu() - cpu) / time.Duration(n),
 		memory:    s.memory(),
 		loadShare: measured.CPU.Seconds() / measured.took().Seconds(),
+	}, n, nil
+}
+
+// startCallbacks starts what takes the callbacks of a variant. It returns their URL, which
+// is empty if there are none.
+func startCallbacks(v variant) (receiver *helper, url string, end func(), err error) {
+	switch {
+	case v.callback:
+		var addr string
+		if receiver, err = startHelper("receiver", nil); err != nil {
+			return nil, "", nil, err
+		}
+		if err := receiver.read(&addr); err != nil {
+			receiver.close()
+			return nil, "", nil, err
+		}
+		return receiver, "http://" + addr, receiver.close, nil
+	case v.mute:
+		listener, err := net.Listen("tcp", "127.0.0.1:0") // the kernel accepts, nobody reads
+		if err != nil {
+			return nil, "", nil, err
+		}
+		return nil, "http://" + listener.Addr().String(), func() { listener.Close() }, nil
 	}
-	if v.reuse {
-		return result, nil
+	return nil, "", func() {}, nil
+}
+
+// startReady starts a helper that says when it is ready.
+func startReady(role string, config any) (*helper, error) {
+	h, err := startHelper(role, config)
+	if err != nil {
+		return nil, err
 	}
-	return result, checkStored(db, v, receiver, rowsBefore, n+len(warm.Seqs))
+	var ready bool
+	if err := h.read(&ready); err != nil {
+		h.close()
+		return nil, err
+	}
+	return h, nil
 }
 
 // phase runs one phase of the load generator.

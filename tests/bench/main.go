@@ -132,14 +132,19 @@ func run() error {
 			return fmt.Errorf("-only %q: the parts are %s", name, strings.Join(names, ", "))
 		}
 	}
+	return b.measure(wanted, *compare, *markdown)
+}
 
+// measure runs the wanted parts, or compares them with another revision, and prints what
+// they found.
+func (b *bench) measure(wanted []string, revision string, markdown bool) (err error) {
 	if err := b.prepare(); err != nil {
 		return errors.Join(err, os.RemoveAll(b.dir))
 	}
 	defer os.RemoveAll(b.dir)
 	began, machine := time.Now(), readMachineTime()
-	if *compare != "" {
-		err = b.compare(*compare, wanted)
+	if revision != "" {
+		err = b.compare(revision, wanted)
 	} else {
 		err = b.runParts(wanted)
 	}
@@ -147,16 +152,16 @@ func run() error {
 		return err
 	}
 
-	if *markdown {
+	if markdown {
 		fmt.Printf("Measured with `go run ./tests/bench %s`.\n\n", strings.Join(os.Args[1:], " "))
 	}
 	for _, line := range b.describeMachine() {
 		fmt.Println(line)
 	}
-	fmt.Printf("%s%d round(s) in %s; other programs used %.0f %% of the machine meanwhile.\n", map[bool]string{true: "- "}[*markdown], b.rounds, time.Since(began).Round(time.Second), 100*machine.others())
+	fmt.Printf("%s%d round(s) in %s; other programs used %.0f %% of the machine meanwhile.\n", map[bool]string{true: "- "}[markdown], b.rounds, time.Since(began).Round(time.Second), 100*machine.others())
 	for _, t := range append(b.tables, b.targets) {
 		if len(t.rows) > 0 {
-			t.print(os.Stdout, *markdown)
+			t.print(os.Stdout, markdown)
 		}
 	}
 	return nil

@@ -3,6 +3,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"net/http"
@@ -60,7 +61,11 @@ func (b *bench) size() error {
 		b.progressSample(round, connections, "full", s)
 		full = append(full, s)
 	}
+	b.sizeTable(empty, full, records, connections)
+	return nil
+}
 
+func (b *bench) sizeTable(empty, full []sample, records, connections int) {
 	t := &table{
 		title: fmt.Sprintf("Size: B beside %d records and as many delivered callbacks, %d connections", records, connections),
 		head:  []string{"database", "rps", "p50 ms", "p99 ms", "CPU/request µs", "memory MB"},
@@ -78,7 +83,6 @@ func (b *bench) size() error {
 	}
 	b.tables = append(b.tables, t)
 	b.target("1,000,000 records: rps when empty / rps", ratioOf(empty, full, func(s sample) float64 { return s.rps }), "≤", 1.3)
-	return nil
 }
 
 const rearmed = 30 // callbacks that are sent again in one measurement of outbox
@@ -161,26 +165,7 @@ func (b *bench) measureWake(data, token string) (result wake, err error) {
 	if err := b.ctx.Err(); err != nil {
 		return result, err
 	}
-	arrived := make(chan time.Time, 1)
-	unexpected := make(chan string, 1)
-	expected := make(chan string, 1)
-	receiver := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		now := time.Now()
-		io.Copy(io.Discard, r.Body)
-		io.WriteString(w, `{"success":true}`)
-		select {
-		case id := <-expected:
-			if strings.HasSuffix(r.URL.Path, "/"+id) {
-				arrived <- now
-				return
-			}
-		default:
-		}
-		select {
-		case unexpected <- r.URL.Path:
-		default:
-		}
-	}))
+	receiver := startRearmed()
 	defer receiver.Close()
 
 	dir, err := os.MkdirTemp(b.dir, "server")
@@ -210,37 +195,75 @@ func (b *bench) measureWake(data, token string) (result wake, err error) {
 	defer client.CloseIdleConnections()
 	var times []time.Duration
 	for i := range rearmed {
-		request, err := http.NewRequest(http.MethodPatch, "http://"+s.addr+"/api/collections/modelriverCallbacks/records/"+rearmedId(i), strings.NewReader(`{"state":"pending"}`))
+		took, err := receiver.rearm(b.ctx, client, "http://"+s.addr, token, rearmedId(i))
 		if err != nil {
 			return result, err
 		}
-		request.Header.Set("Content-Type", "application/json")
-		request.Header.Set("Authorization", token)
-		expected <- rearmedId(i)
-		began := time.Now()
-		response, err := client.Do(request)
-		if err != nil {
-			return result, err
-		}
-		answer, _ := io.ReadAll(response.Body)
-		response.Body.Close()
-		if response.StatusCode != http.StatusOK {
-			return result, fmt.Errorf("PATCH was answered %s: %s", response.Status, answer)
-		}
-		select {
-		case at := <-arrived:
-			times = append(times, at.Sub(began))
-		case path := <-unexpected:
-			return result, fmt.Errorf("a callback that should wait was sent: %s", path)
-		case <-time.After(30 * time.Second):
-			return result, fmt.Errorf("callback %d was not sent within 30 seconds", i)
-		case <-b.ctx.Done():
-			return result, b.ctx.Err()
-		}
+		times = append(times, took)
 		// Not in step with anything: the row of the one before is being written.
 		time.Sleep(30 * time.Millisecond)
 	}
 	return wake{p50: percentile(times, 50), longest: percentile(times, 100)}, nil
+}
+
+// A rearmedReceiver takes callbacks, one of which is expected at a time.
+type rearmedReceiver struct {
+	*httptest.Server
+	arrived              chan time.Time
+	unexpected, expected chan string
+}
+
+func startRearmed() *rearmedReceiver {
+	r := &rearmedReceiver{arrived: make(chan time.Time, 1), unexpected: make(chan string, 1), expected: make(chan string, 1)}
+	r.Server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, request *http.Request) {
+		now := time.Now()
+		io.Copy(io.Discard, request.Body)
+		io.WriteString(w, `{"success":true}`)
+		select {
+		case id := <-r.expected:
+			if strings.HasSuffix(request.URL.Path, "/"+id) {
+				r.arrived <- now
+				return
+			}
+		default:
+		}
+		select {
+		case r.unexpected <- request.URL.Path:
+		default:
+		}
+	}))
+	return r
+}
+
+// rearm sets a failed callback back to pending and returns how long it takes to arrive.
+func (r *rearmedReceiver) rearm(ctx context.Context, client *http.Client, url, token, id string) (time.Duration, error) {
+	request, err := http.NewRequest(http.MethodPatch, url+"/api/collections/modelriverCallbacks/records/"+id, strings.NewReader(`{"state":"pending"}`))
+	if err != nil {
+		return 0, err
+	}
+	request.Header.Set("Content-Type", "application/json")
+	request.Header.Set("Authorization", token)
+	r.expected <- id
+	began := time.Now()
+	response, err := client.Do(request)
+	if err != nil {
+		return 0, err
+	}
+	answer, _ := io.ReadAll(response.Body)
+	response.Body.Close()
+	if response.StatusCode != http.StatusOK {
+		return 0, fmt.Errorf("PATCH was answered %s: %s", response.Status, answer)
+	}
+	select {
+	case at := <-r.arrived:
+		return at.Sub(began), nil
+	case path := <-r.unexpected:
+		return 0, fmt.Errorf("a callback that should wait was sent: %s", path)
+	case <-time.After(30 * time.Second):
+		return 0, fmt.Errorf("callback %s was not sent within 30 seconds", id)
+	case <-ctx.Done():
+		return 0, ctx.Err()
+	}
 }
 
 // A beginning is what one start found.
