@@ -127,11 +127,11 @@ func (c *commands) keepErrors(group *cobra.Command) {
 // directory for it first.
 func (c *commands) check(rootCmd, group *cobra.Command, dataDir string) error {
 	command, _, err := rootCmd.Find(os.Args[1:])
+	known := err == nil // PocketBase says so if not
 	switch {
-	case err != nil: // PocketBase says so
-	case command.Parent() == rootCmd && command.Name() == "serve":
+	case known && command.Parent() == rootCmd && command.Name() == "serve":
 		return c.options.Unusable
-	case command.Parent() == group && command.Name() != "send" && command.Name() != "simulate":
+	case known && command.Parent() == group && command.Name() != "send" && command.Name() != "simulate":
 		return findData(dataDir)
 	}
 	return nil
