@@ -1,10 +1,12 @@
 package hooks
 
 import (
+	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
 	"math/rand/v2"
+	"net/url"
 	"regexp"
 	"slices"
 	"strings"
@@ -64,6 +66,24 @@ var differentialRules = []*string{
 	types.Pointer(`title ~ "open" || @request.auth.verified = true`),
 	types.Pointer(`userId = "" || @collection.users.id ?= userId && @request.auth.id != ""`),
 	types.Pointer(`secretNote = "" && userId = ""`),
+	types.Pointer(`@request.query.filter = "" || category = "b"`),
+}
+
+// Of every kind: compiled and asked, refused, invalid.
+var differentialFilters = []string{
+	`category = 'b'`, `category != "b"`, `id = "r00000000000003"`, `userId = ""`, `"general" = category`,
+	`userId = 'owner0000000000' || category = "general"`, `(category = "b") && (userId = "" || title = "open")`,
+	`title ~ "open" && userId = ''`, `category:lower = "b"`, `title = 5`, `title != title`, `category = category`,
+	`data.public = true`, `approved = true`, `approved = true && category = "b"`, `metadata = null`,
+	`created > "2020-01-01"`, `created <= @now`, `secretNote = ""`, `secretNote = "hidden" || category = "b"`,
+	`@request.auth.id != ""`, `userId = @request.auth.id`, `@collection.users.id ?= userId`,
+	`category = `, `nothing = "x"`, `category = "b" // not "general"`, ` `,
+}
+
+// filtered is the topic of a filter.
+func filtered(topic, filter string) string {
+	options, _ := json.Marshal(map[string]any{"query": map[string]string{"filter": filter}})
+	return topic + "?options=" + url.QueryEscape(string(options))
 }
 
 var viewers = []string{"guest", "owner0000000000", "other0000000000", "superuser"}
@@ -81,7 +101,11 @@ func compareRun(t *testing.T, seed uint64) (events, operations int) {
 	var failed bool
 	t.Run(fmt.Sprint("seed ", seed), func(t *testing.T) {
 		over := apptest.Client(t, 1+int(seed%2))
-		worlds := []*world{newWorld(t, over, true), newWorld(t, over, false)}
+		topics := []string{
+			filtered("aiContent/*", pick(differentialFilters...)), filtered("aiContent/*", pick(differentialFilters...)),
+			filtered("aiContent/*", pick(differentialFilters...)), filtered("aiContent/"+wellKnownId, pick(differentialFilters...)),
+		}
+		worlds := []*world{newWorld(t, over, true, topics, nil), newWorld(t, over, false, topics, nil)}
 		both := func(do func(w *world)) {
 			for _, w := range worlds {
 				do(w)
@@ -165,7 +189,10 @@ func compareRun(t *testing.T, seed uint64) (events, operations int) {
 				both(func(w *world) { w.changeUser(user, what, email) })
 			case kind < 20:
 				mover, viewer := pick(movers...), pick(viewers...)
-				topics := [][]string{{"aiContent/*"}, {}, {"aiContent/" + wellKnownId}, {"aiContent/*", "users/*"}, {`aiContent/*?options={"query":{"fields":"id"}}`}}[random.IntN(5)]
+				topics := [][]string{
+					{"aiContent/*"}, {}, {"aiContent/" + wellKnownId}, {"aiContent/*", "users/*"}, {`aiContent/*?options={"query":{"fields":"id"}}`},
+					{filtered("aiContent/*", pick(differentialFilters...))}, {filtered("aiContent/*", pick(differentialFilters...)), "aiContent/" + wellKnownId},
+				}[random.IntN(7)]
 				log = append(log, fmt.Sprint(mover, " as ", viewer, ": ", topics))
 				both(func(w *world) { w.server.SetTopics(w.t, w.streams[mover].ID, w.tokens[viewer], topics...) })
 			case kind == 20:

@@ -41,7 +41,7 @@ type world struct {
 	vanished map[string]bool
 }
 
-func newWorld(t *testing.T, client *http.Client, own bool) *world {
+func newWorld(t *testing.T, client *http.Client, own bool, topics []string, rule *string) *world {
 	app, p := newTestApp(t, testConfig())
 	w := &world{
 		t: t, own: own, app: app, plugin: p,
@@ -54,6 +54,9 @@ func newWorld(t *testing.T, client *http.Client, own bool) *world {
 	content, err := app.FindCollectionByNameOrId(store.Content)
 	w.must(err)
 	content.Fields.Add(&core.TextField{Name: "secretNote", Hidden: true}, &core.BoolField{Name: "approved"})
+	if rule != nil {
+		content.ListRule, content.ViewRule = rule, rule
+	}
 	w.must(app.Save(content))
 	users, err := app.FindCollectionByNameOrId("users")
 	w.must(err)
@@ -114,12 +117,11 @@ func newWorld(t *testing.T, client *http.Client, own bool) *world {
 	w.server = serve(t, app, p)
 	w.server.Client = client
 	for _, viewer := range viewers {
-		for _, topic := range []string{
+		for _, topic := range append([]string{
 			"aiContent/*", content.Id, "aiContent/" + wellKnownId, content.Id + "/" + wellKnownId,
 			`aiContent/*?options=%7B%22query%22%3A%7B%7D%7D`,
 			`aiContent/*?options={"query":{"fields":"id,title,userId"}}`,
-			`aiContent/*?options={"query":{"filter":"category%20%3D%20'b'"}}`,
-		} {
+		}, topics...) {
 			w.streams[viewer+" "+topic] = w.server.Subscribe(t, w.tokens[viewer], topic)
 		}
 	}

@@ -2,6 +2,7 @@ package realtime
 
 import (
 	"encoding/json"
+	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -44,6 +45,12 @@ func (f *FanOut) publish(c *change) (err error) {
 
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	for s := range f.concerned(c) {
+		if _, behind := f.behind[s]; !behind {
+			f.behind[s] = struct{}{}
+			s.position.Store(f.end())
+		}
+	}
 	f.log = append(f.log, c)
 	f.published = time.Now()
 	f.logSize += len(c.data)
@@ -55,6 +62,45 @@ func (f *FanOut) publish(c *change) (err error) {
 		go f.rounds()
 	}
 	return nil
+}
+
+// dataFor returns what a topic of the view is sent, or nothing.
+func (c *change) dataFor(v view, t topic) []byte {
+	access, about := t.access(c)
+	switch {
+	case !about:
+		return nil
+	case c.shows(v, t, access):
+		if v.superuser {
+			return c.superuser()
+		}
+		return c.data
+	case t.leave && c.before.row != nil && c.before.shows(v, t, access):
+		id, _ := json.Marshal(c.record.Id)
+		return []byte(`{"action":"leave","record":{"id":` + string(id) + `}}`)
+	}
+	return nil
+}
+
+// unsure reports whether nobody knows if the topic loses sight of the record, since it is
+// younger than the look at the row before.
+func (c *change) unsure(v view, t topic) bool {
+	access, about := t.access(c)
+	if !t.leave || !about || c.before.row == nil || c.shows(v, t, access) {
+		return false
+	}
+	known := func(q question) bool {
+		_, asked := c.before.answers[q]
+		return asked
+	}
+	switch {
+	case t.filter.asks() && !known(t.filter.question(v)), access.asks() && !v.superuser && !known(access.question(v, t)):
+		return true
+	}
+	return slices.ContainsFunc(slices.Concat(access.fields, t.filter.fields), func(field string) bool {
+		_, read := c.before.row[field]
+		return !read
+	})
 }
 
 func (c *change) encode(record *core.Record) ([]byte, error) {
@@ -71,12 +117,12 @@ func (f *FanOut) end() int64 { return f.logStart + int64(len(f.log)) }
 // disconnects those who hold back the older half. The lock is held.
 func (f *FanOut) trim(makeRoom bool) {
 	keep := f.end()
-	for s := range f.subscribers {
+	for s := range f.behind {
 		keep = min(keep, s.position.Load())
 	}
 	if room := f.logStart + int64(len(f.log)+1)/2; makeRoom && keep < room {
 		keep = room
-		for s := range f.subscribers {
+		for s := range f.behind {
 			if s.position.Load() < keep {
 				go s.Discard()
 			}
@@ -110,16 +156,17 @@ func (f *FanOut) rounds() {
 			f.throttled++
 		}
 		f.roundBegan, f.roundEnd = began, end
-		interval := max(roundInterval, time.Duration(len(f.subscribers))*roundIntervalPerSubscriber)
+		interval := max(roundInterval, time.Duration(len(f.behind))*roundIntervalPerSubscriber)
+		behind := slices.Collect(maps.Keys(f.behind))
 		f.mu.Unlock()
-		f.round(end)
+		f.round(behind, end)
 		time.Sleep(interval - time.Since(began))
 	}
 }
 
-// round wakes every subscriber that has not sent everything before end.
-func (f *FanOut) round(end int64) {
-	behind := slices.DeleteFunc(f.all(), func(s *subscriber) bool {
+// round wakes those subscribers that have not sent everything before end.
+func (f *FanOut) round(behind []*subscriber, end int64) {
+	behind = slices.DeleteFunc(behind, func(s *subscriber) bool {
 		if s.writing.Load() { // or its reader stopped
 			s.wake()
 			return true
@@ -157,7 +204,7 @@ func (f *FanOut) inBurst() bool {
 func (f *FanOut) unsent(s *subscriber) ([]*change, []view, bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if _, watches := f.subscribers[s]; !watches {
+	if _, behind := f.behind[s]; !behind {
 		return nil, nil, true
 	}
 	position := s.position.Load()
@@ -172,6 +219,9 @@ func (f *FanOut) sent(s *subscriber, position int64) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	s.position.Store(position)
+	if position == f.end() {
+		delete(f.behind, s)
+	}
 	if len(s.views) > 1 {
 		f.forgetViews(s)
 	}

@@ -17,9 +17,9 @@ type change struct {
 	// Set at the moment when it is decided who may see it.
 	moment     int64
 	record     *core.Record // a copy; nil while the place is only reserved
-	row        row          // what the rules compare, as committed
 	list, view access
-	allowed    map[question]bool // where the database was asked
+	state            // as committed
+	before     state // the change, if it is an update and somebody is to be told who loses sight of it
 
 	// Set when it is published.
 	data      []byte
@@ -106,6 +106,12 @@ func (f *FanOut) afterSave(action string) func(e *core.ModelEvent) error {
 		c := f.decide(e.App, action, record)
 
 		f.mu.Lock()
+		if before, ok := f.updating[record]; ok {
+			delete(f.updating, record)
+			if c != nil {
+				c.before = before
+			}
+		}
 		narrowed := f.withoutOurs(e.App)
 		if place != nil {
 			narrowed.batch = place.batch
@@ -127,6 +133,47 @@ func (f *FanOut) afterSave(action string) func(e *core.ModelEvent) error {
 		defer f.widen(e) // if a hook of the same priority ends the chain
 		return e.Next()
 	}
+}
+
+// beforeUpdate reads what the row is before the transaction that updates it, if somebody is
+// to be told who loses sight of it: a record's Original is what its saver had loaded, and
+// what the transaction made of the row meanwhile, nobody has seen. While the transaction
+// runs, nobody else commits.
+func (f *FanOut) beforeUpdate(e *core.ModelEvent) error {
+	record := asRecord(e.Model)
+	f.mu.Lock()
+	_, known := f.updating[record]
+	if record == nil || known || f.leaving == 0 || !f.takesOver() {
+		f.mu.Unlock()
+		return e.Next()
+	}
+	c := &change{record: record}
+	c.list, c.view = f.accessTo(record.Collection())
+	asked, fields := f.questions(c), f.comparedFields(c)
+	f.mu.Unlock()
+	before, err := f.rows.read(f.app, record.Collection(), record.Id, fields)
+	if err != nil {
+		return e.Next() // the row is new, or the update meets the same
+	}
+	answers := ask(f.app, record, asked)
+	f.mu.Lock()
+	f.updating[record] = state{before, answers}
+	f.mu.Unlock()
+	if tx := e.App.TxInfo(); tx != nil { // behind a panic PocketBase calls nobody
+		runtime.AddCleanup(tx, f.forgetUpdate, record)
+	}
+	return e.Next()
+}
+
+func (f *FanOut) forgetUpdate(record *core.Record) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	delete(f.updating, record)
+}
+
+func (f *FanOut) afterUpdateError(e *core.ModelErrorEvent) error {
+	f.forgetUpdate(asRecord(e.Model))
+	return e.Next()
 }
 
 // beforeDelete decides who hears of a delete while the record is there, outside of the

@@ -2,12 +2,15 @@ package realtime
 
 import (
 	"context"
+	"encoding/json"
 	"log/slog"
 	"strings"
 	"sync/atomic"
 	"time"
 
+	"github.com/pocketbase/dbx"
 	"github.com/pocketbase/pocketbase/core"
+	"github.com/pocketbase/pocketbase/tools/search"
 	"github.com/pocketbase/pocketbase/tools/subscriptions"
 )
 
@@ -79,13 +82,33 @@ func (f *FanOut) widen(e *core.ModelEvent) {
 	}
 }
 
-// renewAll follows a change of the collection's name: what is named by its id is served
-// by PocketBase then.
+// connected is the first message of a stream, as PocketBase has it, with the collections
+// that subscriptions may ask to be told of leaving records of. Its SDK reads none of it.
+func (f *FanOut) connected(s *subscriber) subscriptions.Message {
+	data := struct {
+		ClientId string   `json:"clientId"`
+		Live     []string `json:"live,omitempty"`
+	}{ClientId: s.Id()}
+	if f.takesOver() {
+		data.Live = []string{f.collection}
+	}
+	raw, _ := json.Marshal(data)
+	return subscriptions.Message{Name: "PB_CONNECT", Data: raw}
+}
+
+// renewAll follows a change of a collection: what is named by its id is served by
+// PocketBase while it has another name, and filters are compiled for its fields. No event
+// tells what its rules show and hide now, so whoever counts on that fetches again.
 func (f *FanOut) renewAll(e *core.CollectionEvent) error {
 	if err := e.Next(); err != nil {
 		return err
 	}
+	ours := e.Collection.Name == f.collection
 	for _, s := range f.all() {
+		if ours && s.expectsLeave() {
+			s.Discard()
+			continue
+		}
 		s.renew()
 	}
 	return nil
@@ -123,7 +146,7 @@ func (f *FanOut) serve(e *core.RealtimeConnectRequestEvent) error {
 	broker := e.App.SubscriptionsBroker()
 	broker.Register(s)
 	defer broker.Unregister(s.Id())
-	s.Send(subscriptions.Message{Name: "PB_CONNECT", Data: []byte(`{"clientId":"` + s.Id() + `"}`)})
+	s.Send(f.connected(s))
 	e.App.Logger().Debug("Realtime connection established", slog.String("clientId", s.Id()))
 
 	ctx := e.Request.Context()
@@ -167,4 +190,27 @@ func (f *FanOut) serve(e *core.RealtimeConnectRequestEvent) error {
 			flushed = time.Now()
 		}
 	}
+}
+
+// passesFilter is the second half of PocketBase's check of a subscription (apis/realtime.go,
+// realtimeCanAccessRecord, and checkForSuperuserOnlyRuleFields).
+func passesFilter(app core.App, record *core.Record, info *core.RequestInfo) bool {
+	text := info.Query[search.FilterQueryParam]
+	if !info.HasSuperuserAuth() && (strings.Contains(text, "@collection.") || strings.Contains(text, "@request.")) {
+		return false
+	}
+	collection := record.Collection()
+	query := app.ConcurrentDB().Select("(1)").From(collection.Name).
+		AndWhere(dbx.HashExp{collection.Name + ".id": record.Id})
+	resolver := core.NewRecordFieldResolver(app, collection, info, false)
+	expr, err := search.FilterData(text).BuildExpr(resolver)
+	if err != nil {
+		return false
+	}
+	query.AndWhere(expr)
+	if err := resolver.UpdateQuery(query); err != nil {
+		return false
+	}
+	var exists int
+	return query.Limit(1).Row(&exists) == nil && exists > 0
 }

@@ -32,9 +32,9 @@ const (
 // A FanOut sends the changes of one collection to those subscribers that PocketBase would
 // send them to. PocketBase does that inside the save, for each subscriber anew.
 //
-// It takes over subscriptions without options ("aiContent/*", "aiContent/ID"). The others,
-// and all if the app has OnRecordEnrich hooks, which may give every viewer another record,
-// stay with PocketBase.
+// It takes over subscriptions without options or with a filter ("aiContent/*",
+// "aiContent/ID"). The others, and all if the app has OnRecordEnrich hooks, which may give
+// every viewer another record, stay with PocketBase.
 //
 // Who may see a change is decided where PocketBase decides it: behind the app's
 // after-success hooks, or right before a delete. At that moment the record is copied,
@@ -43,8 +43,10 @@ const (
 // each subscriber was then and what it asked for: see [view].
 //
 // A change waits in changes for its turn, is then published at the end of log, and stays
-// there until every subscriber has sent it. A subscriber has no queue of changes, only
-// its position in that log, so that one who lags costs nothing of its own.
+// there until every subscriber that it can concern has sent it. A subscriber has no queue
+// of changes, only its position in that log, so that one who lags costs nothing of its own,
+// and one whom a change cannot concern, as it demands another value of a field, nothing at
+// all: see [index].
 type FanOut struct {
 	app        core.App
 	collection string // its name
@@ -58,18 +60,27 @@ type FanOut struct {
 	timer       *time.Timer              // that wakes those who wait for hooks
 	places      map[*core.Record]*change // by the record whose after-success hooks still run
 	deleting    map[any]*change          // by what is being deleted: see deletingKey
+	updating    map[*core.Record]state   // rows before their update, by the record that is saved
 	decided     map[*change]struct{}     // and in neither changes nor log
 
 	log       []*change
-	logStart  int64     // position of log[0]
-	logSize   int       // bytes
-	published time.Time // the newest of log
+	behind    map[*subscriber]struct{} // those that have not sent all that concerns them
+	logStart  int64                    // position of log[0]
+	logSize   int                      // bytes
+	published time.Time                // the newest of log
 
 	rounding   bool
 	roundBegan time.Time // the last one
 	roundEnd   int64     // position up to which it went
 	burst      bool      // it had much to bring
 	throttled  int       // rounds that were made in steps
+
+	// What the views that still apply ask for: see noteView.
+	index        index
+	demanded     map[string]int // fields of the index's equalities
+	filterFields map[string]int // that compiled filters compare
+	asking       int            // topics whose filter the database is asked
+	leaving      int            // topics that are told of what leaves
 
 	others *othersBroker // see withoutOurs; nil if it is to be made anew
 
@@ -86,7 +97,11 @@ func New(app core.App, collection string) *FanOut {
 		subscribers: map[*subscriber]struct{}{},
 		places:      map[*core.Record]*change{},
 		deleting:    map[any]*change{},
-		decided:     map[*change]struct{}{},
+		updating:    map[*core.Record]state{},
+		behind:      map[*subscriber]struct{}{},
+		index:       index{},
+		demanded:    map[string]int{}, filterFields: map[string]int{},
+		decided: map[*change]struct{}{},
 	}
 }
 
@@ -106,6 +121,12 @@ func (f *FanOut) Bind() {
 		saved.Bind(&hook.Handler[*core.ModelEvent]{Id: "modelriverRealtime", Func: f.afterSave(action), Priority: -99})
 		saved.Bind(&hook.Handler[*core.ModelEvent]{Id: "modelriverRealtimeEnd", Func: f.withEverybody, Priority: -98})
 	}
+	f.app.OnModelUpdateExecute(f.collection).Bind(&hook.Handler[*core.ModelEvent]{
+		Id: "modelriverRealtime", Func: f.beforeUpdate, Priority: 10000, // in the transaction, right before the row changes
+	})
+	f.app.OnModelAfterUpdateError(f.collection).Bind(&hook.Handler[*core.ModelErrorEvent]{
+		Id: "modelriverRealtime", Func: f.afterUpdateError, Priority: -98,
+	})
 	f.app.OnModelDelete(f.collection).Bind(&hook.Handler[*core.ModelEvent]{
 		Id: "modelriverRealtime", Func: f.beforeDelete, Priority: 99,
 	})

@@ -88,14 +88,10 @@ func (s *subscriber) collect(messages []subscriptions.Message) ([]subscriptions.
 			continue
 		}
 		for _, t := range v.topics {
-			access, ok := t.access(c)
-			if !ok || !c.allows(*v, access) {
-				continue
+			if c.unsure(*v, t) {
+				return messages, false
 			}
-			data := c.data
-			if v.superuser {
-				data = c.superuser()
-			}
+			data := c.dataFor(*v, t)
 			if len(data) == 0 {
 				continue
 			}
@@ -167,7 +163,7 @@ func (s *subscriber) Send(m subscriptions.Message) {
 func (s *subscriber) Discard() {
 	s.DefaultClient.Discard()
 	s.fanOut.mu.Lock()
-	delete(s.fanOut.subscribers, s)
+	s.fanOut.forget(s)
 	s.fanOut.others = nil
 	s.fanOut.mu.Unlock()
 	s.wake()

@@ -93,7 +93,7 @@ func TestSubscriberQueue(t *testing.T) {
 	s.topics.Store(&[]topic{})
 	app.SubscriptionsBroker().Register(s)
 
-	s.Subscribe("aiContent/*", "aiContent/x", `aiContent/*?options={"query":{"filter":"a=1"}}`, "users/*")
+	s.Subscribe("aiContent/*", "aiContent/x", `aiContent/*?options={"query":{"fields":"id"}}`, "users/*")
 	if got := len(f.all()); got != 1 {
 		t.Fatalf("subscribers: got %d, want 1", got)
 	}

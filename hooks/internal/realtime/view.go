@@ -2,11 +2,9 @@ package realtime
 
 import (
 	"slices"
-	"strings"
 
 	"github.com/pocketbase/pocketbase/apis"
 	"github.com/pocketbase/pocketbase/core"
-	"github.com/pocketbase/pocketbase/tools/subscriptions"
 )
 
 // A view is who a subscriber was and what it asked for, from a moment on: an event that
@@ -53,20 +51,34 @@ func (f *FanOut) forgetViews(s *subscriber) {
 	for _, c := range f.changes {
 		consider(c)
 	}
-	for _, c := range f.log[max(0, s.position.Load()-f.logStart):] {
-		consider(c)
+	if _, behind := f.behind[s]; behind {
+		for _, c := range f.log[max(0, s.position.Load()-f.logStart):] {
+			consider(c)
+		}
 	}
 	for len(s.views) > 1 && s.views[1].from <= oldest {
+		f.noteView(s, s.views[0], -1)
 		s.views = s.views[1:]
 	}
 	if len(s.views) == 1 && len(s.views[0].topics) == 0 {
-		delete(f.subscribers, s)
+		f.forget(s)
 	}
+}
+
+// forget forgets the subscriber, who asks for nothing. The lock is held.
+func (f *FanOut) forget(s *subscriber) {
+	for _, v := range s.views {
+		f.noteView(s, v, -1)
+	}
+	s.views = nil
+	delete(f.subscribers, s)
+	delete(f.behind, s)
 }
 
 func (s *subscriber) Subscribe(names ...string) {
 	s.DefaultClient.Subscribe(names...)
 	s.renew()
+	s.tellWhatIsLive()
 }
 
 func (s *subscriber) Unsubscribe(names ...string) {
@@ -81,11 +93,25 @@ func (s *subscriber) Set(key string, value any) {
 	}
 }
 
+// Unset is how PocketBase takes the identity from the streams of a user who is deleted, or
+// whose password or tokens change. What they could see leaves them without an event, so a
+// stream that expects one ends.
 func (s *subscriber) Unset(key string) {
+	identified := s.Get(apis.RealtimeClientAuthKey) != nil
 	s.DefaultClient.Unset(key)
-	if key == apis.RealtimeClientAuthKey {
-		s.renew()
+	if key != apis.RealtimeClientAuthKey {
+		return
 	}
+	if identified && s.expectsLeave() {
+		s.Discard()
+		return
+	}
+	s.renew()
+}
+
+// expectsLeave reports whether the subscriber is to be told of what it loses sight of.
+func (s *subscriber) expectsLeave() bool {
+	return slices.ContainsFunc(*s.topics.Load(), func(t topic) bool { return t.leave })
 }
 
 // renew finds out who the subscriber is now and which of its subscriptions the
@@ -105,55 +131,18 @@ func (s *subscriber) renew() {
 		return
 	case watches:
 		if last := len(s.views) - 1; s.views[last].from > f.moment {
+			f.noteView(s, s.views[last], -1)
 			s.views = s.views[:last:last] // nothing was decided under it
 		}
 	case len(topics) == 0:
 		return
 	default:
 		f.subscribers[s] = struct{}{}
-		s.position.Store(f.end())
-		s.views = nil
 	}
 	s.views = append(s.views, s.viewNow())
+	f.noteView(s, s.views[len(s.views)-1], 1)
 	f.forgetViews(s)
 	if len(s.views) > maxViews {
 		go s.Discard()
 	}
-}
-
-// ownTopics returns the subscriptions that the fan-out serves: those of its collection
-// without options.
-func (f *FanOut) ownTopics(all map[string]subscriptions.SubscriptionOptions) []topic {
-	topics := []topic{}
-	names := []string{f.collection}
-	if collection, err := f.app.FindCachedCollectionByNameOrId(f.collection); err == nil {
-		names = append(names, collection.Id)
-	}
-	for name, options := range all {
-		path, _, _ := strings.Cut(name, "?")
-		collection, id, one := strings.Cut(path, "/")
-		if len(options.Query)+len(options.Headers) > 0 || !slices.Contains(names, collection) || one && id == "" {
-			continue
-		}
-		if id == "*" {
-			id = ""
-		}
-		topics = append(topics, topic{name, id})
-	}
-	return topics
-}
-
-// A topic is a subscription to all records, or to the one of an id.
-type topic struct{ name, id string }
-
-// access returns who may see a change under this topic, and false if the topic is not
-// about its record.
-func (t topic) access(c *change) (access, bool) {
-	switch t.id {
-	case "":
-		return c.list, true
-	case c.record.Id:
-		return c.view, true
-	}
-	return access{}, false
 }

@@ -193,8 +193,11 @@ func (s *simulator) take(r *aiRequest, kind string) (before string, after time.D
 		close(r.called)
 	case before == "error" && kind == "success":
 		r.accepted = kind
-		s.ends["error"]--
-		s.ends["completed"]++
+		if r.end == "error" { // else its end is still to be counted
+			r.end = "completed"
+			s.ends["error"]--
+			s.ends["completed"]++
+		}
 	}
 	return before, after, nil
 }

@@ -97,6 +97,7 @@ type aiRequest struct {
 	sent     time.Time // the last webhook
 	deadline time.Time // of the callback; zero until a webhook was sent
 	accepted string    // kind of the callback that was accepted: success or error
+	end      string    // how it ended; empty if it has not
 	called   chan struct{}
 }
 
@@ -208,6 +209,7 @@ func (s *simulator) begin(ctx context.Context, r *aiRequest, prepare func(conten
 func (s *simulator) end(r *aiRequest, end, why string) {
 	s.mu.Lock()
 	s.ends[end]++
+	r.end = end
 	s.mu.Unlock()
 	s.log(r, end, "%s", why)
 }

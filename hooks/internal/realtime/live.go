@@ -1,0 +1,108 @@
+package realtime
+
+import (
+	"encoding/json"
+	"slices"
+	"strings"
+
+	"github.com/ganigeorgiev/fexpr"
+	"github.com/pocketbase/pocketbase/core"
+	"github.com/pocketbase/pocketbase/tools/subscriptions"
+)
+
+// tellWhatIsLive answers each subscription that asks for leave with what its events tell:
+// exact if they tell of every record that enters or leaves what it shows, and the fields
+// by which the client can give a record its place in a list.
+func (s *subscriber) tellWhatIsLive() {
+	collection, err := s.fanOut.app.FindCachedCollectionByNameOrId(s.fanOut.collection)
+	if err != nil {
+		return
+	}
+	sortable := sortableFields(collection)
+	for _, t := range *s.topics.Load() {
+		if !t.leave {
+			continue
+		}
+		rule := collection.ListRule
+		if t.id != "" {
+			rule = collection.ViewRule
+		}
+		v := s.viewNow()
+		data, _ := json.Marshal(struct {
+			Action   string   `json:"action"`
+			Exact    bool     `json:"exact"`
+			Sortable []string `json:"sortable"`
+		}{"live", (v.superuser || rule == nil || decidable(collection, *rule, true)) && decidable(collection, t.filter.text, false), sortable})
+		s.Send(subscriptions.Message{Name: t.name, Data: data})
+	}
+}
+
+// decidable reports whether a rule or a filter depends on nothing but the record and the
+// viewer's id, so that only a change of the record changes what it says. A superuser's list
+// may be filtered by hidden fields; PocketBase's events may not.
+func decidable(collection *core.Collection, text string, hidden bool) bool {
+	if strings.TrimSpace(text) == "" {
+		return true
+	}
+	groups, err := fexpr.Parse(text)
+	return err == nil && decidableGroups(collection, groups, hidden)
+}
+
+func decidableGroups(collection *core.Collection, groups []fexpr.ExprGroup, hidden bool) bool {
+	for _, group := range groups {
+		ok := false
+		switch item := group.Item.(type) {
+		case fexpr.Expr:
+			ok = decidableOperand(collection, item.Left, hidden) && decidableOperand(collection, item.Right, hidden)
+		case []fexpr.ExprGroup:
+			ok = decidableGroups(collection, item, hidden)
+		case fexpr.ExprGroup:
+			ok = decidableGroups(collection, []fexpr.ExprGroup{item}, hidden)
+		}
+		if !ok {
+			return false
+		}
+	}
+	return true
+}
+
+func decidableOperand(collection *core.Collection, token fexpr.Token, hidden bool) bool {
+	switch token.Type {
+	case fexpr.TokenText, fexpr.TokenNumber:
+		return true
+	case fexpr.TokenIdentifier:
+		if slices.Contains([]string{"@request.auth.id", "true", "false", "null"}, token.Literal) {
+			return true
+		}
+		name, _, _ := strings.Cut(token.Literal, ":")
+		name, path, nested := strings.Cut(name, ".")
+		field := collection.Fields.GetByName(name)
+		if field == nil || field.GetHidden() && !hidden { // a macro such as @now, another collection, or nothing
+			return false
+		}
+		switch field.(type) {
+		case *core.JSONField, *core.GeoPointField:
+			return true
+		}
+		return !nested && path == ""
+	}
+	return false
+}
+
+// sortableFields are those whose values a client can compare as the database does.
+func sortableFields(collection *core.Collection) []string {
+	names := []string{}
+	for _, f := range collection.Fields {
+		comparable := false
+		switch f := f.(type) {
+		case *core.TextField, *core.NumberField, *core.BoolField, *core.DateField, *core.AutodateField, *core.EmailField, *core.URLField:
+			comparable = true
+		case *core.SelectField:
+			comparable = !f.IsMultiple()
+		}
+		if comparable && !f.GetHidden() {
+			names = append(names, f.GetName())
+		}
+	}
+	return names
+}

@@ -1,0 +1,269 @@
+package realtime
+
+import (
+	"fmt"
+	"maps"
+	"net/http"
+	"net/url"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/pocketbase/pocketbase/core"
+	"github.com/pocketbase/pocketbase/tools/types"
+
+	"github.com/pocketriver/pocketriver/hooks/internal/apptest"
+)
+
+// liveTopic is one of all records that a filter lets through, or of one record.
+func liveTopic(path, filter string) string {
+	return path + "?leave=1&options=" + url.QueryEscape(`{"query":{"filter":`+fmt.Sprintf("%q", filter)+`}}`)
+}
+
+// next returns the next event but those that answer a subscription.
+func next(t *testing.T, s *apptest.Stream) string {
+	t.Helper()
+	for {
+		select {
+		case event := <-s.Events:
+			if !strings.Contains(event, `"action":"live"`) {
+				return event
+			}
+		case <-time.After(time.Minute):
+			t.Fatal("no event within a minute")
+		}
+	}
+}
+
+func saveRecord(t *testing.T, app core.App, id string, fields map[string]any) {
+	t.Helper()
+	record, err := app.FindRecordById(collectionName, id)
+	if err != nil {
+		content, err := app.FindCachedCollectionByNameOrId(collectionName)
+		if err != nil {
+			t.Fatal(err)
+		}
+		record = core.NewRecord(content)
+		record.Id = id
+	}
+	record.Load(fields)
+	if err := app.Save(record); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// Whoever could see a record and no longer can is told, with its id and no more.
+func TestLeave(t *testing.T) {
+	t.Parallel()
+	const id = "record000000001"
+	const left = `{"action":"leave","record":{"id":"` + id + `"}}`
+	for _, row := range []struct {
+		name, path, filter string
+		before, after      map[string]any
+		guest, owner       string // what is in the event of the update
+	}{
+		{"it is made private", "aiContent/*", "", map[string]any{"userId": ""}, map[string]any{"userId": "owner0000000000"}, left, `"action":"update"`},
+		{"the same, of the one record", "aiContent/" + id, "", map[string]any{"userId": ""}, map[string]any{"userId": "owner0000000000"}, left, `"action":"update"`},
+		{"it leaves a filter", "aiContent/*", `category = "a"`, map[string]any{"category": "a"}, map[string]any{"category": "b"}, left, left},
+		{"it leaves a filter that the database is asked", "aiContent/*", `data.n > 1`, map[string]any{"data": `{"n":2}`}, map[string]any{"data": `{"n":1}`}, left, left},
+		{"it enters a filter", "aiContent/*", `category = "b"`, map[string]any{"category": "a"}, map[string]any{"category": "b"}, `"action":"update"`, `"action":"update"`},
+		{"it was never seen by the guest", "aiContent/*", "", map[string]any{"userId": "owner0000000000"}, map[string]any{"userId": "owner0000000000", "title": "x"}, "", `"action":"update"`},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			t.Parallel()
+			apptest.OverEachProtocol(t, func(t *testing.T, client *http.Client) {
+				app, _ := newTest(t)
+				server := apptest.Serve(t, app)
+				server.Client = client
+				owner, _ := apptest.NewUser(t, app, "owner@example.com")
+				token, err := owner.NewAuthToken()
+				if err != nil {
+					t.Fatal(err)
+				}
+				mine := func(fields map[string]any) map[string]any {
+					fields = maps.Clone(fields)
+					for name, value := range fields {
+						if value == "owner0000000000" {
+							fields[name] = owner.Id
+						}
+					}
+					return fields
+				}
+				saveRecord(t, app, id, mine(row.before))
+				topic := liveTopic(row.path, row.filter)
+				guest, own := server.Subscribe(t, "", topic), server.Subscribe(t, token, topic)
+				saveRecord(t, app, id, mine(row.after))
+				saveRecord(t, app, id, map[string]any{"title": "end", "userId": "", "category": "a", "data": `{"n":2}`}) // somebody sees this
+				saveRecord(t, app, id, map[string]any{"title": "end", "category": "b"})
+				if row.guest != "" {
+					if event := next(t, guest); !strings.Contains(event, row.guest) || strings.Contains(row.guest, "leave") && event != row.guest {
+						t.Errorf("guest: got %s, want %s", event, row.guest)
+					}
+				} else if event := next(t, guest); !strings.Contains(event, `"end"`) {
+					t.Errorf("guest: got %s, want only what came later", event)
+				}
+				if event := next(t, own); !strings.Contains(event, row.owner) {
+					t.Errorf("owner: got %s, want %s", event, row.owner)
+				}
+			})
+		})
+	}
+}
+
+// Nobody is told that a record left which no commit ever showed.
+func TestLeaveIsOfWhatWasCommitted(t *testing.T) {
+	t.Parallel()
+	app, _ := newTest(t)
+	server := apptest.Serve(t, app)
+	guest := server.Subscribe(t, "", liveTopic("aiContent/*", ""))
+	for _, undo := range []bool{false, true} {
+		_ = app.RunInTransaction(func(tx core.App) error {
+			id := fmt.Sprintf("secret%t0000000000", undo)[:15]
+			saveRecord(t, tx, id, map[string]any{"userId": ""})
+			saveRecord(t, tx, id, map[string]any{"userId": "somebody"})
+			if undo {
+				return fmt.Errorf("undo")
+			}
+			return nil
+		})
+	}
+	saveRecord(t, app, "public000000000", nil)
+	if err := app.RunInTransaction(func(tx core.App) error {
+		saveRecord(t, tx, "public000000000", map[string]any{"userId": "somebody"})
+		return fmt.Errorf("undo")
+	}); err == nil {
+		t.Fatal("got no error")
+	}
+	saveRecord(t, app, "public000000000", map[string]any{"title": "still"})
+	for _, want := range []string{`"action":"create"`, `"still"`} {
+		if event := next(t, guest); !strings.Contains(event, want) {
+			t.Errorf("got %s, want %s", event, want)
+		}
+	}
+}
+
+// No event tells what a new rule hides, or a user who is deleted no longer sees: streams
+// that count on being told end, and others stay.
+func TestStreamsThatExpectLeaveEnd(t *testing.T) {
+	t.Parallel()
+	for name, change := range map[string]func(t *testing.T, app core.App, user *core.Record){
+		"with the rules": func(t *testing.T, app core.App, _ *core.Record) {
+			content, err := app.FindCollectionByNameOrId(collectionName)
+			if err != nil {
+				t.Fatal(err)
+			}
+			content.ListRule = types.Pointer(`userId = "nobody"`)
+			if err := app.Save(content); err != nil {
+				t.Fatal(err)
+			}
+		},
+		"with the user": func(t *testing.T, app core.App, user *core.Record) {
+			if err := app.Delete(user); err != nil {
+				t.Fatal(err)
+			}
+		},
+		"with the password": func(t *testing.T, app core.App, user *core.Record) {
+			user.SetPassword("another password")
+			if err := app.Save(user); err != nil {
+				t.Fatal(err)
+			}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			app, _ := newTest(t)
+			server := apptest.Serve(t, app)
+			user, token := apptest.NewUser(t, app, "user@example.com")
+			live, plain := server.Subscribe(t, token, liveTopic("aiContent/*", "")), server.Subscribe(t, token, "aiContent/*")
+			change(t, app, user)
+			select {
+			case <-live.Ended:
+			case <-time.After(time.Minute):
+				t.Error("the stream goes on")
+			}
+			select {
+			case <-plain.Ended:
+				t.Error("a stream that asked for nothing new ended too")
+			default:
+			}
+		})
+	}
+}
+
+// The server says whether its events tell everything of a query.
+func TestSubscriptionsAreToldWhatIsLive(t *testing.T) {
+	t.Parallel()
+	app, _ := newTest(t)
+	content, err := app.FindCollectionByNameOrId(collectionName)
+	if err != nil {
+		t.Fatal(err)
+	}
+	content.Fields.Add(&core.TextField{Name: "secret", Hidden: true}, &core.RelationField{Name: "author", CollectionId: "_pb_users_auth_"})
+	if err := app.Save(content); err != nil {
+		t.Fatal(err)
+	}
+	server := apptest.Serve(t, app)
+	for filter, exact := range map[string]bool{
+		``: true, `category = "a"`: true, `data.n > 1 && (title ~ "x" || created > "2026-01-01")`: true, `author = "x"`: true, `category:lower = "a"`: true,
+		`created > @now`: false, `author.name = "x"`: false, `@collection.users.id ?= userId`: false, `secret = "x"`: false, `users_via_x.id = "y"`: false, `no filter (`: false,
+	} {
+		s := server.Subscribe(t, "", liveTopic("aiContent/*", filter))
+		want := fmt.Sprintf(`{"action":"live","exact":%t,"sortable":["id","title","body","category","userId","created"]}`, exact)
+		apptest.Eventually(t, "an answer to "+filter, func() bool { return len(s.Events) > 0 })
+		if event := <-s.Events; event != want {
+			t.Errorf("%s: got %s, want %s", filter, event, want)
+		}
+	}
+}
+
+// A change costs those nothing who demand another value of a field.
+func TestConcerned(t *testing.T) {
+	t.Parallel()
+	app, f := newTest(t)
+	server := apptest.Serve(t, app)
+	var streams []*apptest.Stream
+	for i := range 50 {
+		streams = append(streams, server.Subscribe(t, "", liveTopic("aiContent/*", fmt.Sprintf(`category = "c%d" && title != "x"`, i))))
+	}
+	all := server.Subscribe(t, "", `aiContent/*?options=`+url.QueryEscape(`{"query":{"filter":"category = 'c1' || category = 'c2'"}}`))
+	count := func(before, after string) int {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		c := &change{state: state{row: row{"category": after}}}
+		if before != "" {
+			c.before.row = row{"category": before}
+		}
+		return len(f.concerned(c))
+	}
+	for _, row := range []struct {
+		before, after string
+		want          int
+	}{{"", "c7", 2}, {"c7", "c8", 3}, {"", "nobody's", 1}} {
+		if got := count(row.before, row.after); got != row.want {
+			t.Errorf("from %q to %q: got %d, want %d", row.before, row.after, got, row.want)
+		}
+	}
+	saveRecord(t, app, "record000000001", map[string]any{"category": "c7"})
+	saveRecord(t, app, "record000000001", map[string]any{"category": "c1"})
+	for i, wants := range map[int][]string{7: {`"create"`, `"leave"`}, 1: {`"update"`}} {
+		for _, want := range wants {
+			if event := next(t, streams[i]); !strings.Contains(event, want) {
+				t.Errorf("viewer of c%d: got %s, want %s", i, event, want)
+			}
+		}
+	}
+	if event := next(t, all); !strings.Contains(event, `"update"`) {
+		t.Errorf("got %s", event)
+	}
+	for _, s := range streams {
+		if server.SetTopics(t, s.ID, "") != 204 {
+			t.Error("unsubscribe")
+		}
+	}
+	server.SetTopics(t, all.ID, "")
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if len(f.index)+len(f.demanded)+len(f.filterFields)+f.asking+f.leaving+len(f.subscribers)+len(f.behind)+len(f.updating) > 0 {
+		t.Errorf("left behind: %v %v %v %d %d", f.index, f.demanded, f.filterFields, f.asking, f.leaving)
+	}
+}

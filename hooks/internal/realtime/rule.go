@@ -1,0 +1,119 @@
+package realtime
+
+import (
+	"slices"
+	"sync"
+
+	"github.com/ganigeorgiev/fexpr"
+	"github.com/pocketbase/pocketbase/core"
+)
+
+// An access is a rule for all viewers. evaluate is nil if the database is to be asked.
+type access struct {
+	rule     *string
+	evaluate rule
+	fields   []string // that evaluate reads
+}
+
+// A rule tells whether the viewer of an auth id, empty for a guest, may see a row.
+type rule func(r row, authId string) bool
+
+// A ruleCache keeps the rules of the collection as it is now.
+type ruleCache struct {
+	mu    sync.Mutex
+	rules map[string]access
+	of    *core.Collection
+}
+
+// find returns the access that a rule gives.
+func (r *ruleCache) find(collection *core.Collection, text *string) access {
+	if text == nil || *text == "" {
+		return access{rule: text}
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.of != collection {
+		r.of, r.rules = collection, map[string]access{}
+	}
+	found, ok := r.rules[*text]
+	if !ok {
+		found = access{rule: text}
+		if groups, err := fexpr.Parse(*text); err == nil {
+			compiler := ruleCompiler{collection: collection}
+			if found.evaluate = compiler.rule(groups); found.evaluate != nil {
+				found.fields = slices.Clip(compiler.fields)
+			}
+		}
+		r.rules[*text] = found
+	}
+	return found
+}
+
+// A ruleCompiler notes the fields of the collection that a rule compares.
+type ruleCompiler struct {
+	collection *core.Collection
+	forFilter  bool // which may not read hidden fields, or the viewer
+	fields     []string
+}
+
+// rule compiles a rule that consists of nothing but = and != between the record's
+// text fields, @request.auth.id and literals, for which the database need not be asked:
+// both compare byte by byte. It returns nil for any other rule.
+func (c *ruleCompiler) rule(groups []fexpr.ExprGroup) rule {
+	var alternatives []rule // each of which is one or more that must all hold
+	for i, group := range groups {
+		var one rule
+		switch item := group.Item.(type) {
+		case fexpr.Expr:
+			left, right := c.operand(item.Left), c.operand(item.Right)
+			if left == nil || right == nil || item.Op != fexpr.SignEq && item.Op != fexpr.SignNeq {
+				return nil
+			}
+			equal := item.Op == fexpr.SignEq
+			one = func(r row, authId string) bool {
+				return (left(r, authId) == right(r, authId)) == equal
+			}
+		case []fexpr.ExprGroup:
+			one = c.rule(item)
+		case fexpr.ExprGroup:
+			one = c.rule([]fexpr.ExprGroup{item})
+		}
+		if one == nil {
+			return nil
+		}
+		if i > 0 && group.Join == fexpr.JoinAnd { // which binds closer, as in SQL
+			before := alternatives[len(alternatives)-1]
+			alternatives[len(alternatives)-1] = func(r row, authId string) bool {
+				return before(r, authId) && one(r, authId)
+			}
+		} else {
+			alternatives = append(alternatives, one)
+		}
+	}
+	return func(r row, authId string) bool {
+		for _, alternative := range alternatives {
+			if alternative(r, authId) {
+				return true
+			}
+		}
+		return false
+	}
+}
+
+func (c *ruleCompiler) operand(token fexpr.Token) func(r row, authId string) string {
+	switch token.Type {
+	case fexpr.TokenText:
+		return func(row, string) string { return token.Literal }
+	case fexpr.TokenIdentifier:
+		if token.Literal == "@request.auth.id" && !c.forFilter {
+			return func(_ row, authId string) string { return authId }
+		}
+		if field, ok := c.collection.Fields.GetByName(token.Literal).(*core.TextField); ok && !(c.forFilter && field.Hidden) {
+			if !slices.Contains(c.fields, token.Literal) {
+				c.fields = append(c.fields, token.Literal)
+			}
+			return func(r row, _ string) string { return r[token.Literal] }
+		}
+	}
+	return nil
+}
