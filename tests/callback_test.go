@@ -2,13 +2,9 @@ package tests
 
 import (
 	"context"
-	"fmt"
 	"math/rand/v2"
 	"net/http"
-	"os"
-	"regexp"
 	"slices"
-	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -31,66 +27,61 @@ func TestCallbackReceivers(t *testing.T) {
 	})
 }
 
+// A receiverRow is a kind of receiver, and what becomes of its callbacks.
+type receiverRow struct {
+	name      string
+	behave    behaviour
+	url       string // instead of a receiver
+	state     string
+	lastError string // a part of it
+
+	sent []*sentWebhook
+}
+
+func receiverRows(m *modelRiver) []*receiverRow {
+	trap := m.newReceiver(func(m *modelRiver, w http.ResponseWriter, r *http.Request, _ func()) {
+		m.violate("a redirect was followed: %s %s", r.Method, r.URL)
+	})
+	return []*receiverRow{
+		{name: "hangs for ever", behave: hangs, state: "failed", lastError: "no answer"},
+		{name: "trickles its answer", behave: trickles, state: "failed", lastError: "no answer"},
+		{name: "resets every connection", behave: resets, state: "failed", lastError: "connection reset"},
+		{name: "refuses connections", url: closedPort(m.t), state: "failed", lastError: "connection refused"},
+		{name: "has no address", url: "https://callbacks.invalid", state: "failed", lastError: "callbacks.invalid"},
+		{name: "500 for longer than the window", behave: answers(500), state: "failed", lastError: "answered 500"},
+		{name: "redirects with 301", behave: redirects(301, trap.url), state: "failed", lastError: "answered 301"},
+		{name: "redirects with 307", behave: redirects(307, trap.url), state: "failed", lastError: "answered 307"},
+		{name: "refuses for good", behave: answers(410), state: "failed", lastError: "answered 410"},
+		{name: "trickles the body of its answer", behave: tricklesBody, state: "delivered"},
+		{name: "resets within the body", behave: resetsInBody, state: "delivered"},
+		{name: "answers 200 with 100 MB", behave: answersHugely, state: "delivered"},
+		{name: "429 with seconds", behave: retryAfter(false), state: "delivered"},
+		{name: "429 with a date", behave: retryAfter(true), state: "delivered"},
+		{name: "closes kept connections", behave: closesConnections, state: "delivered"},
+	}
+}
+
 func testCallbackReceivers(t *testing.T, state string, window time.Duration) {
 	dir := newDataDir(t, t.TempDir())
 	s := startHost(t, dir, window, "MODELRIVER_CALLBACK_HOSTS=127.0.0.1,callbacks.invalid")
 	m := newModelRiver(t, s.URL, rand.Uint64())
-	trap := m.newReceiver(func(m *modelRiver, w http.ResponseWriter, r *http.Request, _ func()) {
-		m.violate("a redirect was followed: %s %s", r.Method, r.URL)
-	})
-
-	const each = 20 // more than is sent to a host at a time
-	type row struct {
-		name      string
-		behave    behaviour
-		url       string // instead of a receiver
-		state     string
-		lastError string // a part of it
-	}
-	rows := slices.DeleteFunc([]row{
-		{"hangs for ever", hangs, "", "failed", "no answer"},
-		{"trickles its answer", trickles, "", "failed", "no answer"},
-		{"resets every connection", resets, "", "failed", "connection reset"},
-		{"refuses connections", nil, closedPort(t), "failed", "connection refused"},
-		{"has no address", nil, "https://callbacks.invalid", "failed", "callbacks.invalid"},
-		{"500 for longer than the window", answers(500), "", "failed", "answered 500"},
-		{"redirects with 301", redirects(301, trap.url), "", "failed", "answered 301"},
-		{"redirects with 307", redirects(307, trap.url), "", "failed", "answered 307"},
-		{"refuses for good", answers(410), "", "failed", "answered 410"},
-		{"trickles the body of its answer", tricklesBody, "", "delivered", ""},
-		{"resets within the body", resetsInBody, "", "delivered", ""},
-		{"answers 200 with 100 MB", answersHugely, "", "delivered", ""},
-		{"429 with seconds", retryAfter(false), "", "delivered", ""},
-		{"429 with a date", retryAfter(true), "", "delivered", ""},
-		{"closes kept connections", closesConnections, "", "delivered", ""},
-	}, func(r row) bool { return r.state != state })
-	sent := map[string][]*sentWebhook{}
+	rows := slices.DeleteFunc(receiverRows(m), func(r *receiverRow) bool { return r.state != state })
 	for _, row := range rows {
-		url := row.url
-		if url == "" {
-			url = m.newReceiver(row.behave).url
-		}
-		for range each {
-			sent[row.name] = append(sent[row.name], m.newWebhook(kindCallback, url, 100))
+		if row.url == "" {
+			row.url = m.newReceiver(row.behave).url
 		}
 	}
 	good := m.newReceiver(accepts)
-	for i := range each {
+	for range 20 { // more than is sent to a host at a time
 		for _, row := range rows {
-			if status := m.post(sent[row.name][i]); status != 200 {
-				t.Fatalf("webhook: got %d", status)
-			}
+			w := m.newWebhook(kindCallback, row.url, 100)
+			row.sent = append(row.sent, w)
+			m.mustPost(w)
 		}
 		// The good receiver is served at once, whatever the others do.
 		w := m.newWebhook(kindCallback, good.url, 100)
-		if status := m.post(w); status != 200 {
-			t.Fatalf("webhook: got %d", status)
-		}
-		await(t, "the good receiver's callback", func() bool {
-			m.mu.Lock()
-			defer m.mu.Unlock()
-			return w.accepted > 0
-		})
+		m.mustPost(w)
+		m.awaitAccepted(w)
 	}
 	if rss := residentMemory(t, s); rss > 1<<30 {
 		t.Errorf("memory: got %d MB", rss>>20)
@@ -101,7 +92,7 @@ func testCallbackReceivers(t *testing.T, state string, window time.Duration) {
 	m.check(dir, false)
 	db := openDatabase(t, dir)
 	for _, row := range rows {
-		for _, w := range sent[row.name] {
+		for _, w := range row.sent {
 			var got callbackRow
 			if err := db.Select().From("modelriverCallbacks").Where(dbx.Like("url", "/"+w.channel).Match(true, false)).One(&got); err != nil {
 				t.Fatal(err)
@@ -113,21 +104,6 @@ func testCallbackReceivers(t *testing.T, state string, window time.Duration) {
 		}
 	}
 	t.Log(m.summary())
-}
-
-// residentMemory returns how many bytes of memory the process has.
-func residentMemory(t testing.TB, s *server) int {
-	t.Helper()
-	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", s.cmd.Process.Pid))
-	if err != nil {
-		t.Fatal(err)
-	}
-	match := regexp.MustCompile(`VmRSS:\s+(\d+) kB`).FindSubmatch(status)
-	if match == nil {
-		t.Fatalf("no VmRSS in %s", status)
-	}
-	kb, _ := strconv.Atoi(string(match[1]))
-	return kb << 10
 }
 
 // Thousands of callbacks of a host that hangs wait in the table, not in memory, and are sent
@@ -160,11 +136,7 @@ func TestWaitingCallbacksTakeNoMemory(t *testing.T) {
 
 	w := m.newWebhook(kindCallback, good.url, 100)
 	m.post(w)
-	await(t, "the good receiver's callback", func() bool {
-		m.mu.Lock()
-		defer m.mu.Unlock()
-		return w.accepted == 1
-	})
+	m.awaitAccepted(w)
 	if slow.most > 2*16 { // 16 at a time, and those given up that the receiver has not noticed
 		t.Errorf("callbacks to one host at a time: got %d, want at most 16", slow.most)
 	}

@@ -3,83 +3,32 @@ package tests
 import (
 	"fmt"
 	"net/http"
-	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 )
 
-// row is the JavaScript expression of the item of the list ("Content" or "Callbacks")
+// dashboardItem is the JavaScript expression of the item of the list ("Content" or "Callbacks")
 // whose title is the given one.
-func row(list, title string) string {
+func dashboardItem(list, title string) string {
 	return fmt.Sprintf(`[...[...document.querySelectorAll(".modelriver-lists section")]
 		.find((s) => s.querySelector("h2")?.textContent === %q).querySelectorAll(".list-item")]
 		.find((r) => r.querySelector(".modelriver-open")?.textContent === %q)`, list, title)
-}
-
-// answersByPath takes ModelRiver's place: the path of a callback says how it is answered.
-func answersByPath(t testing.TB) *httptest.Server {
-	t.Helper()
-	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		switch {
-		case strings.Contains(r.URL.Path, "refused"):
-			http.Error(w, "a long reason "+strings.Repeat("x", 200), http.StatusBadRequest)
-		case strings.Contains(r.URL.Path, "later"):
-			http.Error(w, "later", http.StatusServiceUnavailable)
-		}
-	}))
-	t.Cleanup(server.Close)
-	return server
-}
-
-func callbackURL(server *httptest.Server, channel string) string {
-	return fmt.Sprintf(`,"callback_url":%q`, server.URL+"/v1/callback/"+channel)
 }
 
 // TestDashboardIsAccessible runs axe on each state of the page, in both schemes, wide and
 // narrow. What is around the page, and its footer, is PocketBase's.
 func TestDashboardIsAccessible(t *testing.T) {
 	t.Parallel()
-	axe, err := os.ReadFile("node_modules/axe-core/axe.min.js")
-	if err != nil {
-		t.Fatalf("%v: run npm ci", err)
-	}
-	check := func(t *testing.T, p *tab, state string) {
-		t.Helper()
-		eval[any](p, string(axe)+";0")
-		for _, scheme := range []string{"light", "dark"} {
-			p.Media("prefers-color-scheme", scheme, "prefers-reduced-motion", "reduce")
-			p.Wait(`document.documentElement.dataset.colorScheme === "` + scheme + `" && !document.documentElement.style.getPropertyValue("--animationSpeed")`)
-			for _, width := range []int64{1280, 390} {
-				p.Size(width, 860)
-				p.Wait(`document.getAnimations().every((a) => a.playState !== "running" || a.effect.getTiming().iterations === Infinity)`)
-				found := eval[[]string](p, `axe.run({ include: [".modelriver"], exclude: [".page-footer"] }, { runOnly: ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"],
-					rules: { "label-content-name-mismatch": { enabled: true } } }).then(({ violations }) =>
-					violations.map((v) => v.id + ": " + v.nodes.map((n) => n.html + " " + n.failureSummary).join("; ")))`)
-				for _, violation := range found {
-					t.Errorf("%s, %s, %d px: %s", state, scheme, width, violation)
-				}
-				if got := eval[string](p, `[...document.querySelectorAll("h1")].map((h) => h.textContent).join()`); got != "ModelRiver" {
-					t.Errorf("%s, %s, %d px: first headings: got %q, want one", state, scheme, width, got)
-				}
-				if got := eval[string](p, `[...document.querySelectorAll(".modelriver *")].find((e) => e.getBoundingClientRect().right > innerWidth)?.outerHTML ?? ""`); got != "" {
-					t.Errorf("%s, %s, %d px: cut off: %s", state, scheme, width, got)
-				}
-				p.Screenshot(fmt.Sprintf("dashboard-%s-%s-%d", state, scheme, width))
-			}
-		}
-		p.Media()
-		p.Size(1280, 860)
-	}
-
+	axe := repositoryFile(t, "node_modules/axe-core/axe.min.js") // of npm ci
 	t.Run("before the set-up", func(t *testing.T) {
 		t.Parallel()
 		s := startServer(t, "", "MODELRIVER_WEBHOOK_SECRET=", "MODELRIVER_API_KEY=")
 		s.Superuser()
 		p := openDashboard(t, s)
 		p.Wait(`document.querySelector(".modelriver-setup")`)
-		check(t, p, "setup")
+		checkDashboard(p, axe, "setup")
 	})
 	t.Run("in use", func(t *testing.T) {
 		t.Parallel()
@@ -88,7 +37,7 @@ func TestDashboardIsAccessible(t *testing.T) {
 		s.Superuser()
 		p := openDashboard(t, s)
 		p.Wait(`document.body.innerText.includes("Nothing has arrived yet")`)
-		check(t, p, "empty")
+		checkDashboard(p, axe, "empty")
 
 		// A wrong secret: the page says what goes on instead of that nothing does.
 		s.sendUnsigned()
@@ -100,19 +49,19 @@ func TestDashboardIsAccessible(t *testing.T) {
 			}
 		}
 		p.Wait(`!document.body.innerText.includes("Nothing has arrived yet") && !document.querySelector(".modelriver .label.success")`)
-		check(t, p, "rejected")
+		checkDashboard(p, axe, "rejected")
 
 		for _, channel := range []string{"accepted", "later", "refused"} {
 			s.Send(payload(channel, "Title "+channel, callbackURL(modelriver, channel)))
 		}
 		for _, channel := range []string{"accepted", "later", "refused"} {
-			p.Wait(row("Content", "Title "+channel) + ` && ` + row("Callbacks", "Title "+channel))
+			p.Wait(dashboardItem("Content", "Title "+channel) + ` && ` + dashboardItem("Callbacks", "Title "+channel))
 		}
 		p.Wait(`document.querySelector(".modelriver-error")?.innerText.includes("400") && document.querySelector(".modelriver-retry-all").checkVisibility()`)
-		check(t, p, "content")
+		checkDashboard(p, axe, "content")
 		p.Click(".modelriver [aria-pressed]:last-child") // only the failed ones
 		p.Wait(`document.querySelectorAll(".modelriver-lists section:last-child .list-item").length === 1`)
-		check(t, p, "failed")
+		checkDashboard(p, axe, "failed")
 
 		// Open the page anew while the server does not answer.
 		p.Click(`a[href="#/logs"]`)
@@ -121,10 +70,39 @@ func TestDashboardIsAccessible(t *testing.T) {
 		p.Click(`a[href="#/modelriver"]`)
 		p.Wait(`document.querySelector(".modelriver")?.innerText.includes("The server does not answer")`)
 		p.Wait(`document.querySelector(".modelriver").innerText.includes("Loading")`)
-		check(t, p, "offline")
+		checkDashboard(p, axe, "offline")
 		p.Offline(false)
-		p.Wait(row("Content", "Title refused"))
+		p.Wait(dashboardItem("Content", "Title refused"))
 	})
+}
+
+// checkDashboard runs axe on what the plugin's page shows, and looks that it fits.
+func checkDashboard(p *tab, axe, state string) {
+	p.t.Helper()
+	eval[any](p, axe+";0")
+	for _, scheme := range []string{"light", "dark"} {
+		p.Media("prefers-color-scheme", scheme, "prefers-reduced-motion", "reduce")
+		p.Wait(`document.documentElement.dataset.colorScheme === "` + scheme + `" && !document.documentElement.style.getPropertyValue("--animationSpeed")`)
+		for _, width := range []int64{1280, 390} {
+			p.Size(width, 860)
+			p.Wait(`document.getAnimations().every((a) => a.playState !== "running" || a.effect.getTiming().iterations === Infinity)`)
+			found := eval[[]string](p, `axe.run({ include: [".modelriver"], exclude: [".page-footer"] }, { runOnly: ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"],
+				rules: { "label-content-name-mismatch": { enabled: true } } }).then(({ violations }) =>
+				violations.map((v) => v.id + ": " + v.nodes.map((n) => n.html + " " + n.failureSummary).join("; ")))`)
+			for _, violation := range found {
+				p.t.Errorf("%s, %s, %d px: %s", state, scheme, width, violation)
+			}
+			if got := eval[string](p, `[...document.querySelectorAll("h1")].map((h) => h.textContent).join()`); got != "ModelRiver" {
+				p.t.Errorf("%s, %s, %d px: first headings: got %q, want one", state, scheme, width, got)
+			}
+			if got := eval[string](p, `[...document.querySelectorAll(".modelriver *")].find((e) => e.getBoundingClientRect().right > innerWidth)?.outerHTML ?? ""`); got != "" {
+				p.t.Errorf("%s, %s, %d px: cut off: %s", state, scheme, width, got)
+			}
+			p.Screenshot(fmt.Sprintf("dashboard-%s-%s-%d", state, scheme, width))
+		}
+	}
+	p.Media()
+	p.Size(1280, 860)
 }
 
 // A row is called by its title, however old its content is, and by what became of it.
@@ -156,9 +134,9 @@ func TestDashboardNamesCallbacks(t *testing.T) {
 	s.delete(token, list.Items[0].ID)
 
 	p := openDashboard(t, s)
-	p.Wait(row("Callbacks", "Title c0")) // beyond the newest 10
-	p.Wait(row("Callbacks", "Refused: see the payload"))
-	p.Wait(row("Callbacks", "Its record was deleted"))
+	p.Wait(dashboardItem("Callbacks", "Title c0")) // beyond the newest 10
+	p.Wait(dashboardItem("Callbacks", "Refused: see the payload"))
+	p.Wait(dashboardItem("Callbacks", "Its record was deleted"))
 	if got := eval[int](p, `document.querySelectorAll(".modelriver-lists section:last-child .list-item").length`); got != 13 {
 		t.Errorf("callbacks: got %d, want 13", got)
 	}

@@ -4,18 +4,11 @@ import (
 	"fmt"
 	"net/http"
 	"net/http/httptest"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync/atomic"
 	"testing"
 )
-
-// payload returns a webhook's payload.
-func payload(channel, title, more string) []byte {
-	return fmt.Appendf(nil, `{"type":"task.ai_generated","event":"new_content","channel_id":%q,
-		"ai_response":{"data":{"title":%q,"description":"A text."}},"customer_data":{"category":"stories"}%s}`, channel, title, more)
-}
 
 // openDashboard signs in to PocketBase's dashboard and opens the plugin's page.
 func openDashboard(t testing.TB, s *server) *tab {
@@ -86,19 +79,25 @@ func TestDashboardShowsFiguresListsAndRetries(t *testing.T) {
 	p.Click(".modelriver-open")
 	p.Wait(`document.querySelector(".record-preview-modal, .modal.active, .modal[open], .modal:popover-open")?.innerText.includes("Title c2")`)
 
+	checkWidths(p, s.URL)
+	p.Clean(true)
+}
+
+// checkWidths looks that the page does not scroll sideways, in both schemes.
+func checkWidths(p *tab, url string) {
+	p.t.Helper()
 	for _, scheme := range []string{"light", "dark"} {
 		p.Media("prefers-color-scheme", scheme)
 		for _, width := range []int64{1280, 390} {
 			p.Size(width, 860)
-			p.Open(s.URL + "/_/?" + scheme + fmt.Sprint(width) + "#/modelriver")
+			p.Open(url + "/_/?" + scheme + fmt.Sprint(width) + "#/modelriver")
 			p.Wait(`document.querySelectorAll(".modelriver .list-item").length === 6`)
 			if eval[bool](p, `document.documentElement.scrollWidth > innerWidth`) {
-				t.Errorf("%s, %d px: the page scrolls sideways", scheme, width)
+				p.t.Errorf("%s, %d px: the page scrolls sideways", scheme, width)
 			}
 			p.Screenshot(fmt.Sprintf("dashboard-%s-%d", scheme, width))
 		}
 	}
-	p.Clean(true)
 }
 
 func TestDashboardTellsWhatIsMissing(t *testing.T) {
@@ -171,7 +170,7 @@ func TestBinaryWithoutDashboardWorks(t *testing.T) {
 	t.Parallel()
 	buildBinary(t) // makes the folder
 	path := filepath.Join(buildDir, "pocketriver-no-ui")
-	if out, err := exec.Command("go", "build", "-tags", "no_ui", "-o", path, ".").CombinedOutput(); err != nil {
+	if out, err := inRepository("go", "build", "-tags", "no_ui", "-o", path, ".").CombinedOutput(); err != nil {
 		t.Fatalf("go build -tags no_ui: %v\n%s", err, out)
 	}
 	s := startServerBinary(t, path, "")

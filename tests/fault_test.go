@@ -192,3 +192,69 @@ func TestFaults(t *testing.T) {
 		})
 	}
 }
+
+func TestDiskFull(t *testing.T) {
+	t.Parallel()
+	base := t.TempDir()
+	mount(t, base, "64m")
+	f := newFaultRun(t, base, rand.Uint64())
+	f.run(false, func() {
+		for range 2 {
+			f.await(200, 50)
+			free := fill(t, base, "64m")
+			f.await(503, connections)
+			free()
+			f.await(200, 50)
+		}
+		// And from full into a crash.
+		free := fill(t, base, "64m")
+		f.await(503, connections)
+		f.Kill()
+		free()
+		f.Start()
+		f.await(200, 50)
+	})
+}
+
+// A data directory that cannot be written is an error at the start, and harms nothing.
+func TestReadOnlyDataDirectory(t *testing.T) {
+	t.Parallel()
+	base := t.TempDir()
+	mount(t, base, "64m")
+	f := newFaultRun(t, base, rand.Uint64())
+	f.run(false, func() {
+		f.await(200, 50)
+		f.terminate()
+		if err := syscall.Mount("", base, "", syscall.MS_REMOUNT|syscall.MS_RDONLY, ""); err != nil {
+			t.Fatal(err)
+		}
+		out, err := f.command("serve", "--http", "127.0.0.1:0")
+		var exit *exec.ExitError
+		if !errors.As(err, &exit) || exit.ExitCode() != 1 || !strings.Contains(out, f.Dir+": it must be writable") {
+			t.Errorf("serve: got %v, want exit status 1 and a reason\n%s", err, out)
+		}
+		if err := syscall.Mount("", base, "", syscall.MS_REMOUNT, "size=64m"); err != nil {
+			t.Fatal(err)
+		}
+		f.Start()
+		f.await(200, 50)
+	})
+}
+
+// The first start creates the tables; wherever it is killed, the next one works.
+func TestKilledFirstStart(t *testing.T) {
+	t.Parallel()
+	base := t.TempDir()
+	dir := newDataDir(t, base)
+	for range 8 {
+		command := exec.Command(buildBinary(t), "serve", "--dev=false", "--dir", dir, "--http", "127.0.0.1:0")
+		if err := command.Start(); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Duration(rand.IntN(300)) * time.Millisecond)
+		command.Process.Kill()
+		command.Wait()
+	}
+	f := newFaultRun(t, base, rand.Uint64())
+	f.run(true, func() { f.await(200, 50) })
+}

@@ -27,51 +27,15 @@ func TestJunkFlood(t *testing.T) {
 	defer logs.Close()
 	m := newModelRiver(t, s.URL, rand.Uint64())
 	good := m.newReceiver(accepts)
-	if status := m.post(m.newWebhook(kindCallback, good.url, 100)); status != 200 {
-		t.Fatalf("webhook: got %d", status)
-	}
+	m.mustPost(m.newWebhook(kindCallback, good.url, 100))
 	settle(t, s.Dir, time.Minute)
 	before := residentMemory(t, s)
 
-	// Raw connections that pipeline, so that the flood costs this side little.
-	junk := strings.Repeat("POST /webhooks/modelriver HTTP/1.1\r\nHost: x\r\nmr-signature: "+strings.Repeat("0", 64)+"\r\nContent-Length: 56\r\n\r\n"+
-		`{"type":"task.ai_generated","ai_response":{"data":{}}}  `, 50)
 	stop := make(chan struct{})
 	var answered atomic.Int64
 	var flood sync.WaitGroup
 	for range 32 {
-		flood.Go(func() {
-			conn, err := net.Dial("tcp", strings.TrimPrefix(s.URL, "http://"))
-			if err != nil {
-				t.Error(err)
-				return
-			}
-			defer conn.Close()
-			answers := bufio.NewReader(conn)
-			for {
-				select {
-				case <-stop:
-					return
-				default:
-				}
-				if _, err := io.WriteString(conn, junk); err != nil {
-					t.Error(err)
-					return
-				}
-				for range 50 {
-					response, err := http.ReadResponse(answers, nil)
-					if err != nil {
-						t.Error(err)
-						return
-					}
-					io.Copy(io.Discard, response.Body)
-					if response.StatusCode != 401 {
-						t.Errorf("junk: got %s, want 401", response.Status)
-					}
-					answered.Add(1)
-				}
-			}
-		})
+		flood.Go(func() { pipelineJunk(t, s, stop, &answered) })
 	}
 	started := time.Now()
 	signed := 0
@@ -89,10 +53,48 @@ func TestJunkFlood(t *testing.T) {
 	await(t, "memory returns", func() bool { return residentMemory(t, s) < before+100<<20 })
 	settle(t, s.Dir, time.Minute)
 	s.Stop() // writes the last logs
-	if got := count(t, logs, "_logs"); got > 20+int(took/time.Minute) {
+	if got := countRows(t, logs, "_logs"); got > 20+int(took/time.Minute) {
 		t.Errorf("log rows after %d junk requests: got %d", answered.Load(), got)
 	}
 	m.check(s.Dir, true)
+}
+
+// pipelineJunk sends what nobody signed on a raw connection, so that the flood costs this
+// side little, and counts the answers.
+func pipelineJunk(t *testing.T, s *server, stop <-chan struct{}, answered *atomic.Int64) {
+	const atOnce = 50
+	junk := strings.Repeat("POST /webhooks/modelriver HTTP/1.1\r\nHost: x\r\nmr-signature: "+strings.Repeat("0", 64)+"\r\nContent-Length: 56\r\n\r\n"+
+		`{"type":"task.ai_generated","ai_response":{"data":{}}}  `, atOnce)
+	conn, err := net.Dial("tcp", strings.TrimPrefix(s.URL, "http://"))
+	if err != nil {
+		t.Error(err)
+		return
+	}
+	defer conn.Close()
+	answers := bufio.NewReader(conn)
+	for {
+		select {
+		case <-stop:
+			return
+		default:
+		}
+		if _, err := io.WriteString(conn, junk); err != nil {
+			t.Error(err)
+			return
+		}
+		for range atOnce {
+			response, err := http.ReadResponse(answers, nil)
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			io.Copy(io.Discard, response.Body)
+			if response.StatusCode != 401 {
+				t.Errorf("junk: got %s, want 401", response.Status)
+			}
+			answered.Add(1)
+		}
+	}
 }
 
 // Connections that send a header or a body slowly, or never, take little and keep no

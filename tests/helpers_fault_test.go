@@ -4,10 +4,8 @@ import (
 	"bufio"
 	"errors"
 	"fmt"
-	"io"
 	"log"
 	"math/rand/v2"
-	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -26,8 +24,8 @@ import (
 )
 
 // init turns this test binary into a server with a short callback window and timeout,
-// which the real binary has no setting for. It runs under the race detector if the
-// tests do.
+// which the real binary has no setting for. It runs under the race detector if the tests
+// do.
 func init() {
 	window, err := time.ParseDuration(os.Getenv("TEST_CALLBACK_WINDOW"))
 	if err != nil {
@@ -47,6 +45,7 @@ func init() {
 	os.Exit(0)
 }
 
+// hostConnect opens the databases as the binary does, or as PocketBase does.
 func hostConnect() core.DBConnectFunc {
 	if os.Getenv("TEST_DEFAULT_CONNECT") != "" {
 		return core.DefaultDBConnect
@@ -58,19 +57,6 @@ func hostConnect() core.DBConnectFunc {
 func startHost(t testing.TB, dir string, window time.Duration, env ...string) *server {
 	t.Helper()
 	return startServerBinary(t, os.Args[0], dir, append(env, "TEST_CALLBACK_WINDOW="+window.String())...)
-}
-
-// newDataDir returns a data directory that does not exist yet, with refusingHook.
-func newDataDir(t testing.TB, base string) string {
-	t.Helper()
-	hooksDir := filepath.Join(base, "pb_hooks")
-	if err := os.MkdirAll(hooksDir, 0o755); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.WriteFile(filepath.Join(hooksDir, "refuse.pb.js"), []byte(refusingHook), 0o644); err != nil {
-		t.Fatal(err)
-	}
-	return filepath.Join(base, "pb_data")
 }
 
 // A faultRun is a real server under load, and the ledger of what it was sent.
@@ -121,16 +107,6 @@ func (f *faultRun) await(status, n int) {
 	f.t.Helper()
 	want := f.count(status) + n
 	await(f.t, fmt.Sprintf("%d more webhooks are answered %d", n, status), func() bool { return f.count(status) >= want })
-}
-
-// await waits until the condition holds.
-func await(t testing.TB, what string, condition func() bool) {
-	t.Helper()
-	for deadline := time.Now().Add(60 * time.Second); !condition(); time.Sleep(10 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatalf("not within a minute: %s", what)
-		}
-	}
 }
 
 // terminate ends the process as a service manager does, and returns how long it took.
@@ -272,38 +248,5 @@ func fill(t testing.TB, dir, size string) (free func()) {
 		if err := remount(size); err != nil {
 			t.Errorf("mount: %v", err)
 		}
-	}
-}
-
-// note logs an event of a long run with what the ledger knows then.
-func (f *faultRun) note(format string, args ...any) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.t.Logf("%s (%d webhooks, answers %v)", fmt.Sprintf(format, args...), f.last, f.statuses)
-}
-
-// sendJunk posts what nobody signed, over one connection, and returns how much.
-func sendJunk(url string, stop <-chan struct{}) (sent int) {
-	client := &http.Client{Transport: &http.Transport{}, Timeout: 10 * time.Second}
-	defer client.CloseIdleConnections()
-	for {
-		select {
-		case <-stop:
-			return sent
-		default:
-		}
-		request, err := http.NewRequest(http.MethodPost, url+"/webhooks/modelriver", strings.NewReader(`{"type":"task.ai_generated","ai_response":{"data":{}}}`))
-		if err != nil {
-			panic(err)
-		}
-		request.Header.Set("mr-signature", strings.Repeat("0", 64))
-		response, err := client.Do(request)
-		if err != nil {
-			time.Sleep(10 * time.Millisecond)
-			continue
-		}
-		io.Copy(io.Discard, response.Body)
-		response.Body.Close()
-		sent++
 	}
 }

@@ -1,261 +1,178 @@
 package tests
 
 import (
-	"bytes"
-	"context"
+	"errors"
 	"fmt"
-	"io"
-	"math/rand/v2"
 	"net/http"
-	"strconv"
+	"path/filepath"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
-	"github.com/pocketriver/pocketriver/hooks/modelriver"
+	"github.com/pocketbase/dbx"
 )
 
-// What becomes of a webhook that is answered 200.
-const (
-	kindCallback   = "callback"    // a record and a callback
-	kindNoCallback = "no callback" // a record
-	kindRefused    = "refused"     // by refusingHook: a failed callback row
-	kindIgnored    = "ignored"     // nothing
-)
-
-// refusingHook is a host's own hook. It lies in pb_hooks beside the data directory.
-const refusingHook = `onRecordCreate((e) => {
-	if (e.record.get("category") == "refused") {
-		throw new BadRequestError("Not wanted")
-	}
-	e.next()
-}, "aiContent")`
-
-// retrySchedule is ModelRiver's, 200 times as fast and without its two longest waits.
-// What is not accepted then is a dead letter, which is sent again by hand.
-var retrySchedule = []time.Duration{
-	25 * time.Millisecond, 150 * time.Millisecond, 600 * time.Millisecond, 3 * time.Second, 9 * time.Second,
-}
-
-// A sentWebhook is one line of the ledger.
-type sentWebhook struct {
-	kind    string
-	channel string
-	data    string
-	scheme  string
-	payload []byte
-
-	// Guarded by modelRiver.mu.
-	sent      int // how often the POST was begun
-	answered  int // how often with 200
-	callbacks int // success callbacks that arrived
-	accepted  int // those answered 2xx
-	errors    int // error callbacks that arrived
-	body      string
-}
-
-// A modelRiver takes ModelRiver's place: it sends webhooks, again until they are
-// answered 200 and now and then once more, and receives callbacks. It keeps the ledger.
-type modelRiver struct {
-	t      testing.TB
-	url    string // of the server's webhooks
-	client *http.Client
-	closed chan struct{}
-
-	mu          sync.Mutex
-	rng         *rand.Rand
-	receivers   []*receiver // of the generated webhooks
-	webhooks    map[string]*sentWebhook
-	answered    []*sentWebhook
-	deadLetters []*sentWebhook
-	statuses    map[int]int // answers to webhooks; 0 is none
-	violations  []string
-	last        int
-}
-
-func newModelRiver(t testing.TB, serverURL string, seed uint64) *modelRiver {
-	m := &modelRiver{
-		t: t, url: serverURL + "/webhooks/modelriver", closed: make(chan struct{}),
-		client: &http.Client{
-			Timeout:   30 * time.Second, // ModelRiver's
-			Transport: &http.Transport{MaxIdleConnsPerHost: 64},
-		},
-		rng:      rand.New(rand.NewPCG(seed, 0)),
-		webhooks: map[string]*sentWebhook{},
-		statuses: map[int]int{},
-	}
-	t.Cleanup(func() {
-		close(m.closed)
-		m.client.CloseIdleConnections()
-	})
-	return m
-}
-
-func (m *modelRiver) violate(format string, args ...any) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	m.violations = append(m.violations, fmt.Sprintf(format, args...))
-}
-
-// newWebhook enters a webhook in the ledger, to be sent.
-func (m *modelRiver) newWebhook(kind, receiverURL string, size int) *sentWebhook {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	m.last++
-	w := &sentWebhook{kind: kind, channel: fmt.Sprintf("channel-%d", m.last), scheme: "body"}
-	w.data = fmt.Sprintf(`{"title":"Webhook %d","score":12345678901234567890, "text":%s}`, m.last, jsonText(strings.Repeat("ä<b>", size/5)))
-	eventType, category, callback := "task.ai_generated", "general", ""
-	switch kind {
-	case kindRefused:
-		category = "refused"
-	case kindIgnored:
-		eventType = "task.started"
-	}
-	if kind != kindNoCallback {
-		callback = fmt.Sprintf(`,"callback_url":%q`, receiverURL+"/v1/callback/"+w.channel)
-	}
-	event := fmt.Sprintf(`{"type":%q,"event":"new_content","channel_id":%q,"ai_response":{"data":%s},"customer_data":{"category":%q}%s}`,
-		eventType, w.channel, w.data, category, callback)
-	switch m.rng.IntN(6) {
-	case 0:
-		w.scheme = "timestamped-body"
-	case 1:
-		w.scheme = "data"
-		event = fmt.Sprintf(`{"channel_id":%q,"data":%s}`, w.channel, event)
-	}
-	w.payload = []byte(event)
-	m.webhooks[w.channel] = w
-	return w
-}
-
-// nextWebhook is newWebhook of a random kind, for a random receiver.
-func (m *modelRiver) nextWebhook() *sentWebhook {
-	m.mu.Lock()
-	kind, size := kindCallback, 100
-	switch n := m.rng.IntN(100); {
-	case n < 6:
-		kind = kindRefused
-	case n < 12:
-		kind = kindIgnored
-	case n < 20:
-		kind = kindNoCallback
-	}
-	switch n := m.rng.IntN(100); {
-	case n < 1:
-		size = 100_000 // more than the outbox keeps in memory
-	case n < 5:
-		size = 10_000
-	}
-	to := m.receivers[m.rng.IntN(len(m.receivers))].url
-	m.mu.Unlock()
-	return m.newWebhook(kind, to, size)
-}
-
-// post sends a webhook once and returns the status of the answer, 0 if there is none.
-func (m *modelRiver) post(w *sentWebhook) int {
-	request, err := http.NewRequest(http.MethodPost, m.url, bytes.NewReader(w.payload))
-	if err != nil {
-		m.violate("%v", err)
-		return 0
-	}
-	if err := modelriver.Sign(request.Header, w.scheme, testSecret, time.Now(), w.payload); err != nil {
-		m.violate("%v", err)
-		return 0
-	}
-	m.mu.Lock()
-	w.sent++
-	m.mu.Unlock()
-
-	status := 0
-	response, err := m.client.Do(request)
-	if err == nil {
-		status = response.StatusCode
-		answer, _ := io.ReadAll(response.Body)
-		response.Body.Close()
-		switch {
-		case status == http.StatusServiceUnavailable:
-			if seconds, err := strconv.Atoi(response.Header.Get("Retry-After")); err != nil || seconds < 1 {
-				m.violate("503 with Retry-After %q", response.Header.Get("Retry-After"))
-			}
-		case status != http.StatusOK:
-			m.violate("webhook answered %s: %s", response.Status, answer)
-		}
-	}
-
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	m.statuses[status]++
-	if status == http.StatusOK {
-		w.answered++
-		m.answered = append(m.answered, w)
-	}
-	return status
-}
-
-// deliver sends a webhook as ModelRiver does.
-func (m *modelRiver) deliver(ctx context.Context, w *sentWebhook) {
-	for _, delay := range append(retrySchedule[:len(retrySchedule):len(retrySchedule)], 0) {
-		if m.post(w) == http.StatusOK {
+// settle waits until no callback is pending.
+func settle(t testing.TB, dir string, within time.Duration) {
+	t.Helper()
+	db := openDatabase(t, dir)
+	defer db.Close()
+	var pending int
+	for deadline := time.Now().Add(within); ; time.Sleep(50 * time.Millisecond) {
+		err := db.NewQuery("SELECT COUNT(*) FROM modelriverCallbacks WHERE state = 'pending'").Row(&pending)
+		if err == nil && pending == 0 {
 			return
 		}
-		select {
-		case <-ctx.Done():
-		case <-time.After(delay):
-			continue
+		if time.Now().After(deadline) {
+			var some []callbackRow
+			_ = db.Select().From("modelriverCallbacks").Where(dbx.HashExp{"state": "pending"}).Limit(3).All(&some)
+			t.Fatalf("%d callbacks are pending after %s: %v, such as %+v", pending, within, err, some)
 		}
-		break
 	}
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	m.deadLetters = append(m.deadLetters, w)
 }
 
-// load sends webhooks over this many connections while during runs, then what was not
-// accepted until it is.
-func (m *modelRiver) load(connections int, pause time.Duration, during func()) {
-	m.t.Helper()
-	ctx, cancel := context.WithCancel(context.Background())
-	var senders sync.WaitGroup
-	for range connections {
-		senders.Go(func() {
-			for ctx.Err() == nil {
-				w := m.nextWebhook()
-				m.mu.Lock()
-				dice := m.rng.IntN(100)
-				var old *sentWebhook
-				if len(m.answered) > 0 {
-					old = m.answered[m.rng.IntN(len(m.answered))]
-				}
-				m.mu.Unlock()
-				if dice < 5 { // twice at the same time
-					senders.Go(func() { m.post(w) })
-				}
-				m.deliver(ctx, w)
-				if dice >= 95 && old != nil { // once more, though it was answered
-					m.post(old)
-				}
-				time.Sleep(pause)
-			}
-		})
-	}
-	func() {
-		defer func() { // a fault that fails the test ends the load too
-			cancel()
-			senders.Wait()
-		}()
-		during()
-	}()
+type contentRow struct {
+	Id      string `db:"id"`
+	Channel string `db:"channelId"`
+	Title   string `db:"title"`
+	Data    string `db:"data"`
+	Source  string `db:"source"`
+}
 
-	for deadline := time.Now().Add(2 * time.Minute); len(m.deadLetters) > 0; {
-		w := m.deadLetters[0]
-		if m.post(w) == http.StatusOK {
-			m.deadLetters = m.deadLetters[1:]
-			continue
+type callbackRow struct {
+	Id        string `db:"id"`
+	Record    string `db:"record"`
+	URL       string `db:"url"`
+	State     string `db:"state"`
+	LastError string `db:"lastError"`
+	Payload   string `db:"payload"`
+	Attempts  int    `db:"attempts"`
+}
+
+// check balances the ledger against the data of the server, once nothing is pending:
+// every webhook answered 200 has exactly one record and at least one accepted callback
+// or one failed row; nothing else exists. With once, no callback came twice.
+func (m *modelRiver) check(dir string, once bool) {
+	t := m.t
+	t.Helper()
+	contents, callbacks := readRows(t, dir)
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	contentOf := map[string]contentRow{}
+	for _, row := range contents {
+		if _, twice := contentOf[row.Channel]; twice {
+			m.note("%s: two records", row.Channel)
 		}
-		if time.Now().After(deadline) {
-			m.t.Fatalf("%d webhooks are not accepted once the fault is over; answers: %v", len(m.deadLetters), m.statuses)
+		contentOf[row.Channel] = row
+		if w := m.webhooks[row.Channel]; w == nil || w.sent == 0 {
+			m.note("record %s of %q, for which no webhook was sent", row.Id, row.Channel)
 		}
-		time.Sleep(50 * time.Millisecond)
 	}
+	callbackOf := map[string]callbackRow{}
+	for _, row := range callbacks {
+		channel := filepath.Base(row.URL)
+		if _, twice := callbackOf[channel]; twice {
+			m.note("%s: two callback rows", channel)
+		}
+		callbackOf[channel] = row
+		if w := m.webhooks[channel]; w == nil || w.sent == 0 {
+			m.note("callback row %s of %q, for which no webhook was sent", row.Id, channel)
+		}
+	}
+	for channel, w := range m.webhooks {
+		content, hasContent := contentOf[channel]
+		callback, hasCallback := callbackOf[channel]
+		m.checkContent(w, content, hasContent, hasCallback)
+		switch {
+		case w.kind == kindNoCallback || w.kind == kindIgnored:
+			if hasCallback {
+				m.note("%s: %s, but there is a callback row", channel, w.kind)
+			}
+		case hasCallback:
+			m.checkCallback(w, content, callback, once)
+		case w.answered > 0 || hasContent:
+			m.note("%s: stored, but there is no callback row", channel)
+		}
+	}
+	m.report()
+}
+
+// readRows reads what a server has stored, from a database that must be whole.
+func readRows(t testing.TB, dir string) (contents []contentRow, callbacks []callbackRow) {
+	t.Helper()
+	db := openDatabase(t, dir)
+	defer db.Close()
+	var integrity string
+	if err := db.NewQuery("PRAGMA integrity_check").Row(&integrity); err != nil || integrity != "ok" {
+		t.Fatalf("integrity_check: %q, %v", integrity, err)
+	}
+	if err := errors.Join(db.Select().From("aiContent").All(&contents), db.Select().From("modelriverCallbacks").All(&callbacks)); err != nil {
+		t.Fatal(err)
+	}
+	return contents, callbacks
+}
+
+// checkContent compares a webhook with its record. The caller holds m.mu.
+func (m *modelRiver) checkContent(w *sentWebhook, content contentRow, hasContent, hasCallback bool) {
+	if w.kind == kindRefused || w.kind == kindIgnored {
+		if hasContent {
+			m.note("%s: %s, but there is a record", w.channel, w.kind)
+		}
+		return
+	}
+	if !hasContent && (w.answered > 0 || hasCallback || w.callbacks > 0) {
+		m.note("%s: answered 200 %d times and called back %d times, but there is no record", w.channel, w.answered, w.callbacks)
+	}
+	if hasContent && (content.Data != w.data || content.Source != "modelriver" || !strings.HasPrefix(content.Title, "Webhook ")) {
+		m.note("%s: stored %+v, sent %s", w.channel, content, w.data)
+	}
+}
+
+// checkCallback compares a webhook with its callback row. The caller holds m.mu.
+func (m *modelRiver) checkCallback(w *sentWebhook, content contentRow, callback callbackRow, once bool) {
+	switch {
+	case callback.State == "pending":
+		m.note("%s: pending", w.channel)
+	case callback.State == "failed" && callback.LastError == "":
+		m.note("%s: failed without a reason", w.channel)
+	case w.kind == kindRefused && (callback.State != "failed" || callback.Payload == ""):
+		m.note("%s: refused, but the row is %+v", w.channel, callback)
+	case w.kind == kindCallback && (callback.Id != content.Id || callback.Record != content.Id):
+		m.note("%s: the callback row %+v is of another record than %s", w.channel, callback, content.Id)
+	case callback.State == "delivered" && w.accepted == 0:
+		m.note("%s: delivered, but no callback was accepted", w.channel)
+	case w.body != "" && !strings.Contains(w.body, `"task_id":"pocketbase_`+content.Id+`"`):
+		m.note("%s: called back for another record than %s: %s", w.channel, content.Id, w.body)
+	case once && w.accepted > 1:
+		m.note("%s: %d callbacks were accepted, want one", w.channel, w.accepted)
+	}
+}
+
+// report fails the test with what was noted. The caller holds m.mu.
+func (m *modelRiver) report() {
+	m.t.Helper()
+	for i, violation := range m.violations {
+		if i == 20 {
+			m.t.Errorf("and %d more", len(m.violations)-i)
+			break
+		}
+		m.t.Error(violation)
+	}
+	if len(m.webhooks) == 0 || m.statuses[http.StatusOK] == 0 {
+		m.t.Errorf("nothing was stored; answers: %v", m.statuses)
+	}
+}
+
+// summary is what a run did, in one line.
+func (m *modelRiver) summary() string {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	callbacks, accepted, errors := 0, 0, 0
+	for _, w := range m.webhooks {
+		callbacks += w.callbacks
+		accepted += w.accepted
+		errors += w.errors
+	}
+	return fmt.Sprintf("%d webhooks, answers %v (0: none), %d callbacks of which %d accepted, %d error callbacks",
+		len(m.webhooks), m.statuses, callbacks, accepted, errors)
 }

@@ -1,22 +1,26 @@
 package tests
 
 import (
+	"encoding/json"
 	"fmt"
 	"iter"
 	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
+	"time"
 )
 
 func TestLiveQueryFollowsEveryChange(t *testing.T) {
 	t.Parallel()
-	s := startServer(t, "")
-	token := s.Superuser()
+	s, token, p := startHarness(t)
 	var ids []string
 	for i := range 6 {
 		ids = append(ids, s.create(token, fmt.Sprint("Row ", i), "a", ""))
 	}
-	p := openHarness(t, s.URL)
 	all := []string{"full", "roomy", "filtered", "titles", "fields", "oldest"}
 	p.Live(`"full", {limit: 3}`)
 	p.Live(`"roomy", {limit: 20}`)
@@ -63,10 +67,8 @@ func TestLiveQueryFollowsEveryChange(t *testing.T) {
 // each event once and twice.
 func TestLiveQuerySurvivesDisorder(t *testing.T) {
 	t.Parallel()
-	s := startServer(t, "")
-	token := s.Superuser()
+	s, token, p := startHarness(t)
 	s.create(token, "Another row", "a", "")
-	p := openHarness(t, s.URL)
 	eval[bool](p, `(window.held = [], window.EventSource = class extends EventSource {
 		addEventListener(type, run) {
 			super.addEventListener(type, type.includes("/") ? (event) => held.push(() => run(event)) : run);
@@ -128,96 +130,37 @@ func permutations(n int) iter.Seq[[]int] {
 	}
 }
 
-func TestLiveQueryShowsEachViewerTheirOwn(t *testing.T) {
+func TestLiveQueryTakesABurstWithFewRequests(t *testing.T) {
 	t.Parallel()
 	s := startServer(t, "")
-	token := s.Superuser()
-	ann, bob := s.user(token, "ann@example.com"), s.user(token, "bob@example.com")
-	s.create(token, "Public", "a", "")
-	s.create(token, "Secret of ann", "a", ann)
-	s.create(token, "Secret of bob", "a", bob)
-
 	p := openHarness(t, s.URL)
-	signIn := func(name string) {
-		eval[bool](p, fmt.Sprintf(`pb.collection("users").authWithPassword("%s@example.com", %q).then(() => true)`, name, testPassword))
-	}
-	forbid := func(text string) {
-		eval[bool](p, fmt.Sprintf(`Object.values(queries).forEach((q) => (q.forbidden = %q)) ?? true`, text))
-	}
-	shows := func(title string) bool {
-		return eval[bool](p, fmt.Sprintf(`Object.values(queries).every((q) => q.result.items.some((row) => row.title === %q))`, title))
-	}
-	p.Live(`"plain", {limit: 10}`)
-	p.Live(`"filtered", {filter: 'category = "a"', limit: 10}`)
-	forbid("Secret")
-	p.Converges("plain", "filtered")
-
-	// Sign in: own content, at once and live.
-	forbid("of bob")
-	signIn("ann")
-	p.Converges("plain", "filtered")
-	s.create(token, "Secret news of ann", "a", ann)
-	s.create(token, "Secret news of bob", "a", bob)
-	until(t, "the news", func() bool { return shows("Secret news of ann") })
-	p.Converges("plain", "filtered")
-
-	// As somebody else: not a row of before, not for a moment.
-	forbid("of ann")
-	signIn("bob")
-	p.Converges("plain", "filtered")
-	if !shows("Secret news of bob") {
-		t.Error("bob's own content is missing")
-	}
-
-	// Sign out: nothing of the old user, whose events the old stream would still bring.
-	forbid("Secret")
-	eval[bool](p, `(pb.authStore.clear(), Object.values(queries).every((q) => !q.result.items.some((row) => row.title.includes("Secret"))))`)
-	s.create(token, "Secret after sign-out of bob", "a", bob)
-	s.create(token, "Public after sign-out", "a", "")
-	until(t, "the public news", func() bool { return shows("Public after sign-out") })
-	p.Converges("plain", "filtered")
-
-	// A session that ends by itself.
-	var users struct{ AuthToken map[string]any }
-	s.API(token, http.MethodGet, "/api/collections/users", nil, &users)
-	users.AuthToken["duration"] = 10
-	s.API(token, http.MethodPatch, "/api/collections/users", map[string]any{"authToken": users.AuthToken}, nil)
-	forbid("of bob")
-	signIn("ann")
-	p.Converges("plain", "filtered")
-	p.Wait(`!pb.authStore.isValid`)
-	until(t, "ann's content is gone", func() bool { return !shows("Secret of ann") })
-	forbid("Secret")
-	s.create(token, "Secret after the end of ann", "a", ann)
-	s.create(token, "Public after the end", "a", "")
-	until(t, "the public news", func() bool { return shows("Public after the end") })
-	p.Converges("plain", "filtered")
-	p.Clean(true)
-}
-
-// TestLiveQueryNoticesWhatNoEventTells has a row leave the viewer's rule.
-func TestLiveQueryNoticesWhatNoEventTells(t *testing.T) {
-	t.Parallel()
-	s := startServer(t, "")
-	token := s.Superuser()
-	ann := s.user(token, "ann@example.com")
-	id := s.create(token, "Public", "a", "")
-	p := openHarness(t, s.URL)
-	eval[int](p, "hurry = 30") // a minute in two seconds
-	p.Live(`"newest", {limit: 5}`)
+	p.Live(`"newest", {limit: 20}`)
 	p.Converges("newest")
-	s.update(token, id, map[string]any{"userId": ann})
-	p.Wait("queries.newest.result.items.length === 0")
-	p.Converges("newest")
+	p.Live(`"filtered", {filter: 'category = "stories"', limit: 20}`)
+	p.Converges("newest", "filtered")
+
+	// The comparison's own requests have no page parameter.
+	requests := func() int { return p.Requests("/records?page=") + p.Requests("/api/realtime") }
+	calls := eval[int](p, "queries.newest.calls")
+	before, started := requests(), time.Now()
+	burst(t, s, 500)
+	took := time.Since(started)
+	await(t, "the last rows are shown", func() bool { return eval[bool](p, `equal("newest")`) && eval[bool](p, `equal("filtered")`) })
+	made := requests() - before
+	t.Logf("500 webhooks in %s: %d requests by a plain and a filtered query, %d calls of onChange",
+		took.Round(time.Millisecond), made, eval[int](p, "queries.newest.calls")-calls)
+	// One a second at most, some at first, one at last, and a minute's own poll each.
+	if limit := 10 + 2*int(took/time.Second); made > limit {
+		t.Errorf("requests: got %d, want at most %d", made, limit)
+	}
+	p.Converges("newest", "filtered")
 	p.Clean(true)
 }
 
 func TestLiveQueryStartsAndStops(t *testing.T) {
 	t.Parallel()
-	s := startServer(t, "")
-	token := s.Superuser()
+	s, token, p := startHarness(t)
 	s.create(token, "Row", "a", "")
-	p := openHarness(t, s.URL)
 
 	// Stopped while it fetches, as React's strict mode does; another goes on.
 	eval[bool](p, `(live("stopped", {limit: 5}), queries.stopped.stop(), queries.stopped.stop(), true)`)
@@ -241,7 +184,7 @@ func TestLiveQueryStartsAndStops(t *testing.T) {
 	// Without a query there is no stream.
 	eval[bool](p, `(queries.two.stop(), queries.users.stop(), true)`)
 	var clients int
-	until(t, "the stream ends", func() bool {
+	await(t, "the stream ends", func() bool {
 		clients = eval[int](p, `performance.getEntriesByType("resource").filter((entry) => entry.name.endsWith("/api/realtime") && entry.initiatorType !== "fetch").length`)
 		return clients > 0
 	})
@@ -257,4 +200,54 @@ func TestLiveQueryStartsAndStops(t *testing.T) {
 		}
 	}
 	p.Clean(false)
+}
+
+func TestLiveQueryThatCannotBeHeardFailsAlone(t *testing.T) {
+	t.Parallel()
+	s, token, p := startHarness(t)
+	p.Live(`"plain", {limit: 10}`)
+	p.Converges("plain")
+
+	eval[bool](p, `live("long", {}, "é".repeat(1250))`)
+	p.Wait(`queries.long.result.status === "failed" && queries.long.result.error.message.includes("2500 bytes")`)
+	s.create(token, "After the long one", "a", "")
+	p.Converges("plain")
+
+	// A collection that there is none of is refused by its list, but it is heard.
+	eval[bool](p, `Array.from({length: 1000}, (_, i) => live("many" + i, {}, "none" + i)).every((ok) => ok)`)
+	p.Wait(`queries.many999.result.status === "failed" && queries.many999.result.error.message.includes("1000 collections")`)
+	p.Live(`"same", {limit: 5}`)
+	s.create(token, "After the many", "a", "")
+	p.Converges("plain", "same")
+	p.Clean(false)
+}
+
+// TestLiveQueryInNode runs the module where there is no EventSource.
+func TestLiveQueryInNode(t *testing.T) {
+	t.Parallel()
+	s := startServer(t, "")
+	s.Send(payload("c0", "A row", ""))
+	folder := filepath.Join(repository, "pb_public")
+	script := filepath.Join(t.TempDir(), "live.mjs")
+	text := fmt.Sprintf(`
+		import PocketBase from %q;
+		import { liveQuery } from %q;
+		const stop = liveQuery(new PocketBase(%q), "aiContent", {}, ({ items, status, error }) => {
+			console.log(JSON.stringify({ rows: items.length, status, error: error?.message }));
+			stop(); // without it, the process would not end
+		});`, "file://"+folder+"/vendor/pocketbase.es.mjs", "file://"+folder+"/live-query.js", s.URL)
+	if err := os.WriteFile(script, []byte(text), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	out, err := exec.Command("node", "--no-warnings", script).CombinedOutput()
+	var got struct {
+		Rows          int
+		Status, Error string
+	}
+	if err != nil || json.Unmarshal(out, &got) != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	if got.Rows != 0 || got.Status != "failed" || !strings.Contains(got.Error, "EventSource") || !strings.Contains(got.Error, "npm install eventsource") {
+		t.Errorf("got %s, want a failed status with the remedy", out)
+	}
 }

@@ -14,7 +14,7 @@ import (
 // function ends it as Ctrl-C does.
 func startMake(t *testing.T, args ...string) (log *output, interrupt func()) {
 	t.Helper()
-	cmd := exec.Command("make", append([]string{"-s", "-o", "pocketriver"}, args...)...)
+	cmd := inRepository("make", append([]string{"-s", "-o", "pocketriver"}, args...)...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	log = &output{}
 	cmd.Stdout, cmd.Stderr = log, log
@@ -33,7 +33,7 @@ func startMake(t *testing.T, args ...string) (log *output, interrupt func()) {
 	return log, func() {
 		t.Helper()
 		syscall.Kill(-cmd.Process.Pid, syscall.SIGINT)
-		waitFor(t, "make ends after Ctrl-C", func() bool {
+		await(t, "make ends after Ctrl-C", func() bool {
 			select {
 			case <-ended:
 				return true
@@ -49,7 +49,7 @@ func TestMakeRun(t *testing.T) {
 	t.Parallel()
 	dir, address := filepath.Join(t.TempDir(), "pb_data"), freeAddress(t)
 	log, interrupt := startMake(t, "run", "BINARY="+buildBinary(t), "ARGS=--dev=false --dir "+dir+" --http "+address)
-	waitFor(t, "the server answers", func() bool {
+	await(t, "the server answers", func() bool {
 		response, err := http.Get("http://" + address + "/api/health")
 		if err == nil {
 			response.Body.Close()
@@ -67,11 +67,11 @@ func TestMakeVersion(t *testing.T) {
 	t.Parallel()
 	binary := filepath.Join(t.TempDir(), "pocketriver")
 	// As if main.go had just been changed.
-	if out, err := exec.Command("make", "-s", "-W", "main.go", "-o", "pb_public/vendor/pocketbase.es.mjs", "pocketriver", "BINARY="+binary).CombinedOutput(); err != nil {
+	if out, err := inRepository("make", "-s", "-W", "main.go", "-o", "pb_public/vendor/pocketbase.es.mjs", "pocketriver", "BINARY="+binary).CombinedOutput(); err != nil {
 		t.Fatalf("make: %v\n%s", err, out)
 	}
 	want := "pocketriver version (untracked) (PocketBase v0." // of an archive, which has no history
-	if commit, err := exec.Command("git", "rev-parse", "--short=12", "HEAD").Output(); err == nil {
+	if commit, err := inRepository("git", "rev-parse", "--short=12", "HEAD").Output(); err == nil {
 		want = " " + strings.TrimSpace(string(commit)) + " (PocketBase v0."
 	}
 	if out, err := exec.Command(binary, "--version").CombinedOutput(); err != nil || !strings.Contains(string(out), want) {
@@ -139,7 +139,7 @@ func TestMakeTools(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			cmd := exec.Command(make, "-s", "tools", "OS_RELEASE="+release, "COMPILER=cc")
+			cmd := inRepository(make, "-s", "tools", "OS_RELEASE="+release, "COMPILER=cc")
 			cmd.Env = []string{"PATH=" + bin}
 			out, err := cmd.CombinedOutput()
 			if failed := err != nil; failed != row.failed || !strings.Contains(string(out), row.output) || row.output == "" && !failed && len(out) > 0 {

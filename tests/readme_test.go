@@ -18,10 +18,6 @@ import (
 func buildHost(t *testing.T, source string) string {
 	t.Helper()
 	dir := t.TempDir()
-	repository, err := os.Getwd()
-	if err != nil {
-		t.Fatal(err)
-	}
 	overlay, err := json.Marshal(map[string]any{"Replace": map[string]string{
 		filepath.Join(repository, "readme", "main.go"): filepath.Join(dir, "main.go"),
 	}})
@@ -33,7 +29,7 @@ func buildHost(t *testing.T, source string) string {
 			t.Fatal(err)
 		}
 	}
-	build := exec.Command("go", "build", "-overlay", filepath.Join(dir, "overlay.json"), "-o", filepath.Join(dir, "app"), "./readme")
+	build := inRepository("go", "build", "-overlay", filepath.Join(dir, "overlay.json"), "-o", filepath.Join(dir, "app"), "./readme")
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("go build: %v\n%s", err, out)
 	}
@@ -67,8 +63,8 @@ func TestReadmeEmbeds(t *testing.T) {
 	}
 
 	s := startServerBinary(t, app, "", "MODELRIVER_WEBHOOK_SECRET=another-secret, "+testSecret+"\n", "MODELRIVER_API_KEY=key\n", "MODELRIVER_CALLBACK_HOSTS=127.0.0.1\n")
-	callback, received := bodies(t, 200)
-	s.mustSend(event("c1", "T", "B", "", callback))
+	callback, received := receivePosts(t, 200)
+	s.mustSend(userPayload("c1", "T", "B", "", callback))
 	wantBody(t, received, `"title":"T"`)
 }
 
@@ -76,16 +72,13 @@ func TestReadmeEmbeds(t *testing.T) {
 // they need, and serves live-query.js where the README says.
 func TestReadmeEmbedsHooksAndPage(t *testing.T) {
 	t.Parallel()
-	readme, err := os.ReadFile("README.md")
-	if err != nil {
-		t.Fatal(err)
-	}
+	readme := repositoryFile(t, "README.md")
 	find := func(pattern string) string {
-		found := regexp.MustCompile(pattern).FindSubmatch(readme)
+		found := regexp.MustCompile(pattern).FindStringSubmatch(readme)
 		if found == nil {
 			t.Fatalf("README.md has no %s", pattern)
 		}
-		return string(found[1])
+		return found[1]
 	}
 	source := snippet(t, "README.md", "Embed it in your PocketBase app")
 	for old, with := range map[string]string{
@@ -98,7 +91,7 @@ func TestReadmeEmbedsHooksAndPage(t *testing.T) {
 		source = strings.Replace(source, old, with, 1)
 	}
 	dir := filepath.Join(t.TempDir(), "pb_data")
-	writeFile(t, &server{Dir: dir}, "pb_hooks/main.pb.js", find("(?s)\n```js\n(// Shape or enrich.*?)\n```"))
+	writeBeside(t, dir, "pb_hooks/main.pb.js", find("(?s)\n```js\n(// Shape or enrich.*?)\n```"))
 	s := startServerBinary(t, buildHost(t, source), dir)
 	s.mustSend([]byte(`{"type":"task.ai_generated","channel_id":"c1","ai_response":{"data":{"body":"B"}}}`))
 	s.mustSend([]byte(`{"type":"task.ai_generated","channel_id":"c2","ai_response":{"data":{"title":"T"}},"customer_data":{"category":"NEWS"}}`))
@@ -119,11 +112,8 @@ func TestReadmeEmbedsHooksAndPage(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want, err := os.ReadFile("pb_public/live-query.js")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if response.StatusCode != http.StatusOK || string(got) != string(want) {
+	want := repositoryFile(t, "pb_public/live-query.js")
+	if response.StatusCode != http.StatusOK || string(got) != want {
 		t.Errorf("live-query.js: got %s, %d bytes, want %d", response.Status, len(got), len(want))
 	}
 }
@@ -134,7 +124,7 @@ func TestReadmeFailures(t *testing.T) {
 	s := startServer(t, "", "MODELRIVER_WEBHOOK_SECRET=dev-secret", "MODELRIVER_API_KEY=dev-key")
 	target := func(name, args string) *exec.Cmd {
 		args += " --dev=false --dir " + t.TempDir()
-		cmd := exec.Command("make", "-s", name, "-o", "pocketriver", "BINARY="+s.binary, "ARGS="+args)
+		cmd := inRepository("make", "-s", name, "-o", "pocketriver", "BINARY="+s.binary, "ARGS="+args)
 		cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 		return cmd
 	}
@@ -152,15 +142,15 @@ func TestReadmeFailures(t *testing.T) {
 		syscall.Kill(-simulate.Process.Pid, syscall.SIGKILL)
 		simulate.Wait()
 	})
-	waitFor(t, "the callback has failed", func() bool {
-		out, ok := s.run("modelriver", "status")
+	await(t, "the callback has failed", func() bool {
+		out, ok := s.runCommand("modelriver", "status")
 		return !ok && strings.Contains(out, "failed     1")
 	})
-	if out, ok := s.run("modelriver", "retry", "--all-failed"); !ok {
+	if out, ok := s.runCommand("modelriver", "retry", "--all-failed"); !ok {
 		t.Errorf("retry: %s", out)
 	}
-	waitFor(t, "it is accepted", func() bool {
-		_, ok := s.run("modelriver", "status")
+	await(t, "it is accepted", func() bool {
+		_, ok := s.runCommand("modelriver", "status")
 		return ok && strings.Contains(log.String(), "completed")
 	})
 }
@@ -168,25 +158,22 @@ func TestReadmeFailures(t *testing.T) {
 // What the README says is guaranteed names the test that proves it.
 func TestReadmeNamesTestsThatExist(t *testing.T) {
 	t.Parallel()
-	readme, err := os.ReadFile("README.md")
-	if err != nil {
-		t.Fatal(err)
-	}
+	readme := repositoryFile(t, "README.md")
 	var tests strings.Builder
-	for _, pattern := range []string{"tests/*_test.go", "hooks/*_test.go", "hooks/internal/*/*_test.go"} {
-		files, err := filepath.Glob(pattern)
+	for _, folder := range []string{"tests", "hooks"} {
+		err := filepath.WalkDir(filepath.Join(repository, folder), func(path string, _ os.DirEntry, err error) error {
+			if err != nil || !strings.HasSuffix(path, "_test.go") {
+				return err
+			}
+			source, err := os.ReadFile(path)
+			tests.Write(source)
+			return err
+		})
 		if err != nil {
 			t.Fatal(err)
 		}
-		for _, file := range files {
-			source, err := os.ReadFile(file)
-			if err != nil {
-				t.Fatal(err)
-			}
-			tests.Write(source)
-		}
 	}
-	named := regexp.MustCompile("`(Test\\w+)`").FindAllStringSubmatch(string(readme), -1)
+	named := regexp.MustCompile("`(Test\\w+)`").FindAllStringSubmatch(readme, -1)
 	if len(named) < 10 {
 		t.Fatalf("tests named: got %d", len(named))
 	}

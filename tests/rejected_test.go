@@ -1,30 +1,12 @@
 package tests
 
 import (
-	"bytes"
 	"encoding/json"
 	"fmt"
-	"net/http"
 	"os/exec"
 	"strings"
 	"testing"
 )
-
-// sendUnsigned posts what no secret signed, and returns the status of the answer.
-func (s *server) sendUnsigned() int {
-	s.t.Helper()
-	request, err := http.NewRequest(http.MethodPost, s.URL+"/webhooks/modelriver", bytes.NewReader(payload("c", "Title", "")))
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	request.Header.Set("mr-signature", strings.Repeat("0", 64))
-	response, err := http.DefaultClient.Do(request)
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	response.Body.Close()
-	return response.StatusCode
-}
 
 // Whoever looks at the terminal, or asks for the status beside the server or after it,
 // learns that webhooks are rejected, why, and what to do.
@@ -54,16 +36,7 @@ func TestRejectedWebhooksAreTold(t *testing.T) {
 					t.Fatalf("answer: got %d, want %d", got, row.answer)
 				}
 			}
-			const told = "Rejected 1 ModelRiver webhook, "
-			await(t, "the terminal tells", func() bool { return strings.Contains(s.output.String(), told) })
-			for _, want := range row.wants {
-				if !strings.Contains(s.output.String(), want) {
-					t.Errorf("the terminal lacks %q: %s", want, s.output)
-				}
-			}
-			if got := strings.Count(s.output.String(), told); got != 1 {
-				t.Errorf("lines on the terminal within a minute: got %d, want 1\n%s", got, s.output)
-			}
+			checkTerminal(s, row.wants)
 			await(t, "status beside the server tells", func() bool { return strings.Contains(run(), row.wants[0]) })
 
 			s.Stop() // what the log has not told yet, it tells now
@@ -89,5 +62,20 @@ func TestRejectedWebhooksAreTold(t *testing.T) {
 				t.Errorf("a secret is told: %s", text)
 			}
 		})
+	}
+}
+
+// checkTerminal looks that a rejected webhook is told on the terminal, once.
+func checkTerminal(s *server, wants []string) {
+	s.t.Helper()
+	const told = "Rejected 1 ModelRiver webhook, "
+	await(s.t, "the terminal tells", func() bool { return strings.Contains(s.output.String(), told) })
+	for _, want := range wants {
+		if !strings.Contains(s.output.String(), want) {
+			s.t.Errorf("the terminal lacks %q: %s", want, s.output)
+		}
+	}
+	if got := strings.Count(s.output.String(), told); got != 1 {
+		s.t.Errorf("lines on the terminal within a minute: got %d, want 1\n%s", got, s.output)
 	}
 }

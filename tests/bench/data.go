@@ -203,8 +203,8 @@ func openData(s *server) (*dbx.DB, error) {
 	return dbx.Open("sqlite", "file:"+filepath.Join(s.dir, "pb_data", "data.db")+"?mode=ro&_pragma=busy_timeout(10000)")
 }
 
-// change runs a statement on the database of a server that does not run.
-func change(dir, statement string, params dbx.Params) error {
+// changeData runs a statement on the database of a server that does not run.
+func changeData(dir, statement string, params dbx.Params) error {
 	db, err := dbx.Open("sqlite", filepath.Join(dir, "pb_data", "data.db")+fullPragmas)
 	if err != nil {
 		return err
@@ -214,7 +214,7 @@ func change(dir, statement string, params dbx.Params) error {
 	return err
 }
 
-func count(db *dbx.DB, table, where string) (n int, err error) {
+func countRows(db *dbx.DB, table, where string) (n int, err error) {
 	err = db.NewQuery("SELECT COUNT(*) FROM " + table + " WHERE " + where).Row(&n)
 	return n, err
 }

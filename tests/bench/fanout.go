@@ -3,12 +3,9 @@
 package main
 
 import (
-	"errors"
 	"fmt"
 	"slices"
 	"time"
-
-	"github.com/pocketbase/dbx"
 )
 
 const (
@@ -86,9 +83,77 @@ func (b *bench) fanout() error {
 	if err != nil {
 		return err
 	}
-	b.tables = append(b.tables, b.fanoutTable(audiences, showings))
+	t := &table{
+		title: fmt.Sprintf("Fan-out: %d webhooks a second, to every subscriber", webhookRate),
+		notes: []string{
+			"\"last\" is the time from the webhook to its record at the last subscriber. \"lost\", \"twice\" and \"late\" (after a newer record)",
+			"are shares of all events; \"cut\" counts connections that the server closed, in all rounds.",
+		},
+		head: []string{"subscribers", "server", "answer p50 ms", "answer p99 ms", "last p50 ms", "last p99 ms", "last p50 × stock", "CPU/event µs", "memory/subscriber KB", "lost %", "twice %", "late %", "cut", "subscribers: % of a core"},
+	}
+	for _, a := range audiences {
+		for _, v := range b.comparedServers() {
+			t.add(fanoutRow(a, v.name, showings)...)
+		}
+	}
+	b.tables = append(b.tables, t)
 	b.fanoutTargets(audiences, showings)
 	return nil
+}
+
+func fanoutRow(a audience, server string, showings map[fanoutCell][]showing) []string {
+	all, stock := showings[fanoutCell{a, server}], showings[fanoutCell{a, "stock"}]
+	row := []string{a.String(), server,
+		ms(medianOf(all, func(s showing) time.Duration { return s.ack50 })),
+		ms(medianOf(all, func(s showing) time.Duration { return s.ack99 })),
+	}
+	if a.count == 0 {
+		return append(row, "-", "-", "-", "-", "-", "-", "-", "-", "-", "-")
+	}
+	delivered, sum := sumFaults(all)
+	return append(row,
+		ms(medianOf(all, func(s showing) time.Duration { return s.last50 })),
+		ms(medianOf(all, func(s showing) time.Duration { return s.last99 })),
+		ratio(ratioOf(all, stock, func(s showing) float64 { return float64(s.last50) })),
+		us(medianOf(all, func(s showing) time.Duration { return s.perEvent })),
+		fmt.Sprintf("%.0f", float64(medianOf(all, func(s showing) int64 { return s.perViewer }))/1024),
+		percentOf(sum.lost, delivered+sum.lost), percentOf(sum.repeated, delivered), percentOf(sum.disorder, delivered), fmt.Sprint(sum.cut),
+		fmt.Sprintf("%.0f", 100*medianOf(all, func(s showing) float64 { return s.viewersShare })),
+	)
+}
+
+// sumFaults sums up the rounds.
+func sumFaults(all []showing) (delivered int, sum faults) {
+	for _, s := range all {
+		delivered += s.delivered
+		sum.lost += s.faults.lost
+		sum.repeated += s.faults.repeated
+		sum.disorder += s.faults.disorder
+		sum.cut += s.faults.cut
+	}
+	return delivered, sum
+}
+
+func (b *bench) fanoutTargets(audiences []audience, showings map[fanoutCell][]showing) {
+	at := func(count int, users bool, server string) []showing {
+		return showings[fanoutCell{audience{count, users}, server}]
+	}
+	last50 := func(s showing) float64 { return float64(s.last50) }
+	ack50 := func(s showing) float64 { return float64(s.ack50) }
+	const ours = "PocketRiver"
+	b.target("1,000 guests: to the last subscriber, p50 / stock's", ratioOf(at(1000, false, ours), at(1000, false, "stock"), last50), "≤", 0.4)
+	b.target("1,000 guests: answer p50 / without subscribers", ratioOf(at(1000, false, ours), at(0, false, ours), ack50), "≤", 2)
+	b.target("1,000 users: to the last subscriber, p50 / the guests'", ratioOf(at(1000, true, ours), at(1000, false, ours), last50), "≤", 1.2)
+	if all := at(5000, false, ours); len(all) > 0 {
+		b.target("5,000 guests: to the last subscriber, p99 ms", float64(medianOf(all, func(s showing) time.Duration { return s.last99 }))/1e6, "≤", 400)
+		_, sum := sumFaults(all)
+		b.targetCount("5,000 guests: events lost, twice or late", sum.lost+sum.repeated+sum.disorder, 0)
+	}
+	for _, a := range audiences {
+		if all := at(a.count, a.users, ours); a.count >= 1000 {
+			b.target(a.String()+": CPU µs per event", float64(medianOf(all, func(s showing) time.Duration { return s.perEvent }))/1e3, "≤", 12)
+		}
+	}
 }
 
 // viewers sends as fast as is answered, and compares that with no subscribers.
@@ -111,27 +176,20 @@ func (b *bench) viewers() error {
 		for _, v := range b.comparedServers() {
 			all := showings[fanoutCell{a, v.name}]
 			none := showings[fanoutCell{audience{}, v.name}]
-			delivered, sum := 0, faults{}
-			for _, s := range all {
-				delivered += s.delivered
-				sum.lost += s.faults.lost
-				sum.repeated += s.faults.repeated
-				sum.disorder += s.faults.disorder
-				sum.cut += s.faults.cut
-			}
+			delivered, sum := sumFaults(all)
 			times := ratioOf(all, none, func(s showing) float64 { return s.rps })
 			row := []string{a.String(), v.name,
-				fmt.Sprintf("%.0f", median(each(all, func(s showing) float64 { return s.rps }))), ratio(times),
-				ms(median(each(all, func(s showing) time.Duration { return s.ack50 }))),
-				ms(median(each(all, func(s showing) time.Duration { return s.ack99 }))),
+				fmt.Sprintf("%.0f", medianOf(all, func(s showing) float64 { return s.rps })), ratio(times),
+				ms(medianOf(all, func(s showing) time.Duration { return s.ack50 })),
+				ms(medianOf(all, func(s showing) time.Duration { return s.ack99 })),
 			}
 			if a.count == 0 {
 				row = append(row, "-", "-", "-", "-", "-", "-")
 			} else {
 				row = append(row,
-					ms(median(each(all, func(s showing) time.Duration { return s.drained }))),
-					us(median(each(all, func(s showing) time.Duration { return s.perEvent }))),
-					share(sum.lost, delivered+sum.lost), share(sum.repeated, delivered), share(sum.disorder, delivered), fmt.Sprint(sum.cut))
+					ms(medianOf(all, func(s showing) time.Duration { return s.drained })),
+					us(medianOf(all, func(s showing) time.Duration { return s.perEvent })),
+					percentOf(sum.lost, delivered+sum.lost), percentOf(sum.repeated, delivered), percentOf(sum.disorder, delivered), fmt.Sprint(sum.cut))
 			}
 			t.add(row...)
 			if v.name == "PocketRiver" && a.count > 0 {
@@ -144,188 +202,9 @@ func (b *bench) viewers() error {
 	return nil
 }
 
-func (b *bench) showAll(part string, audiences []audience, connections int, phase loadPhase) (map[fanoutCell][]showing, error) {
-	showings := map[fanoutCell][]showing{}
-	for round := range b.rounds {
-		for _, a := range audiences {
-			for _, v := range b.comparedServers() {
-				s, err := b.show(v, a, connections, phase)
-				if err != nil {
-					return nil, fmt.Errorf("%s, %s: %w", v.name, a, err)
-				}
-				progress("round %d/%d  %s  %-24s %-11s %5.0f rps  answer p50 %6s ms  last p50 %6s p99 %6s ms  %5s µs CPU/event  %+v",
-					round+1, b.rounds, part, a, v.name, s.rps, ms(s.ack50), ms(s.last50), ms(s.last99), us(s.perEvent), s.faults)
-				key := fanoutCell{a, v.name}
-				showings[key] = append(showings[key], s)
-			}
-		}
+func percentOf(n, of int) string {
+	if n == 0 || of == 0 {
+		return "0"
 	}
-	return showings, nil
-}
-
-// show measures one server with one audience.
-func (b *bench) show(v variant, a audience, connections int, phase loadPhase) (result showing, err error) {
-	if err := b.ctx.Err(); err != nil {
-		return result, err
-	}
-	data := b.publicData
-	if a.users {
-		data = b.privateData
-	}
-	s, _, err := b.serve(v.kind, data)
-	if err != nil {
-		return result, err
-	}
-	defer s.stop()
-	db, err := openData(s)
-	if err != nil {
-		return result, err
-	}
-	defer db.Close()
-
-	// Warm up before anyone watches.
-	requests := int(maxRate * phase.Duration.Seconds())
-	if phase.Rate > 0 {
-		requests = int(2 * phase.Rate * phase.Duration.Seconds())
-	}
-	const warm = 200
-	if err := b.warmUp(v, s, warm); err != nil {
-		return result, err
-	}
-
-	return b.showOn(s, db, v, a, phase, loadConfig{Addr: s.addr, Kind: v.kind.request, Conns: connections, First: warm, Count: requests})
-}
-
-// showOn measures a server that is warm.
-func (b *bench) showOn(s *server, db *dbx.DB, v variant, a audience, phase loadPhase, sending loadConfig) (result showing, err error) {
-	load, err := startReady("load", sending)
-	if err != nil {
-		return result, err
-	}
-	defer load.close()
-	memory := s.memory()
-	config := viewersConfig{Addr: s.addr, Count: a.count, First: sending.First, Limit: sending.Count}
-	if a.users {
-		config.Tokens = b.tokens
-	}
-	watchers, err := startReady("viewers", config)
-	if err != nil {
-		return result, err
-	}
-	defer watchers.close()
-	if a.count > 0 {
-		result.perViewer = max(0, s.memory()-memory) / int64(a.count)
-	}
-
-	began, cpu := time.Now(), s.cpu()
-	sent, err := b.phase(load, phase)
-	if err != nil {
-		return result, err
-	}
-	var seen viewersResult
-	if err := watchers.ask(viewersFinish{Expect: len(sent.Seqs)}, &seen); err != nil {
-		return result, err
-	}
-	used, took := s.cpu()-cpu, time.Since(began)
-	switch {
-	case len(sent.Seqs) == 0:
-		return result, errors.New("nothing was answered")
-	case seen.Bad != "":
-		return result, errors.New("a subscriber got " + seen.Bad)
-	}
-	result.viewersShare = seen.CPU.Seconds() / took.Seconds()
-	if err := checkStored(db, v, nil, 0, len(sent.Seqs)+sending.First); err != nil {
-		return result, err
-	}
-	rank, err := commitOrder(db, sending.First+sending.Count)
-	if err != nil {
-		return result, err
-	}
-	result.sumUp(&sent, &seen, rank, used)
-	return result, nil
-}
-
-// commitOrder returns the place of each sequence number among the commits.
-func commitOrder(db *dbx.DB, size int) ([]int, error) {
-	var channels []string
-	if err := db.NewQuery("SELECT channelId FROM aiContent ORDER BY rowid").Column(&channels); err != nil {
-		return nil, err
-	}
-	rank := make([]int, size)
-	for i, c := range channels {
-		if seq, ok := sequence(c); ok && seq < len(rank) {
-			rank[seq] = i
-		}
-	}
-	return rank, nil
-}
-
-// sumUp fills in what was sent and seen, for which the server used so much CPU.
-func (r *showing) sumUp(sent *loadResult, seen *viewersResult, rank []int, used time.Duration) {
-	latencies := sent.latencies()
-	r.ack50, r.ack99 = percentile(latencies, 50), percentile(latencies, 99)
-	r.rps = float64(len(sent.Seqs)) / sent.took().Seconds()
-	if len(seen.Viewers) == 0 {
-		return
-	}
-	var last []time.Duration
-	r.delivered, r.faults, last = compare(seen.Viewers, sent, rank)
-	if r.delivered > 0 {
-		r.perEvent = used / time.Duration(r.delivered)
-	}
-	r.last50, r.last99 = percentile(last, 50), percentile(last, 99)
-	lastAnswer := slices.Max(sent.Done)
-	for _, viewer := range seen.Viewers {
-		for _, at := range viewer.At {
-			r.drained = max(r.drained, time.Duration(at-lastAnswer))
-		}
-	}
-}
-
-// compare holds what the viewers saw against what was sent and, by rank, the order in
-// which it was committed. last is when each record was at its last viewer.
-func compare(viewers []viewed, sent *loadResult, rank []int) (delivered int, found faults, last []time.Duration) {
-	lastAt := map[int]int64{}
-	for _, viewer := range viewers {
-		has := map[int]bool{}
-		newest := -1
-		for i, seq32 := range viewer.Seqs {
-			seq := int(seq32)
-			if rank[seq] < newest {
-				found.disorder++
-			}
-			newest = max(newest, rank[seq])
-			has[seq] = true
-			lastAt[seq] = max(lastAt[seq], viewer.At[i])
-		}
-		delivered += len(viewer.Seqs)
-		found.repeated += viewer.Repeated
-		found.cut += viewer.Cut
-		for _, seq := range sent.Seqs {
-			if !has[seq] && (viewer.Newest < 0 || rank[seq] > rank[viewer.Newest]) {
-				found.lost++
-			}
-		}
-	}
-	for i, seq := range sent.Seqs {
-		if at := lastAt[seq]; at > 0 {
-			last = append(last, time.Duration(at-sent.Sent[i]))
-		}
-	}
-	return delivered, found, last
-}
-
-// warmUp sends the requests with the first sequence numbers and returns when all are
-// answered.
-func (b *bench) warmUp(v variant, s *server, requests int) error {
-	load, err := startReady("load", loadConfig{Addr: s.addr, Kind: v.kind.request, Conns: 8, Count: requests})
-	if err != nil {
-		return err
-	}
-	defer load.close()
-	warm, err := b.phase(load, loadPhase{Duration: 10 * time.Second})
-	if err == nil && len(warm.Seqs) != requests {
-		err = fmt.Errorf("%d of %d requests were answered in 10 seconds", len(warm.Seqs), requests)
-	}
-	return err
+	return fmt.Sprintf("%.2g", 100*float64(n)/float64(of))
 }

@@ -3,15 +3,9 @@
 package main
 
 import (
-	"errors"
 	"fmt"
-	"net"
-	"os"
-	"path/filepath"
 	"slices"
 	"time"
-
-	"github.com/pocketbase/dbx"
 )
 
 // A variant is one way to store what a webhook brings.
@@ -68,316 +62,103 @@ type sample struct {
 	loadShare float64       // of one core, that the load generator used
 }
 
-// An ingestCell is one figure of the tables of ingest.
+// An ingestCell is what is measured once in each round.
 type ingestCell struct {
 	connections int
-	name        string
+	name        string // of a variant, or insertsName
 }
 
+// ingest sends webhooks to each variant as fast as is answered.
 func (b *bench) ingest() error {
 	if err := b.checkSameRecord(); err != nil {
 		return err
 	}
-	variants := b.variants()
 	samples := map[ingestCell][]sample{}
 	for round := range b.rounds {
 		for _, connections := range b.connections {
-			for _, v := range variants {
-				if v.alone && connections != 1 {
-					continue
-				}
-				s, err := b.measureIngest(v, b.privateData, connections)
-				if err != nil {
-					return fmt.Errorf("%s, %d connections: %w", v.name, connections, err)
-				}
-				b.progressSample(round, connections, v.name, s)
-				key := ingestCell{connections, v.name}
-				samples[key] = append(samples[key], s)
-			}
-			s, err := b.measureInserts(connections)
-			if err != nil {
+			if err := b.ingestRound(round, connections, samples); err != nil {
 				return err
 			}
-			b.progressSample(round, connections, insertsName, s)
-			samples[ingestCell{connections, insertsName}] = append(samples[ingestCell{connections, insertsName}], s)
 		}
 	}
 
-	b.ingestTables(variants, samples)
-	b.ingestTargets(samples)
+	legend := &table{title: "Ingest, what is compared", head: []string{"", "what"}, text: true}
+	for _, v := range b.variants() {
+		legend.add(v.name, v.label)
+	}
+	legend.add(insertsName, "ceiling: the 2 rows by prepared SQL, as many webhooks per transaction as connections (FULL)")
+	b.tables = append(b.tables, legend)
+	for _, connections := range b.connections {
+		b.tables = append(b.tables, b.ingestTable(connections, samples))
+	}
+
+	at := func(name string, connections int) []sample { return samples[ingestCell{connections, name}] }
+	rps := func(s sample) float64 { return s.rps }
+	b.target("32 connections: B's rps / A's", ratioOf(at("B", 32), at("A", 32), rps), "≥", 2)
+	b.target("32 connections: B's p99 / A's", ratioOf(at("B", 32), at("A", 32), func(s sample) float64 { return float64(s.p99) }), "≤", 0.4)
+	b.target("32 connections: C's rps / A's", ratioOf(at("C", 32), at("A", 32), rps), "≥", 1.4)
+	b.target("32 connections: B's rps / D's", ratioOf(at("B", 32), at("D", 32), rps), "≥", 5)
+	b.target("1 connection: B's p50 / A-full's", ratioOf(at("B", 1), at("A-full", 1), func(s sample) float64 { return float64(s.p50) }), "≤", 1.2)
 	return nil
 }
 
-// measureIngest starts a server on fresh data, warms it up, measures, and counts what
-// it has stored and sent.
-func (b *bench) measureIngest(v variant, data string, connections int) (sample, error) {
-	s, _, err := b.serve(v.kind, data)
-	if err != nil {
-		return sample{}, err
+// ingestRound adds a sample of each variant, and of the inserts.
+func (b *bench) ingestRound(round, connections int, samples map[ingestCell][]sample) error {
+	add := func(name string, s sample) {
+		b.progressSample(round, connections, name, s)
+		key := ingestCell{connections, name}
+		samples[key] = append(samples[key], s)
 	}
-	defer s.stop()
-	return b.measureServer(v, s, connections, 1)
-}
-
-// maxRate is more requests in a second than any of the servers stores. A faster one
-// ends its measurement earlier.
-const maxRate = 12000
-
-func (b *bench) measureServer(v variant, s *server, connections, first int) (result sample, err error) {
-	if err := b.ctx.Err(); err != nil {
-		return result, err
-	}
-	db, err := openData(s)
-	if err != nil {
-		return result, err
-	}
-	defer db.Close()
-	rowsBefore := 0
-	if !v.reuse {
-		if rowsBefore, err = count(db, "aiContent", "true"); err != nil {
-			return result, err
+	for _, v := range b.variants() {
+		if v.alone && connections != 1 {
+			continue
 		}
-	}
-
-	receiver, callback, end, err := startCallbacks(v)
-	if err != nil {
-		return result, err
-	}
-	defer end()
-	load, err := startReady("load", loadConfig{
-		Addr: s.addr, Kind: v.kind.request, Conns: connections, First: first, Callback: callback,
-		Count: int(maxRate * (b.duration + b.duration/5).Seconds()), Reuse: v.reuse,
-	})
-	if err != nil {
-		return result, err
-	}
-	defer load.close()
-
-	// Warm up.
-	warm, err := b.phase(load, loadPhase{Duration: b.duration / 5})
-	if err != nil {
-		return result, err
-	}
-	if v.waits {
-		if _, err := waitDelivered(db); err != nil {
-			return result, err
-		}
-	}
-
-	result, n, err := b.measurePhase(v, s, db, load)
-	if err != nil || v.reuse {
-		return result, err
-	}
-	return result, checkStored(db, v, receiver, rowsBefore, n+len(warm.Seqs))
-}
-
-// measurePhase sends for the duration of a measurement, and returns how many were answered.
-func (b *bench) measurePhase(v variant, s *server, db *dbx.DB, load *helper) (result sample, n int, err error) {
-	cpu := s.cpu()
-	measured, err := b.phase(load, loadPhase{Duration: b.duration})
-	if err != nil {
-		return result, 0, err
-	}
-	took := measured.took()
-	if v.waits {
-		end, err := waitDelivered(db)
+		s, err := b.measureIngest(v, b.privateData, connections)
 		if err != nil {
-			return result, 0, err
+			return fmt.Errorf("%s, %d connections: %w", v.name, connections, err)
 		}
-		took = time.Duration(end.UnixNano() - slices.Min(measured.Sent))
+		add(v.name, s)
 	}
-	if n = len(measured.Seqs); n == 0 {
-		return result, 0, errors.New("nothing was answered")
-	}
-	latencies := measured.latencies()
-	return sample{
-		rps:       float64(n) / took.Seconds(),
-		p50:       percentile(latencies, 50),
-		p99:       percentile(latencies, 99),
-		cpu:       (s.cpu() - cpu) / time.Duration(n),
-		memory:    s.memory(),
-		loadShare: measured.CPU.Seconds() / measured.took().Seconds(),
-	}, n, nil
-}
-
-// startCallbacks starts what takes the callbacks of a variant. It returns their URL, which
-// is empty if there are none.
-func startCallbacks(v variant) (receiver *helper, url string, end func(), err error) {
-	switch {
-	case v.callback:
-		var addr string
-		if receiver, err = startHelper("receiver", nil); err != nil {
-			return nil, "", nil, err
-		}
-		if err := receiver.read(&addr); err != nil {
-			receiver.close()
-			return nil, "", nil, err
-		}
-		return receiver, "http://" + addr, receiver.close, nil
-	case v.mute:
-		listener, err := net.Listen("tcp", "127.0.0.1:0") // the kernel accepts, nobody reads
-		if err != nil {
-			return nil, "", nil, err
-		}
-		return nil, "http://" + listener.Addr().String(), func() { listener.Close() }, nil
-	}
-	return nil, "", func() {}, nil
-}
-
-// startReady starts a helper that says when it is ready.
-func startReady(role string, config any) (*helper, error) {
-	h, err := startHelper(role, config)
-	if err != nil {
-		return nil, err
-	}
-	var ready bool
-	if err := h.read(&ready); err != nil {
-		h.close()
-		return nil, err
-	}
-	return h, nil
-}
-
-// phase runs one phase of the load generator.
-func (b *bench) phase(load *helper, phase loadPhase) (result loadResult, err error) {
-	if err := load.ask(phase, &result); err != nil {
-		return result, err
-	}
-	if result.Failure != "" {
-		return result, errors.New(result.Failure)
-	}
-	return result, b.ctx.Err()
-}
-
-// waitDelivered returns when no callback is pending.
-func waitDelivered(db *dbx.DB) (time.Time, error) {
-	deadline := time.Now().Add(2 * time.Minute)
-	for time.Now().Before(deadline) {
-		var pending bool
-		if err := db.NewQuery("SELECT EXISTS (SELECT 1 FROM modelriverCallbacks WHERE state = 'pending')").Row(&pending); err != nil {
-			return time.Time{}, err
-		}
-		if !pending {
-			return time.Now(), nil
-		}
-		time.Sleep(2 * time.Millisecond)
-	}
-	return time.Time{}, errors.New("callbacks are still pending after two minutes")
-}
-
-// checkStored compares what was answered 200 with what is there.
-func checkStored(db *dbx.DB, v variant, receiver *helper, before, answered int) error {
-	stored, err := count(db, "aiContent", "true")
+	s, err := b.measureInserts(connections)
 	if err != nil {
 		return err
 	}
-	if stored-before != answered {
-		return fmt.Errorf("%d webhooks were answered 200, but %d records are stored", answered, stored-before)
-	}
-	if v.rows == 2 {
-		state := "pending"
-		if v.waits {
-			state = "delivered"
-		}
-		// Callbacks that were there before have no host.
-		callbacks, err := count(db, "modelriverCallbacks", "state = '"+state+"' AND host LIKE '127.0.0.1:%'")
-		if err != nil {
-			return err
-		}
-		if callbacks != answered {
-			return fmt.Errorf("%d webhooks were answered 200, but %d callbacks are %s", answered, callbacks, state)
-		}
-	}
-	if receiver != nil {
-		var report receiverReport
-		if err := receiver.ask("report", &report); err != nil {
-			return err
-		}
-		if report.Distinct != answered || report.Total != answered || report.WithoutKey > 0 {
-			return fmt.Errorf("%d webhooks were answered 200, but %d callbacks arrived, %d of them different, %d without the key",
-				answered, report.Total, report.Distinct, report.WithoutKey)
-		}
-	}
+	add(insertsName, s)
 	return nil
 }
 
-// measureInserts is the ceiling of the database.
-func (b *bench) measureInserts(batch int) (result sample, err error) {
-	dir := filepath.Join(b.dir, "inserts")
-	defer os.RemoveAll(dir)
-	if err := copyData(b.privateData, dir); err != nil {
-		return result, err
+func (b *bench) ingestTable(connections int, samples map[ingestCell][]sample) *table {
+	t := &table{
+		title: fmt.Sprintf("Ingest, connections: %d", connections),
+		head:  []string{"", "rps", "lowest–highest", "× A", "p50 ms", "p99 ms", "p99 × A", "CPU/request µs", "memory MB", "load generator: % of a core"},
 	}
-	h, err := startHelper("inserts", insertConfig{Dir: dir, Batch: batch, Duration: b.duration})
-	if err != nil {
-		return result, err
-	}
-	defer h.close()
-	var inserted insertResult
-	if err := h.read(&inserted); err != nil {
-		return result, err
-	}
-	return sample{
-		rps:    float64(inserted.Count) / inserted.Took.Seconds(),
-		cpu:    inserted.CPU / time.Duration(inserted.Count),
-		memory: h.memory(),
-	}, b.ctx.Err()
-}
-
-// checkSameRecord sends one webhook to each program and compares the records, so that
-// all are measured at the same work.
-func (b *bench) checkSameRecord() error {
-	type row struct {
-		Title     string `db:"title"`
-		Body      string `db:"body"`
-		Category  string `db:"category"`
-		Metadata  string `db:"metadata"`
-		Data      string `db:"data"`
-		ChannelId string `db:"channelId"`
-		EventName string `db:"eventName"`
-		UserId    string `db:"userId"`
-		Source    string `db:"source"`
-	}
-	var first row
+	names := []string{}
 	for _, v := range b.variants() {
-		if v.reuse || v.alone || v.callback {
+		names = append(names, v.name)
+	}
+	a := samples[ingestCell{connections, "A"}]
+	for _, name := range append(names, insertsName) {
+		all := samples[ingestCell{connections, name}]
+		if len(all) == 0 {
 			continue
 		}
-		record, err := func() (r row, err error) {
-			s, _, err := b.serve(v.kind, b.privateData)
-			if err != nil {
-				return r, err
-			}
-			defer s.stop()
-			conn, err := net.Dial("tcp", s.addr)
-			if err != nil {
-				return r, err
-			}
-			defer conn.Close()
-			conn.SetDeadline(time.Now().Add(30 * time.Second))
-			if err := (&loadConn{conn, make([]byte, 16<<10)}).exchange(request(v.kind.request, s.addr, "", 1)); err != nil {
-				return r, err
-			}
-			db, err := openData(s)
-			if err != nil {
-				return r, err
-			}
-			defer db.Close()
-			return r, db.NewQuery("SELECT title, body, category, metadata, data, channelId, eventName, userId, source FROM aiContent").One(&r)
-		}()
-		if err != nil {
-			return fmt.Errorf("%s: %w", v.name, err)
-		}
-		if first.Title == "" {
-			first = record
-		}
-		if !sameJSON(record.Metadata, first.Metadata) || !sameJSON(record.Data, first.Data) {
-			return fmt.Errorf("%s stores other JSON:\n%+v\n%+v", v.name, record, first)
-		}
-		record.Metadata, record.Data = first.Metadata, first.Data
-		if record != first {
-			return fmt.Errorf("%s stores another record:\n%+v\n%+v", v.name, record, first)
-		}
+		rps := each(all, func(s sample) float64 { return s.rps })
+		t.add(name,
+			fmt.Sprintf("%.0f", median(rps)),
+			fmt.Sprintf("%.0f–%.0f", slices.Min(rps), slices.Max(rps)),
+			ratio(ratioOf(all, a, func(s sample) float64 { return s.rps })),
+			ms(medianOf(all, func(s sample) time.Duration { return s.p50 })),
+			ms(medianOf(all, func(s sample) time.Duration { return s.p99 })),
+			ratio(ratioOf(all, a, func(s sample) float64 { return float64(s.p99) })),
+			us(medianOf(all, func(s sample) time.Duration { return s.cpu })),
+			mb(medianOf(all, func(s sample) int64 { return s.memory })),
+			fmt.Sprintf("%.0f", 100*medianOf(all, func(s sample) float64 { return s.loadShare })),
+		)
 	}
-	return nil
+	return t
+}
+
+func (b *bench) progressSample(round, connections int, name string, s sample) {
+	progress("round %d/%d  %3d connections  %-6s %6.0f rps  p50 %6s ms  p99 %6s ms  %6s µs CPU  %3s MB  load %2.0f %%",
+		round+1, b.rounds, connections, name, s.rps, ms(s.p50), ms(s.p99), us(s.cpu), mb(s.memory), 100*s.loadShare)
 }

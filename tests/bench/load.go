@@ -15,7 +15,6 @@ import (
 	"strconv"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"time"
 )
 
@@ -242,11 +241,4 @@ func messageLength(b []byte) int {
 	value := b[at+len(name) : head+2]
 	length, _ := strconv.Atoi(string(value[:bytes.IndexByte(value, '\r')]))
 	return head + 4 + length
-}
-
-// ownCPU returns the processor time that this process has used.
-func ownCPU() time.Duration {
-	var usage syscall.Rusage
-	syscall.Getrusage(syscall.RUSAGE_SELF, &usage)
-	return time.Duration(usage.Utime.Nano() + usage.Stime.Nano())
 }

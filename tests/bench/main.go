@@ -97,74 +97,84 @@ func main() {
 }
 
 func run() error {
-	var names []string
-	for _, p := range parts {
-		names = append(names, p.name)
+	b := &bench{targets: &table{title: "Targets", head: []string{"target", "measured", "wanted", ""}}}
+	options, err := b.parseFlags()
+	if err != nil {
+		return err
 	}
-	only := flag.String("only", strings.Join(names, ","), "the parts to run")
-	rounds := flag.Int("rounds", 5, "how often each measurement is made, for the median")
-	duration := flag.Duration("duration", time.Second, "how long one measurement sends")
-	connections := flag.String("connections", "1,8,32,128", "the numbers of connections of ingest")
-	subscribers := flag.String("subscribers", "0,1,100,1000,5000", "the numbers of subscribers of fanout")
-	markdown := flag.Bool("markdown", false, "print the tables for docs/benchmarks.md")
-	compare := flag.String("compare", "", "a revision of this repository to compare with, figure by figure")
-	flag.Parse()
-	if flag.NArg() > 0 || *rounds < 1 || *duration < 100*time.Millisecond {
-		return errors.New("use flags only, at least 1 round and 100ms; see -help")
-	}
-
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Hour)
 	defer cancel()
-	b := &bench{ctx: ctx, rounds: *rounds, duration: *duration}
-	b.targets = &table{title: "Targets", head: []string{"target", "measured", "wanted", ""}}
-	var err error
-	if b.connections, err = numbers(*connections); err != nil {
-		return fmt.Errorf("-connections: %w", err)
-	}
-	if b.subscribers, err = numbers(*subscribers); err != nil {
-		return fmt.Errorf("-subscribers: %w", err)
-	}
-	wanted := strings.Split(*only, ",")
-	for _, name := range wanted {
-		if !slices.Contains(names, name) {
-			return fmt.Errorf("-only %q: the parts are %s", name, strings.Join(names, ", "))
-		}
-	}
-	return b.measure(wanted, *compare, *markdown)
-}
-
-// measure runs the wanted parts, or compares them with another revision, and prints what
-// they found.
-func (b *bench) measure(wanted []string, revision string, markdown bool) (err error) {
+	b.ctx = ctx
 	if err := b.prepare(); err != nil {
 		return errors.Join(err, os.RemoveAll(b.dir))
 	}
 	defer os.RemoveAll(b.dir)
 	began, machine := time.Now(), readMachineTime()
-	if revision != "" {
-		err = b.compare(revision, wanted)
+	if options.compare != "" {
+		err = b.compare(options.compare, options.parts)
 	} else {
-		err = b.runParts(wanted)
+		err = b.runParts(options.parts)
 	}
 	if err != nil {
 		return err
 	}
 
-	if markdown {
+	if options.markdown {
 		fmt.Printf("Measured with `go run ./tests/bench %s`.\n\n", strings.Join(os.Args[1:], " "))
 	}
 	for _, line := range b.describeMachine() {
 		fmt.Println(line)
 	}
-	fmt.Printf("%s%d round(s) in %s; other programs used %.0f %% of the machine meanwhile.\n", map[bool]string{true: "- "}[markdown], b.rounds, time.Since(began).Round(time.Second), 100*machine.others())
+	fmt.Printf("%s%d round(s) in %s; other programs used %.0f %% of the machine meanwhile.\n", map[bool]string{true: "- "}[options.markdown], b.rounds, time.Since(began).Round(time.Second), 100*machine.others())
 	for _, t := range append(b.tables, b.targets) {
 		if len(t.rows) > 0 {
-			t.print(os.Stdout, markdown)
+			t.print(os.Stdout, options.markdown)
 		}
 	}
 	return nil
+}
+
+// options say what is run and how it is printed.
+type options struct {
+	parts    []string
+	compare  string // a revision, or ""
+	markdown bool
+}
+
+// parseFlags reads the flags, and sets those of b that say how much is measured.
+func (b *bench) parseFlags() (options, error) {
+	var o options
+	var names []string
+	for _, p := range parts {
+		names = append(names, p.name)
+	}
+	only := flag.String("only", strings.Join(names, ","), "the parts to run")
+	flag.IntVar(&b.rounds, "rounds", 5, "how often each measurement is made, for the median")
+	flag.DurationVar(&b.duration, "duration", time.Second, "how long one measurement sends")
+	connections := flag.String("connections", "1,8,32,128", "the numbers of connections of ingest")
+	subscribers := flag.String("subscribers", "0,1,100,1000,5000", "the numbers of subscribers of fanout")
+	flag.BoolVar(&o.markdown, "markdown", false, "print the tables for docs/benchmarks.md")
+	flag.StringVar(&o.compare, "compare", "", "a revision of this repository to compare with, figure by figure")
+	flag.Parse()
+	if flag.NArg() > 0 || b.rounds < 1 || b.duration < 100*time.Millisecond {
+		return o, errors.New("use flags only, at least 1 round and 100ms; see -help")
+	}
+	var err error
+	if b.connections, err = parseNumbers(*connections); err != nil {
+		return o, fmt.Errorf("-connections: %w", err)
+	}
+	if b.subscribers, err = parseNumbers(*subscribers); err != nil {
+		return o, fmt.Errorf("-subscribers: %w", err)
+	}
+	o.parts = strings.Split(*only, ",")
+	for _, name := range o.parts {
+		if !slices.Contains(names, name) {
+			return o, fmt.Errorf("-only %q: the parts are %s", name, strings.Join(names, ", "))
+		}
+	}
+	return o, nil
 }
 
 func (b *bench) runParts(wanted []string) error {
@@ -238,7 +248,7 @@ func progress(format string, args ...any) {
 	fmt.Fprintf(os.Stderr, format+"\n", args...)
 }
 
-func numbers(list string) (all []int, err error) {
+func parseNumbers(list string) (all []int, err error) {
 	for _, item := range strings.Split(list, ",") {
 		n, err := strconv.Atoi(strings.TrimSpace(item))
 		if err != nil || n < 0 || n > 10000 {

@@ -86,6 +86,13 @@ func (p *process) memory() int64 {
 	return pages * int64(os.Getpagesize())
 }
 
+// ownCPU returns the processor time that this process has used.
+func ownCPU() time.Duration {
+	var usage syscall.Rusage
+	syscall.Getrusage(syscall.RUSAGE_SELF, &usage)
+	return time.Duration(usage.Utime.Nano() + usage.Stime.Nano())
+}
+
 // A helper is this program again, in one of its roles: it reads its configuration and
 // commands from stdin and writes results to stdout.
 type helper struct {
@@ -128,6 +135,20 @@ func startHelper(role string, config any) (*helper, error) {
 			h.close()
 			return nil, fmt.Errorf("%s: %w", role, err)
 		}
+	}
+	return h, nil
+}
+
+// startReady starts a helper that says when it is ready, and waits for that.
+func startReady(role string, config any) (*helper, error) {
+	h, err := startHelper(role, config)
+	if err != nil {
+		return nil, err
+	}
+	var ready bool
+	if err := h.read(&ready); err != nil {
+		h.close()
+		return nil, err
 	}
 	return h, nil
 }

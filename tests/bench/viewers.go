@@ -3,17 +3,13 @@
 package main
 
 import (
-	"bytes"
 	"encoding/gob"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"os"
 	"runtime"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -164,142 +160,6 @@ func (w *watcher) connectAll() error {
 	return first
 }
 
-// connect opens the viewer's stream, subscribes, and gives it to the reading thread.
-func (w *watcher) connect(v *viewer) error {
-	addr, err := net.ResolveTCPAddr("tcp4", w.config.Addr)
-	if err != nil {
-		return err
-	}
-	fd, err := dial(addr)
-	if err != nil {
-		return err
-	}
-	ok := false
-	defer func() {
-		if !ok {
-			syscall.Close(fd)
-		}
-	}()
-	if _, err := syscall.Write(fd, []byte("GET /api/realtime HTTP/1.1\r\nHost: "+w.config.Addr+"\r\nAccept: text/event-stream\r\n\r\n")); err != nil {
-		return err
-	}
-	if err := w.readConnect(v, fd); err != nil {
-		return err
-	}
-	request, err := http.NewRequest(http.MethodPost, "http://"+w.config.Addr+"/api/realtime",
-		strings.NewReader(`{"clientId":"`+v.clientId+`","subscriptions":["aiContent/*"]}`))
-	if err != nil {
-		return err
-	}
-	request.Header.Set("Content-Type", "application/json")
-	if _, err := w.do(v, request, http.StatusNoContent); err != nil {
-		return err
-	}
-	if err := syscall.SetNonblock(fd, true); err != nil {
-		return err
-	}
-	w.byFd.Store(fd, v)
-	ok = true
-	return syscall.EpollCtl(w.epoll, syscall.EPOLL_CTL_ADD, fd, &syscall.EpollEvent{Events: syscall.EPOLLIN | syscall.EPOLLRDHUP, Fd: int32(fd)})
-}
-
-// dial opens a connection whose reads end after a minute.
-func dial(addr *net.TCPAddr) (int, error) {
-	fd, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
-	if err != nil {
-		return 0, err
-	}
-	limit := syscall.NsecToTimeval(int64(time.Minute))
-	syscall.SetsockoptTimeval(fd, syscall.SOL_SOCKET, syscall.SO_RCVTIMEO, &limit)
-	target := &syscall.SockaddrInet4{Port: addr.Port}
-	copy(target.Addr[:], addr.IP.To4())
-	if err := syscall.Connect(fd, target); err != nil {
-		syscall.Close(fd)
-		return 0, err
-	}
-	return fd, nil
-}
-
-// readConnect reads the header, then the stream up to the message that tells the client's
-// id.
-func (w *watcher) readConnect(v *viewer, fd int) error {
-	v.fd, v.left, v.skip, v.clientId = fd, 0, 0, ""
-	v.line, v.message = v.line[:0], v.message[:0]
-	buffer := make([]byte, 4096)
-	var head []byte
-	for v.clientId == "" {
-		n, err := syscall.Read(fd, buffer)
-		if errors.Is(err, syscall.EINTR) {
-			continue
-		}
-		if err != nil || n == 0 {
-			return fmt.Errorf("no stream: %w", errors.Join(err, io.EOF))
-		}
-		if head == nil || !bytes.Contains(head, []byte("\r\n\r\n")) {
-			head = append(head, buffer[:n]...)
-			at := bytes.Index(head, []byte("\r\n\r\n"))
-			if at < 0 {
-				continue
-			}
-			if !bytes.HasPrefix(head, []byte("HTTP/1.1 200 ")) || !bytes.Contains(head[:at], []byte("Transfer-Encoding: chunked")) {
-				return fmt.Errorf("the server answered: %s", head)
-			}
-			if err := w.feed(v, head[at+4:]); err != nil {
-				return err
-			}
-			continue
-		}
-		if err := w.feed(v, buffer[:n]); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-func (w *watcher) do(v *viewer, request *http.Request, status int) ([]byte, error) {
-	if v.token != "" {
-		request.Header.Set("Authorization", v.token)
-	}
-	response, err := w.client.Do(request)
-	if err != nil {
-		return nil, err
-	}
-	defer response.Body.Close()
-	body, err := io.ReadAll(response.Body)
-	if err == nil && response.StatusCode != status {
-		err = fmt.Errorf("%s %s was answered %s: %s", request.Method, request.URL.Path, response.Status, body)
-	}
-	return body, err
-}
-
-// reconnect is what a page does that was cut off: it connects, subscribes and reads
-// the list again.
-func (w *watcher) reconnect(v *viewer) {
-	err := w.connect(v)
-	if err == nil {
-		var request *http.Request
-		request, err = http.NewRequest(http.MethodGet, "http://"+w.config.Addr+"/api/collections/aiContent/records?perPage=20&sort=-@rowid&skipTotal=1", nil)
-		if err == nil {
-			var body []byte
-			if body, err = w.do(v, request, http.StatusOK); err == nil {
-				var list struct {
-					Items []struct{ ChannelId string }
-				}
-				if err = json.Unmarshal(body, &list); err == nil && len(list.Items) > 0 {
-					if seq, ok := sequence(list.Items[0].ChannelId); ok {
-						w.mu.Lock()
-						v.Newest = seq
-						w.mu.Unlock()
-					}
-				}
-			}
-		}
-	}
-	if err != nil {
-		w.note("connecting again: " + err.Error())
-	}
-}
-
 func (w *watcher) note(bad string) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -308,10 +168,55 @@ func (w *watcher) note(bad string) {
 	}
 }
 
-var (
-	connectEvent  = []byte("event:PB_CONNECT\n")
-	contentEvent  = []byte("event:aiContent/*\n")
-	dataStart     = []byte("data:")
-	channelStart  = []byte(`"channelId":"`)
-	createdAction = []byte(`"action":"create"`)
-)
+// watch reads all viewers until the finish.
+func (w *watcher) watch() error {
+	runtime.LockOSThread()
+	events := make([]syscall.EpollEvent, 512)
+	buffer := make([]byte, 64<<10)
+	var deadline time.Time
+	for {
+		n, err := syscall.EpollWait(w.epoll, events, 50)
+		if err != nil && !errors.Is(err, syscall.EINTR) {
+			return err
+		}
+		for _, event := range events[:max(n, 0)] {
+			fd := int(event.Fd)
+			found, ok := w.byFd.Load(fd)
+			if !ok {
+				continue
+			}
+			v := found.(*viewer)
+			read, err := syscall.Read(fd, buffer)
+			if errors.Is(err, syscall.EAGAIN) || errors.Is(err, syscall.EINTR) {
+				continue
+			}
+			if err == nil && read > 0 {
+				err = w.feed(v, buffer[:read])
+			} else if err == nil {
+				err = io.EOF
+			}
+			if err != nil { // cut
+				w.byFd.Delete(fd)
+				syscall.Close(fd) // which also takes it off the epoll
+				v.Cut++
+				go w.reconnect(v)
+			}
+		}
+
+		if finish := w.finish.Load(); finish != nil {
+			now := time.Now()
+			if deadline.IsZero() {
+				deadline = now.Add(maxFinish)
+				if w.lastCame.IsZero() {
+					w.lastCame = now
+				}
+			}
+			quiet := now.Sub(w.lastCame)
+			all := w.got >= finish.Expect*len(w.all)
+			// A moment more for events that come twice.
+			if all && quiet > 100*time.Millisecond || quiet > quietTime || now.After(deadline) {
+				return nil
+			}
+		}
+	}
+}

@@ -6,7 +6,6 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -14,42 +13,21 @@ import (
 	"time"
 )
 
-func TestExitStatus(t *testing.T) {
+func TestBinaryServesAndRestartsOnTheSameData(t *testing.T) {
 	t.Parallel()
-	for _, row := range []struct {
-		name   string
-		args   []string
-		env    string
-		failed bool
-		output string
-	}{
-		{"help", []string{"--help"}, "", false, "modelriver"},
-		{"version", []string{"--version"}, "", false, "PocketBase v0."},
-		{"migrate without secrets", []string{"migrate", "up"}, "MODELRIVER_WEBHOOK_SECRET=", false, "Applied"},
-		{"unknown command", []string{"bogus"}, "", true, "unknown command"},
-		{"unknown subcommand flag", []string{"serve", "--bogus"}, "", true, "unknown flag"},
-		{"a command that fails", []string{"superuser", "create", "nobody"}, "", true, "missing email"},
-		{"too many arguments", []string{"modelriver", "send", "a", "b"}, "", true, "accepts at most 1"},
-		{"serve on a taken port", []string{"serve", "--http", "TAKEN"}, "", true, "address already in use"},
-		{"send without a secret", []string{"modelriver", "send"}, "MODELRIVER_WEBHOOK_SECRET=", true, "set MODELRIVER_WEBHOOK_SECRET"},
-		{"blank secret", []string{"serve", "--http", "TAKEN"}, "MODELRIVER_WEBHOOK_SECRET=a,,b", true, "secret 2 of 3 is blank"},
-		{"host that is none", []string{"serve", "--http", "TAKEN"}, "MODELRIVER_CALLBACK_HOSTS=https://x", true, "use host or host:port"},
-	} {
-		t.Run(row.name, func(t *testing.T) {
-			t.Parallel()
-			taken := httptest.NewServer(http.NotFoundHandler())
-			defer taken.Close()
-			args := append([]string{"--dir", filepath.Join(t.TempDir(), "pb_data")}, row.args...)
-			for i := range args {
-				args[i] = strings.Replace(args[i], "TAKEN", taken.Listener.Addr().String(), 1)
-			}
-			cmd := exec.Command(buildBinary(t), args...)
-			cmd.Env = append(os.Environ(), row.env)
-			output, err := cmd.CombinedOutput()
-			if failed := err != nil; failed != row.failed || !strings.Contains(string(output), row.output) {
-				t.Errorf("failed: got %t (%v), want %t with %q in:\n%s", failed, err, row.failed, row.output, output)
-			}
-		})
+	s := startServer(t, "")
+	token := s.Superuser()
+	if status := s.Send([]byte(`{"type":"task.ai_generated","channel_id":"c1","ai_response":{"data":{"title":"Kept"}}}`)); status != 200 {
+		t.Fatalf("webhook: got %d, want 200", status)
+	}
+	for _, end := range []func(){s.Kill, s.Stop} {
+		end()
+		s.Start()
+		var list struct{ Items []struct{ Title string } }
+		s.API(token, http.MethodGet, "/api/collections/aiContent/records", nil, &list)
+		if len(list.Items) != 1 || list.Items[0].Title != "Kept" {
+			t.Fatalf("after a restart: got %+v, want the one record", list.Items)
+		}
 	}
 }
 
@@ -104,17 +82,8 @@ func TestKillBetweenAnswerAndCallback(t *testing.T) {
 // What a Go host does with hooks, a pb_hooks file does too.
 func TestJavaScriptHooks(t *testing.T) {
 	t.Parallel()
-	dir := t.TempDir()
-	hooks := filepath.Join(dir, "pb_hooks")
-	if err := os.MkdirAll(hooks, 0o755); err != nil {
-		t.Fatal(err)
-	}
-	alarms := make(chan string, 10)
-	alarm := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		body, _ := io.ReadAll(r.Body)
-		alarms <- string(body)
-	}))
-	defer alarm.Close()
+	dir := filepath.Join(t.TempDir(), "pb_data")
+	alarm, alarms := receivePosts(t, 200)
 	script := `
 onRecordCreate((e) => {
   const data = JSON.parse(toString(e.record.get("data")));
@@ -128,47 +97,25 @@ onRecordCreate((e) => {
 
 onRecordAfterUpdateSuccess((e) => {
   if (e.record.get("state") === "failed") {
-    $http.send({ url: "` + alarm.URL + `", method: "POST", body: e.record.get("lastError") });
+    $http.send({ url: "` + alarm + `", method: "POST", body: e.record.get("lastError") });
   }
   e.next();
 }, "modelriverCallbacks");
 `
-	if err := os.WriteFile(filepath.Join(hooks, "main.pb.js"), []byte(script), 0o644); err != nil {
-		t.Fatal(err)
-	}
+	writeBeside(t, dir, "pb_hooks/main.pb.js", script)
 
-	callbacks := make(chan string, 10)
-	receiver := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		body, _ := io.ReadAll(r.Body)
-		callbacks <- string(body)
-	}))
-	defer receiver.Close()
-
-	s := startServer(t, filepath.Join(dir, "pb_data"))
+	receiver, callbacks := receivePosts(t, 200)
+	s := startServer(t, dir)
 	for _, row := range []struct{ title, callback string }{
 		{"Welcome", `"slug":"welcome"`},
 		{"Forbidden", `{"error":"processing_failed","message":"refused: Not here."}`},
 	} {
-		payload := fmt.Sprintf(`{"type":"task.ai_generated","channel_id":%q,"ai_response":{"data":{"title":%[1]q}},"callback_url":"%s/v1/callback/%[1]s"}`, row.title, receiver.URL)
-		if status := s.Send([]byte(payload)); status != 200 {
-			t.Fatalf("%s: got %d", row.title, status)
-		}
-		select {
-		case got := <-callbacks:
-			if !strings.Contains(got, row.callback) {
-				t.Errorf("%s: callback: got %s, want %s in it", row.title, got, row.callback)
-			}
-		case <-time.After(20 * time.Second):
-			t.Fatalf("%s: no callback", row.title)
-		}
+		payload := fmt.Sprintf(`{"type":"task.ai_generated","channel_id":%q,"ai_response":{"data":{"title":%[1]q}},"callback_url":"%s/v1/callback/%[1]s"}`, row.title, receiver)
+		s.mustSend([]byte(payload))
+		wantBody(t, callbacks, row.callback)
 	}
-	select {
-	case got := <-alarms:
-		if got != "refused: Not here." {
-			t.Errorf("alarm: got %q", got)
-		}
-	case <-time.After(20 * time.Second):
-		t.Error("no alarm")
+	if got := nextBody(t, alarms); got != "refused: Not here." {
+		t.Errorf("alarm: got %q", got)
 	}
 }
 

@@ -2,7 +2,8 @@ package tests
 
 import (
 	"fmt"
-	"os"
+	"io"
+	"net"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -13,48 +14,74 @@ import (
 	"github.com/chromedp/cdproto/page"
 )
 
-func TestLiveQueryTakesABurstWithFewRequests(t *testing.T) {
-	t.Parallel()
-	s := startServer(t, "")
-	p := openHarness(t, s.URL)
-	p.Live(`"newest", {limit: 20}`)
-	p.Converges("newest")
-	p.Live(`"filtered", {filter: 'category = "stories"', limit: 20}`)
-	p.Converges("newest", "filtered")
+// A cuttable is a TCP proxy before the server that can fail as networks do.
+type cuttable struct {
+	URL  string
+	mu   sync.Mutex
+	live map[net.Conn]bool
 
-	// The comparison's own requests have no page parameter.
-	requests := func() int { return p.Requests("/records?page=") + p.Requests("/api/realtime") }
-	calls := eval[int](p, "queries.newest.calls")
-	before, started := requests(), time.Now()
-	burst(t, s, 500)
-	took := time.Since(started)
-	until(t, "the last rows are shown", func() bool { return eval[bool](p, `equal("newest")`) && eval[bool](p, `equal("filtered")`) })
-	made := requests() - before
-	t.Logf("500 webhooks in %s: %d requests by a plain and a filtered query, %d calls of onChange",
-		took.Round(time.Millisecond), made, eval[int](p, "queries.newest.calls")-calls)
-	// One a second at most, some at first, one at last, and a minute's own poll each.
-	if limit := 10 + 2*int(took/time.Second); made > limit {
-		t.Errorf("requests: got %d, want at most %d", made, limit)
-	}
-	p.Converges("newest", "filtered")
-	p.Clean(true)
+	limit atomic.Int64 // bytes of an answer until its connection is cut; 0: none
 }
 
-// burst sends n webhooks, several at a time.
-func burst(t testing.TB, s *server, n int) {
+func startCuttable(t testing.TB, s *server) *cuttable {
 	t.Helper()
-	var next atomic.Int64
-	var senders sync.WaitGroup
-	for range 8 {
-		senders.Go(func() {
-			for i := next.Add(1); i <= int64(n); i = next.Add(1) {
-				if status := s.Send(payload(fmt.Sprint("burst-", i), fmt.Sprint("Burst ", i), "")); status != 200 {
-					t.Errorf("webhook: got %d, want 200", status)
-				}
-			}
-		})
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
 	}
-	senders.Wait()
+	c := &cuttable{URL: "http://" + listener.Addr().String(), live: map[net.Conn]bool{}}
+	t.Cleanup(func() {
+		listener.Close()
+		c.Cut()
+	})
+	go func() {
+		for {
+			in, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			out, err := net.Dial("tcp", strings.TrimPrefix(s.URL, "http://"))
+			if err != nil {
+				in.Close()
+				continue
+			}
+			c.mu.Lock()
+			c.live[in] = true
+			c.mu.Unlock()
+			go func() {
+				io.Copy(out, in)
+				out.Close()
+			}()
+			go func() {
+				buffer := make([]byte, 512)
+				for sent := int64(0); ; {
+					n, err := out.Read(buffer)
+					sent += int64(n)
+					if limit := c.limit.Load(); err != nil || limit > 0 && sent > limit {
+						break
+					}
+					if _, err := in.Write(buffer[:n]); err != nil {
+						break
+					}
+				}
+				c.mu.Lock()
+				delete(c.live, in)
+				c.mu.Unlock()
+				in.Close()
+				out.Close()
+			}()
+		}
+	}()
+	return c
+}
+
+// Cut ends every connection.
+func (c *cuttable) Cut() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for connection := range c.live {
+		connection.Close()
+	}
 }
 
 func TestLiveQuerySurvivesTheNetwork(t *testing.T) {
@@ -109,31 +136,25 @@ func TestLiveQuerySurvivesTheNetwork(t *testing.T) {
 // silence and after two in all, as it does after 5 and 30 minutes.
 func TestLiveQueryOutlivesStreamLimits(t *testing.T) {
 	t.Parallel()
-	folder := t.TempDir()
-	if err := os.Mkdir(filepath.Join(folder, "pb_hooks"), 0o755); err != nil {
-		t.Fatal(err)
-	}
-	hook := `onRealtimeConnectRequest((e) => {
+	dir := filepath.Join(t.TempDir(), "pb_data")
+	writeBeside(t, dir, "pb_hooks/short.pb.js", `onRealtimeConnectRequest((e) => {
 		e.idleTimeout = 1e9
 		e.maxTimeout = 2e9
 		e.next()
-	})`
-	if err := os.WriteFile(filepath.Join(folder, "pb_hooks", "short.pb.js"), []byte(hook), 0o644); err != nil {
-		t.Fatal(err)
-	}
-	s := startServer(t, filepath.Join(folder, "pb_data"))
+	})`)
+	s := startServer(t, dir)
 	token := s.Superuser()
 	p := openHarness(t, s.URL)
 	p.Live(`"newest", {limit: 5}`)
 	streams := func() int { return p.Requests("GET /api/realtime") }
 	for i := 0; streams() < 6; i++ {
 		s.create(token, fmt.Sprint("Row ", i), "a", "")
-		until(t, "the row is shown", func() bool {
+		await(t, "the row is shown", func() bool {
 			return eval[bool](p, fmt.Sprintf(`queries.newest.result.items[0]?.title === "Row %d"`, i))
 		})
 		if i%4 == 3 { // let it be silent
 			n := streams()
-			until(t, "another stream", func() bool { return streams() > n })
+			await(t, "another stream", func() bool { return streams() > n })
 		}
 	}
 	p.Converges("newest")
@@ -170,7 +191,7 @@ func TestLiveQueryOutlivesKills(t *testing.T) {
 	for i := range 10 {
 		before := sent.Load()
 		s.Restart()
-		until(t, fmt.Sprint("webhooks after kill ", i), func() bool { return sent.Load() > before+3 })
+		await(t, fmt.Sprint("webhooks after kill ", i), func() bool { return sent.Load() > before+3 })
 	}
 	close(end)
 	sender.Wait()
@@ -189,17 +210,38 @@ func TestLiveQueryOutlivesKills(t *testing.T) {
 
 func TestLiveQueryWakesWithItsTab(t *testing.T) {
 	t.Parallel()
-	s := startServer(t, "")
-	token := s.Superuser()
-	p := openHarness(t, s.URL)
+	s, token, p := startHarness(t)
 	p.Live(`"newest", {limit: 5}`)
 	p.Converges("newest")
 
-	call(p, page.SetWebLifecycleState, page.SetWebLifecycleStateParams{State: page.SetWebLifecycleStateStateFrozen})
+	callDevTools(p, page.SetWebLifecycleState, page.SetWebLifecycleStateParams{State: page.SetWebLifecycleStateStateFrozen})
 	s.create(token, "While asleep", "a", "")
 	s.Restart() // the stream ends, and nobody is awake to notice
 	s.create(token, "While asleep, too", "a", "")
-	call(p, page.SetWebLifecycleState, page.SetWebLifecycleStateParams{State: page.SetWebLifecycleStateStateActive})
+	callDevTools(p, page.SetWebLifecycleState, page.SetWebLifecycleStateParams{State: page.SetWebLifecycleStateStateActive})
 	p.Converges("newest")
 	p.Clean(false)
+}
+
+// TestLiveQueryKeepsPaceWhenTheClockIsSet sets the clock back and forward.
+func TestLiveQueryKeepsPaceWhenTheClockIsSet(t *testing.T) {
+	t.Parallel()
+	s, token, p := startHarness(t)
+	p.Live(`"plain", {limit: 10}`)
+	p.Live(`"filtered", {filter: 'category = "a"', limit: 10}`)
+	p.Converges("plain", "filtered")
+	eval[bool](p, `(() => {
+		const now = Date.now;
+		window.hours = 0;
+		Date.now = () => now() + hours * 3600_000;
+		return true;
+	})()`)
+	for _, hours := range []int{-1, 0, 1, -24} {
+		eval[int](p, fmt.Sprintf("hours = %d", hours))
+		for i := range 3 {
+			s.create(token, fmt.Sprint("Row ", i), "a", "")
+			p.Converges("plain", "filtered")
+		}
+	}
+	p.Clean(true)
 }

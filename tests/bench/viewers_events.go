@@ -1,69 +1,15 @@
+//go:build linux
+
 package main
 
 import (
 	"bytes"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
-	"runtime"
 	"strconv"
-	"syscall"
 	"time"
 )
-
-// watch reads all viewers until the finish.
-func (w *watcher) watch() error {
-	runtime.LockOSThread()
-	events := make([]syscall.EpollEvent, 512)
-	buffer := make([]byte, 64<<10)
-	var deadline time.Time
-	for {
-		n, err := syscall.EpollWait(w.epoll, events, 50)
-		if err != nil && !errors.Is(err, syscall.EINTR) {
-			return err
-		}
-		for _, event := range events[:max(n, 0)] {
-			fd := int(event.Fd)
-			found, ok := w.byFd.Load(fd)
-			if !ok {
-				continue
-			}
-			v := found.(*viewer)
-			read, err := syscall.Read(fd, buffer)
-			if errors.Is(err, syscall.EAGAIN) || errors.Is(err, syscall.EINTR) {
-				continue
-			}
-			if err == nil && read > 0 {
-				err = w.feed(v, buffer[:read])
-			} else if err == nil {
-				err = io.EOF
-			}
-			if err != nil { // cut
-				w.byFd.Delete(fd)
-				syscall.Close(fd) // which also takes it off the epoll
-				v.Cut++
-				go w.reconnect(v)
-			}
-		}
-
-		if finish := w.finish.Load(); finish != nil {
-			now := time.Now()
-			if deadline.IsZero() {
-				deadline = now.Add(maxFinish)
-				if w.lastCame.IsZero() {
-					w.lastCame = now
-				}
-			}
-			quiet := now.Sub(w.lastCame)
-			all := w.got >= finish.Expect*len(w.all)
-			// A moment more for events that come twice.
-			if all && quiet > 100*time.Millisecond || quiet > quietTime || now.After(deadline) {
-				return nil
-			}
-		}
-	}
-}
 
 // feed takes what came over the viewer's connection: chunks of an HTTP body, however
 // they are split.
@@ -118,6 +64,14 @@ func (w *watcher) messages(v *viewer) {
 	}
 	v.message = v.message[:copy(v.message, rest)]
 }
+
+var (
+	connectEvent  = []byte("event:PB_CONNECT\n")
+	contentEvent  = []byte("event:aiContent/*\n")
+	dataStart     = []byte("data:")
+	channelStart  = []byte(`"channelId":"`)
+	createdAction = []byte(`"action":"create"`)
+)
 
 func (w *watcher) take(v *viewer, message []byte) {
 	at := bytes.Index(message, dataStart)

@@ -15,13 +15,10 @@ import (
 	"github.com/chromedp/cdproto/emulation"
 	"github.com/chromedp/cdproto/log"
 	"github.com/chromedp/cdproto/network"
+	"github.com/chromedp/cdproto/page"
 	"github.com/chromedp/cdproto/runtime"
 	"github.com/chromedp/chromedp"
 )
-
-// patience is how long a tab may take to show something. It decides nothing but when a
-// test that fails ends.
-const patience = 60 * time.Second
 
 // A tab is a page in a real Chromium.
 type tab struct {
@@ -62,13 +59,28 @@ func (p *tab) Another(url string) *tab {
 	return newTab(p.t, ctx, url)
 }
 
+// openFront opens url in another tab of the same window, which hides the others.
+func (p *tab) openFront(url string) *tab {
+	p.t.Helper()
+	ctx, cancel := chromedp.NewContext(p.ctx, chromedp.WithNewWindow(false))
+	p.t.Cleanup(cancel)
+	return newTab(p.t, ctx, url)
+}
+
+// Show brings the tab to the front of its window.
+func (p *tab) Show() {
+	p.t.Helper()
+	callDevTools(p, page.BringToFront, cdp.Empty{})
+	p.Wait("!document.hidden")
+}
+
 func newTab(t testing.TB, ctx context.Context, url string) *tab {
 	t.Helper()
 	p := &tab{t: t, ctx: ctx}
 	if err := chromedp.Listen(ctx, p.listen); err != nil {
 		t.Fatal(err)
 	}
-	call(p, network.Enable, network.EnableParams{})
+	callDevTools(p, network.Enable, network.EnableParams{})
 	p.Open(url)
 	return p
 }
@@ -106,8 +118,8 @@ func (p *tab) listen(event any) {
 	}
 }
 
-// call runs a command of the DevTools protocol.
-func call[P, R any](p *tab, command cdp.Command[P, R], params P) R {
+// callDevTools runs a command of the DevTools protocol.
+func callDevTools[P, R any](p *tab, command cdp.Command[P, R], params P) R {
 	p.t.Helper()
 	ctx, cancel := context.WithTimeout(p.ctx, patience)
 	if !p.started { // the first call starts the tab, which lives as long as its context
@@ -123,8 +135,8 @@ func call[P, R any](p *tab, command cdp.Command[P, R], params P) R {
 	return result
 }
 
-// run runs an action in the tab and returns its value.
-func run[T any](p *tab, action chromedp.Action[T]) T {
+// runAction runs an action in the tab and returns its value.
+func runAction[T any](p *tab, action chromedp.Action[T]) T {
 	p.t.Helper()
 	ctx, cancel := context.WithTimeout(p.ctx, patience)
 	defer cancel()
@@ -138,13 +150,13 @@ func run[T any](p *tab, action chromedp.Action[T]) T {
 // eval returns the value of a JavaScript expression, or what its promise resolves to.
 func eval[T any](p *tab, expression string) T {
 	p.t.Helper()
-	return run(p, chromedp.Evaluate[T](expression, chromedp.EvalAwaitPromise))
+	return runAction(p, chromedp.Evaluate[T](expression, chromedp.EvalAwaitPromise))
 }
 
 // Open opens url in the tab.
 func (p *tab) Open(url string) {
 	p.t.Helper()
-	run(p, chromedp.Navigate(url))
+	runAction(p, chromedp.Navigate(url))
 }
 
 // Wait waits until the JavaScript expression is true.
@@ -163,22 +175,22 @@ func (p *tab) Wait(expression string) {
 // Click clicks the first element that matches, as a person would.
 func (p *tab) Click(selector string) {
 	p.t.Helper()
-	run(p, chromedp.Click(chromedp.CSS(selector)))
+	runAction(p, chromedp.Click(chromedp.CSS(selector)))
 }
 
 // Type types text into the first element that matches.
 func (p *tab) Type(selector, text string) {
 	p.t.Helper()
-	run(p, chromedp.SendKeys(chromedp.CSS(selector), text))
+	runAction(p, chromedp.SendKeys(chromedp.CSS(selector), text))
 }
 
 // Offline cuts the tab's network, or gives it back.
 func (p *tab) Offline(offline bool) {
 	p.t.Helper()
-	call(p, network.EmulateNetworkConditionsByRule, network.EmulateNetworkConditionsByRuleParams{
+	callDevTools(p, network.EmulateNetworkConditionsByRule, network.EmulateNetworkConditionsByRuleParams{
 		MatchedNetworkConditions: []*network.Conditions{{Offline: offline, DownloadThroughput: -1, UploadThroughput: -1}},
 	})
-	call(p, network.OverrideNetworkState, network.OverrideNetworkStateParams{
+	callDevTools(p, network.OverrideNetworkState, network.OverrideNetworkStateParams{
 		Offline: offline, DownloadThroughput: -1, UploadThroughput: -1,
 	})
 }
@@ -190,13 +202,13 @@ func (p *tab) Media(pairs ...string) {
 	for pair := range slices.Chunk(pairs, 2) {
 		features = append(features, &emulation.MediaFeature{Name: pair[0], Value: pair[1]})
 	}
-	call(p, emulation.SetEmulatedMedia, emulation.SetEmulatedMediaParams{Features: features})
+	callDevTools(p, emulation.SetEmulatedMedia, emulation.SetEmulatedMediaParams{Features: features})
 }
 
 // Size sets the size of the window.
 func (p *tab) Size(width, height int64) {
 	p.t.Helper()
-	run(p, chromedp.EmulateViewport(width, height))
+	runAction(p, chromedp.EmulateViewport(width, height))
 }
 
 // Screenshot writes what the tab shows to name in the folder that SCREENSHOTS names, if
@@ -207,7 +219,7 @@ func (p *tab) Screenshot(name string) {
 	if folder == "" {
 		return
 	}
-	if err := os.WriteFile(filepath.Join(folder, name+".png"), run(p, chromedp.CaptureScreenshot()), 0o644); err != nil {
+	if err := os.WriteFile(filepath.Join(folder, name+".png"), runAction(p, chromedp.CaptureScreenshot()), 0o644); err != nil {
 		p.t.Fatal(err)
 	}
 }

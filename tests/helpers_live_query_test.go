@@ -3,12 +3,6 @@ package tests
 import (
 	"encoding/json"
 	"fmt"
-	"io"
-	"net"
-	"net/http"
-	"strings"
-	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 )
@@ -68,6 +62,20 @@ func openHarness(t testing.TB, address string) *tab {
 	return p
 }
 
+// startHarness starts a server and opens a harness of it. It returns a superuser's token
+// too.
+func startHarness(t testing.TB) (s *server, token string, p *tab) {
+	t.Helper()
+	s = startServer(t, "")
+	return s, s.Superuser(), openHarness(t, s.URL)
+}
+
+// SignIn signs in a user in the harness.
+func (p *tab) SignIn(email, password string) {
+	p.t.Helper()
+	eval[bool](p, fmt.Sprintf(`pb.collection("users").authWithPassword(%q, %q).then(() => true)`, email, password))
+}
+
 // Live starts a live query, given as the arguments of the harness's live.
 func (p *tab) Live(arguments string) {
 	p.t.Helper()
@@ -88,114 +96,5 @@ func (p *tab) Converges(names ...string) {
 	}
 	if wrong := eval[[]string](p, "wrong"); len(wrong) > 0 {
 		p.t.Fatalf("shown meanwhile: %q", wrong)
-	}
-}
-
-// create stores a record through the API and returns its id.
-func (s *server) create(token, title, category, user string) string {
-	s.t.Helper()
-	var record struct{ ID string }
-	s.API(token, http.MethodPost, "/api/collections/aiContent/records",
-		map[string]any{"title": title, "category": category, "userId": user}, &record)
-	return record.ID
-}
-
-func (s *server) update(token, id string, fields map[string]any) {
-	s.t.Helper()
-	s.API(token, http.MethodPatch, "/api/collections/aiContent/records/"+id, fields, nil)
-}
-
-func (s *server) delete(token, id string) {
-	s.t.Helper()
-	s.API(token, http.MethodDelete, "/api/collections/aiContent/records/"+id, nil, nil)
-}
-
-// user creates a user with testPassword and returns the id.
-func (s *server) user(token, email string) string {
-	s.t.Helper()
-	var user struct{ ID string }
-	s.API(token, http.MethodPost, "/api/collections/users/records", map[string]any{
-		"email": email, "password": testPassword, "passwordConfirm": testPassword, "verified": true,
-	}, &user)
-	return user.ID
-}
-
-// until calls f until it returns true.
-func until(t testing.TB, what string, f func() bool) {
-	t.Helper()
-	for deadline := time.Now().Add(patience); !f(); time.Sleep(20 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatal("never: ", what)
-		}
-	}
-}
-
-// A cuttable is a TCP proxy before the server that can fail as networks do.
-type cuttable struct {
-	URL  string
-	mu   sync.Mutex
-	live map[net.Conn]bool
-
-	limit atomic.Int64 // bytes of an answer until its connection is cut; 0: none
-}
-
-func startCuttable(t testing.TB, s *server) *cuttable {
-	t.Helper()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	c := &cuttable{URL: "http://" + listener.Addr().String(), live: map[net.Conn]bool{}}
-	t.Cleanup(func() {
-		listener.Close()
-		c.Cut()
-	})
-	go func() {
-		for {
-			in, err := listener.Accept()
-			if err != nil {
-				return
-			}
-			out, err := net.Dial("tcp", strings.TrimPrefix(s.URL, "http://"))
-			if err != nil {
-				in.Close()
-				continue
-			}
-			c.mu.Lock()
-			c.live[in] = true
-			c.mu.Unlock()
-			go func() {
-				io.Copy(out, in)
-				out.Close()
-			}()
-			go func() {
-				buffer := make([]byte, 512)
-				for sent := int64(0); ; {
-					n, err := out.Read(buffer)
-					sent += int64(n)
-					if limit := c.limit.Load(); err != nil || limit > 0 && sent > limit {
-						break
-					}
-					if _, err := in.Write(buffer[:n]); err != nil {
-						break
-					}
-				}
-				c.mu.Lock()
-				delete(c.live, in)
-				c.mu.Unlock()
-				in.Close()
-				out.Close()
-			}()
-		}
-	}()
-	return c
-}
-
-// Cut ends every connection.
-func (c *cuttable) Cut() {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	for connection := range c.live {
-		connection.Close()
 	}
 }

@@ -1,0 +1,160 @@
+package tests
+
+import (
+	"fmt"
+	"net/http"
+	"strings"
+	"testing"
+)
+
+func TestLiveQueryShowsEachViewerTheirOwn(t *testing.T) {
+	t.Parallel()
+	s, token, p := startHarness(t)
+	ann, bob := s.user(token, "ann@example.com"), s.user(token, "bob@example.com")
+	s.create(token, "Public", "a", "")
+	s.create(token, "Secret of ann", "a", ann)
+	s.create(token, "Secret of bob", "a", bob)
+
+	forbid := func(text string) {
+		eval[bool](p, fmt.Sprintf(`Object.values(queries).forEach((q) => (q.forbidden = %q)) ?? true`, text))
+	}
+	shows := func(title string) bool {
+		return eval[bool](p, fmt.Sprintf(`Object.values(queries).every((q) => q.result.items.some((row) => row.title === %q))`, title))
+	}
+	p.Live(`"plain", {limit: 10}`)
+	p.Live(`"filtered", {filter: 'category = "a"', limit: 10}`)
+	forbid("Secret")
+	p.Converges("plain", "filtered")
+
+	// Sign in: own content, at once and live.
+	forbid("of bob")
+	p.SignIn("ann@example.com", testPassword)
+	p.Converges("plain", "filtered")
+	s.create(token, "Secret news of ann", "a", ann)
+	s.create(token, "Secret news of bob", "a", bob)
+	await(t, "the news", func() bool { return shows("Secret news of ann") })
+	p.Converges("plain", "filtered")
+
+	// As somebody else: not a row of before, not for a moment.
+	forbid("of ann")
+	p.SignIn("bob@example.com", testPassword)
+	p.Converges("plain", "filtered")
+	if !shows("Secret news of bob") {
+		t.Error("bob's own content is missing")
+	}
+
+	// Sign out: nothing of the old user, whose events the old stream would still bring.
+	forbid("Secret")
+	eval[bool](p, `(pb.authStore.clear(), Object.values(queries).every((q) => !q.result.items.some((row) => row.title.includes("Secret"))))`)
+	s.create(token, "Secret after sign-out of bob", "a", bob)
+	s.create(token, "Public after sign-out", "a", "")
+	await(t, "the public news", func() bool { return shows("Public after sign-out") })
+	p.Converges("plain", "filtered")
+
+	// A session that ends by itself.
+	s.shortenSessions(token)
+	forbid("of bob")
+	p.SignIn("ann@example.com", testPassword)
+	p.Converges("plain", "filtered")
+	p.Wait(`!pb.authStore.isValid`)
+	await(t, "ann's content is gone", func() bool { return !shows("Secret of ann") })
+	forbid("Secret")
+	s.create(token, "Secret after the end of ann", "a", ann)
+	s.create(token, "Public after the end", "a", "")
+	await(t, "the public news", func() bool { return shows("Public after the end") })
+	p.Converges("plain", "filtered")
+	p.Clean(true)
+}
+
+// ForbidEmpty makes Converges fail if the query's list is ever empty from now on.
+func (p *tab) ForbidEmpty(name string) {
+	p.t.Helper()
+	eval[bool](p, fmt.Sprintf(`(() => {
+		let { result } = queries[%[1]q];
+		Object.defineProperty(queries[%[1]q], "result", {
+			get: () => result,
+			set: (next) => { if (!(result = next).items.length) wrong.push(%[1]q + ": emptied"); },
+		});
+		return true;
+	})()`, name))
+}
+
+// TestLiveQueryKeepsItsIdentity has PocketBase take the identity from the stream of a
+// viewer who then signs in again, as the same person and in the same tab.
+func TestLiveQueryKeepsItsIdentity(t *testing.T) {
+	t.Parallel()
+	s, token, p := startHarness(t)
+	ann := s.user(token, "ann@example.com")
+	s.create(token, "Secret of ann", "a", ann)
+	email, password := "ann@example.com", testPassword
+	signIn := func() { p.SignIn(email, password) }
+	signIn()
+	p.Live(`"plain", {limit: 10}`)
+	p.Live(`"filtered", {filter: 'category = "a"', limit: 10}`)
+	p.Converges("plain", "filtered")
+	// From here on it is the same person. The filtered query lists on its own time, with a
+	// token that may be dead, and gets what a guest gets.
+	p.ForbidEmpty("plain")
+	heard := func(title string) {
+		t.Helper()
+		s.create(token, title, "a", ann)
+		p.Wait(fmt.Sprintf(`Object.values(queries).every((q) => q.result.items[0]?.title === %q)`, title))
+		p.Converges("plain", "filtered")
+	}
+	patch := func(path string, fields map[string]any) {
+		t.Helper()
+		s.API(token, http.MethodPatch, "/api/collections/"+path, fields, nil)
+	}
+	heard("Before")
+	streams := p.Requests("GET /api/realtime")
+
+	for _, change := range []struct {
+		name string
+		do   func()
+	}{
+		{"nothing, but a new token", func() {
+			eval[bool](p, `pb.collection("users").authRefresh().then(() => true)`)
+		}},
+		{"the password", func() {
+			old := password
+			password = "another password"
+			eval[bool](p, fmt.Sprintf(`pb.collection("users").update(%q, {oldPassword: %q, password: %[3]q, passwordConfirm: %[3]q}).then(() => true)`, ann, old, password))
+			signIn()
+		}},
+		{"the e-mail address", func() {
+			email = "anne@example.com"
+			patch("users/records/"+ann, map[string]any{"email": email})
+			signIn()
+		}},
+		{"the key of all tokens", func() {
+			patch("users/records/"+ann, map[string]any{"tokenKey": strings.Repeat("k", 50)})
+			signIn()
+		}},
+		{"the secret of the collection", func() {
+			patch("users", map[string]any{"authToken": map[string]any{"duration": 3600, "secret": strings.Repeat("s", 50)}})
+			signIn()
+		}},
+	} {
+		change.do()
+		heard("After: " + change.name)
+		if change.name == "nothing, but a new token" && p.Requests("GET /api/realtime") != streams {
+			t.Error("a new token ended the stream")
+		}
+	}
+	p.Clean(true)
+}
+
+// TestLiveQueryNoticesWhatNoEventTells has a row leave the viewer's rule.
+func TestLiveQueryNoticesWhatNoEventTells(t *testing.T) {
+	t.Parallel()
+	s, token, p := startHarness(t)
+	ann := s.user(token, "ann@example.com")
+	id := s.create(token, "Public", "a", "")
+	eval[int](p, "hurry = 30") // a minute in two seconds
+	p.Live(`"newest", {limit: 5}`)
+	p.Converges("newest")
+	s.update(token, id, map[string]any{"userId": ann})
+	p.Wait("queries.newest.result.items.length === 0")
+	p.Converges("newest")
+	p.Clean(true)
+}
