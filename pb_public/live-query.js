@@ -7,6 +7,9 @@
  * that leaves a filter or a rule. So an event changes the rows here only if it leaves no
  * doubt; otherwise, and after every lost connection, the list is fetched again.
  *
+ * PocketRiver also tells what leaves, and whether its events tell everything of a query.
+ * Then they alone keep the list, and it is not asked for again while the stream is open.
+ *
  * The stream is not the SDK's own. That one never retries a failed first connection,
  * and keeps the identity it was opened with: after a sign-out it still brings the old
  * user's events. It could only be renewed by dropping the subscriptions of others.
@@ -45,10 +48,19 @@
 /** @typedef {{ action: string, record: RecordModel }} Change */
 
 /**
+ * What the server says of a subscription: exact if its events tell of every row that
+ * enters or leaves it, and by which fields rows can be put in the server's order.
+ * @typedef {{ exact: boolean, sortable: string[] }} Live
+ */
+
+/**
  * A query as its stream sees it.
  * @typedef {object} Listener
- * @property {string} topic
+ * @property {string} collection
+ * @property {string} [filter]
+ * @property {string} topic as it is subscribed now
  * @property {(change: Change) => void} change
+ * @property {(live: Live) => void} live
  * @property {() => void} opened the stream brings the topic's events from now on
  * @property {() => void} closed
  * @property {() => void} reset somebody else is signed in
@@ -63,6 +75,7 @@ const RETRY_MAX = 10_000;
 const POLL_LIVE = 60_000; // for rows that left a rule, of which no event tells
 const POLL_OFFLINE = 10_000;
 const HANGING = 5_000;
+const SIGN_IN = 2_000; // time to do so before what a guest sees is shown
 const CONNECT_TIMEOUT = 15_000;
 const TICK = 5_000;
 const HIDDEN = 10_000;
@@ -91,10 +104,7 @@ export function liveQuery(pb, collection, query, onChange) {
 	if (!keys.some((key) => /^[-+]?id$/.test(key))) {
 		keys.push(keys[keys.length - 1].startsWith("-") ? "-id" : "id");
 	}
-	// Only then is an event enough to know a row's place, because it never moves.
-	const byEvents = !filter && !fields && !expand && keys.every((key) => /^[-+]?(created|id)$/.test(key));
-
-	const topic = collection + "/*";
+	const names = keys.map((key) => key.replace(/^[-+]/, ""));
 	const stream = streamOf(pb);
 
 	/** @type {Result} */
@@ -108,11 +118,14 @@ export function liveQuery(pb, collection, query, onChange) {
 	let failures = 0;
 	let active = false; // the stream brings our events
 	let synced = false; // fetched since
+	/** @type {Live | null} */
+	let live = null; // what the server says of these events; stock PocketBase says nothing
 	let gap = MIN_GAP;
 	let started = 0;
 	let took = 0;
 	let loadTimer = 0;
 	let due = 0;
+	let polling = false; // what is due is no more than a look
 	/** @type {AbortController | null} */
 	let loading = null;
 	let stale = false; // what is being loaded may be
@@ -138,6 +151,13 @@ export function liveQuery(pb, collection, query, onChange) {
 		onChange(result);
 	}
 
+	/** Whether an event is enough to know a row's place. */
+	function byEvents() {
+		if (fields || expand) return false;
+		if (live) return names.every((name) => live?.sortable.includes(name));
+		return !filter && names.every((name) => name === "created" || name === "id"); // it never moves
+	}
+
 	/** @param {number} delay until the next load, unless one comes earlier */
 	function loadIn(delay) {
 		if (stream.parked() && (fetched || refused)) return;
@@ -145,7 +165,19 @@ export function liveQuery(pb, collection, query, onChange) {
 		if (loadTimer && due <= at) return;
 		clearTimeout(loadTimer);
 		due = at;
+		polling = false;
 		loadTimer = setTimer(load, delay);
+	}
+
+	/** Looks by and by for what no event tells. */
+	function poll() {
+		if (polling && loadTimer) {
+			clearTimeout(loadTimer);
+			loadTimer = 0;
+		}
+		if (loadTimer || (synced && live?.exact && !expand)) return;
+		loadIn((synced ? POLL_LIVE : POLL_OFFLINE) * jitter());
+		polling = true;
 	}
 
 	// Has the list loaded soon. A burst of events makes few requests, and a slow server
@@ -189,7 +221,7 @@ export function liveQuery(pb, collection, query, onChange) {
 				else stale = true;
 			}
 			meanwhile = [];
-			loadIn((synced ? POLL_LIVE : POLL_OFFLINE) * jitter());
+			poll();
 			if (stale) invalidate();
 			update({ items: rows, error: null });
 		} catch (err) {
@@ -225,6 +257,10 @@ export function liveQuery(pb, collection, query, onChange) {
 	function apply(rows, { action, record }) {
 		const at = rows.findIndex((row) => row.id === record.id);
 		const old = rows[at];
+		if (action === "leave") {
+			if (!old) return rows;
+			return rows.length === limit ? null : rows.filter((row) => row !== old);
+		}
 		if (action === "delete") {
 			if (deleted.size === MANY) deleted = new Set();
 			deleted.add(record.id);
@@ -234,14 +270,24 @@ export function liveQuery(pb, collection, query, onChange) {
 			return rows.filter((row) => row !== old);
 		}
 		if (deleted.has(record.id)) return null; // it came too late, or the row came back
-		if (old) {
-			if (same(old, record)) return rows;
-			if (!(record.updated > old.updated) || compare(old, record)) return null;
-			return rows.map((row) => (row === old ? record : row));
-		}
+		if (!old) return place(rows, record);
+		if (same(old, record)) return rows;
+		if (!(record.updated > old.updated)) return null;
+		if (!compare(old, record)) return rows.map((row) => (row === old ? record : row));
+		const moved = place(rows.filter((row) => row !== old), record);
+		// At the end of a full list another row may come before it.
+		return rows.length === limit && moved[limit - 1] === record ? null : moved;
+	}
+
+	/**
+	 * Returns the rows with one more in its place, if that is in the list.
+	 * @param {RecordModel[]} rows
+	 * @param {RecordModel} record
+	 */
+	function place(rows, record) {
 		const before = rows.findIndex((row) => compare(record, row) < 0);
-		if (before < 0) return rows.length < limit ? [...rows, record] : rows;
-		return [...rows.slice(0, before), record, ...rows.slice(before)].slice(0, limit);
+		const at = before < 0 ? rows.length : before;
+		return [...rows.slice(0, at), record, ...rows.slice(at)].slice(0, limit);
 	}
 
 	/**
@@ -249,18 +295,24 @@ export function liveQuery(pb, collection, query, onChange) {
 	 * @param {RecordModel} b
 	 */
 	function compare(a, b) {
-		for (const key of keys) {
-			const name = key.replace(/^[-+]/, "");
-			if (a[name] !== b[name]) return a[name] < b[name] === key.startsWith("-") ? 1 : -1;
+		for (const [i, name] of names.entries()) {
+			const order = compareValues(a[name], b[name]);
+			if (order) return keys[i].startsWith("-") ? -order : order;
 		}
 		return 0;
 	}
 
 	/** @type {Listener} */
 	const listener = {
-		topic,
+		collection,
+		filter,
+		topic: "",
+		live(says) {
+			live = says;
+			if (fetched && !loading) poll();
+		},
 		change(change) {
-			if (!byEvents) return invalidate();
+			if (!byEvents()) return invalidate();
 			if (loading) {
 				if (meanwhile.length < MANY) meanwhile.push(change);
 				else stale = true;
@@ -278,6 +330,7 @@ export function liveQuery(pb, collection, query, onChange) {
 		},
 		closed() {
 			active = synced = false;
+			live = null;
 			if (stream.parked()) {
 				clearTimeout(loadTimer);
 				loadTimer = 0;
@@ -287,6 +340,7 @@ export function liveQuery(pb, collection, query, onChange) {
 		},
 		reset() {
 			fetched = refused = synced = false;
+			live = null;
 			failures = 0;
 			deleted = new Set();
 			update({ items: [], error: null });
@@ -295,7 +349,7 @@ export function liveQuery(pb, collection, query, onChange) {
 		},
 	};
 
-	const obstacle = stream.obstacle(topic);
+	const obstacle = stream.obstacle(listener);
 	if (obstacle) {
 		refused = true;
 		update({ error: new Error("liveQuery: " + obstacle) });
@@ -337,6 +391,11 @@ function createStream(pb) {
 	/** @type {Set<string>} */
 	let sentTopics = new Set(); // that the server brings
 	let sentToken = ""; // and for whom
+	let deadToken = ""; // that the server knows no more, while a new one is waited for
+	/** @type {string[]} */
+	let tellsLeave = []; // collections of which the server tells what leaves
+	/** @type {Map<string, Live>} */
+	let said = new Map(); // of the topics' events
 	/** @type {AbortController | null} */
 	let request = null; // that tells it
 	let open = false;
@@ -366,7 +425,7 @@ function createStream(pb) {
 			[page, "resume", connect],
 			[page, "visibilitychange", turn],
 		];
-		const unbindAuth = pb.authStore.onChange(() => checkViewer() || post());
+		const unbindAuth = pb.authStore.onChange(() => checkViewer() || recognized() || post());
 		for (const [target, type, run] of bindings) target?.addEventListener(type, run);
 		unbind = () => {
 			unbindAuth();
@@ -432,15 +491,17 @@ function createStream(pb) {
 	function connect() {
 		if (parked) return;
 		close();
+		deadToken = "";
 		seen = Date.now();
 		source = new EventSource(pb.buildURL("/api/realtime"));
 		connectTimer = setTimer(lost, CONNECT_TIMEOUT);
 		source.onerror = lost;
 		source.addEventListener("PB_CONNECT", (event) => {
 			clientId = event.lastEventId;
+			tellsLeave = JSON.parse(event.data).live ?? [];
+			for (const listener of listeners) listen(listener);
 			post();
 		});
-		for (const { topic } of listeners) listen(topic);
 	}
 
 	function close() {
@@ -452,6 +513,7 @@ function createStream(pb) {
 		clientId = "";
 		heardTopics = new Set();
 		sentTopics = new Set();
+		said = new Map();
 		open = false;
 		for (const listener of listeners) listener.closed();
 	}
@@ -463,15 +525,49 @@ function createStream(pb) {
 		retryTimer = setTimer(connect, backoff(attempts++));
 	}
 
-	/** @param {string} topic */
-	function listen(topic) {
+	/**
+	 * The server does not know any more who the viewer is: the user's password or tokens have
+	 * changed, or the user is gone. Whoever signs in again keeps the rows until then.
+	 */
+	function recognize() {
+		close();
+		deadToken = pb.authStore.token;
+		retryTimer = setTimer(connect, SIGN_IN);
+	}
+
+	/** Goes on at once with a new token. */
+	function recognized() {
+		if (!deadToken || deadToken === pb.authStore.token) return false;
+		connect();
+		return true;
+	}
+
+	/**
+	 * Gives the listener its topic on this stream. PocketBase filters the events of a topic,
+	 * but does not tell what leaves the filter: without that, all events are needed.
+	 * @param {Listener} listener
+	 */
+	function listen(listener) {
+		const { collection, filter } = listener;
+		let topic = collection + "/*";
+		if (tellsLeave.includes(collection)) {
+			const options = filter ? "&options=" + encodeURIComponent(JSON.stringify({ query: { filter } })) : "";
+			if (bytes(topic + "?leave=1" + options) <= TOPIC_BYTES) topic += "?leave=1" + options;
+		}
+		listener.topic = topic;
 		if (heardTopics.has(topic)) return;
 		heardTopics.add(topic);
 		source?.addEventListener(topic, (event) => {
 			heard = performance.now();
 			if (checkViewer()) return;
 			const change = JSON.parse(event.data);
-			for (const listener of listeners) if (listener.topic === topic) listener.change(change);
+			if (change.action === "live") said.set(topic, change);
+			for (const listener of listeners) {
+				if (listener.topic !== topic) continue;
+				if (change.action === "unidentified") return recognize();
+				if (change.action === "live") listener.live(change);
+				else listener.change(change);
+			}
 		});
 	}
 
@@ -514,7 +610,7 @@ function createStream(pb) {
 	}
 
 	function allTopics() {
-		return new Set([...listeners].map((listener) => listener.topic));
+		return new Set([...listeners].map((listener) => listener.topic).filter(Boolean));
 	}
 
 	return {
@@ -522,20 +618,20 @@ function createStream(pb) {
 		parked: () => parked,
 
 		/**
-		 * Returns what keeps the topic off the stream, and what helps.
-		 * @param {string} topic
+		 * Returns what keeps the listener off the stream, and what helps.
+		 * @param {Listener} listener
 		 */
-		obstacle(topic) {
+		obstacle({ collection, filter }) {
 			if (!globalThis.EventSource) {
 				return "EventSource is missing here: npm install eventsource, and before the query "
 					+ 'import { EventSource } from "eventsource"; globalThis.EventSource = EventSource';
 			}
-			if (new TextEncoder().encode(topic).length > TOPIC_BYTES) {
+			if (bytes(collection + "/*") > TOPIC_BYTES) {
 				return `PocketBase takes a topic of at most ${TOPIC_BYTES} bytes: shorten the collection's name`;
 			}
-			const topics = allTopics();
-			if (topics.size >= TOPICS && !topics.has(topic)) {
-				return `PocketBase brings the events of at most ${TOPICS} collections: stop other queries first`;
+			const others = [...listeners].filter((other) => other.collection !== collection || other.filter !== filter);
+			if (others.length >= TOPICS && new Set(others.map((other) => other.collection + "?" + other.filter)).size >= TOPICS) {
+				return `PocketBase brings the events of at most ${TOPICS} queries: stop others first`;
 			}
 		},
 
@@ -544,9 +640,12 @@ function createStream(pb) {
 			clearTimeout(endTimer);
 			listeners.add(listener);
 			if (!ticker) return begin();
-			listen(listener.topic);
-			if (sentTopics.has(listener.topic)) listener.opened();
-			else post();
+			if (!clientId) return; // the stream gives it its topic
+			listen(listener);
+			if (!sentTopics.has(listener.topic)) return post();
+			const live = said.get(listener.topic);
+			if (live) listener.live(live);
+			listener.opened();
 		},
 
 		/** @param {Listener} listener */
@@ -565,6 +664,26 @@ function createStream(pb) {
  */
 function same(a, b) {
 	return a.updated === b.updated && JSON.stringify(a) === JSON.stringify(b);
+}
+
+/** @param {string} topic */
+function bytes(topic) {
+	return new TextEncoder().encode(topic).length;
+}
+
+/**
+ * Compares as SQLite does: text by its characters, where JavaScript would go by halves of
+ * some of them.
+ * @param {any} a
+ * @param {any} b
+ */
+function compareValues(a, b) {
+	if (a === b) return 0;
+	if (typeof a !== "string" || typeof b !== "string") return a < b ? -1 : 1;
+	const [x, y] = [[...a], [...b]];
+	const at = x.findIndex((character, i) => character !== y[i]);
+	if (at < 0) return -1; // the beginning of the other
+	return (x[at].codePointAt(0) ?? 0) < (y[at]?.codePointAt(0) ?? -1) ? -1 : 1;
 }
 
 /** @param {number} failures before */

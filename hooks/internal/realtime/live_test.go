@@ -142,9 +142,9 @@ func TestLeaveIsOfWhatWasCommitted(t *testing.T) {
 	}
 }
 
-// No event tells what a new rule hides, or a user who is deleted no longer sees: streams
-// that count on being told end, and others stay.
-func TestStreamsThatExpectLeaveEnd(t *testing.T) {
+// No leave tells what a new rule hides, or a user who is deleted no longer sees: streams
+// that count on being told end, or hear that they are nobody's, and others stay.
+func TestStreamsThatExpectLeaveAreToldWhenNoneCan(t *testing.T) {
 	t.Parallel()
 	for name, change := range map[string]func(t *testing.T, app core.App, user *core.Record){
 		"with the rules": func(t *testing.T, app core.App, _ *core.Record) {
@@ -176,10 +176,17 @@ func TestStreamsThatExpectLeaveEnd(t *testing.T) {
 			user, token := apptest.NewUser(t, app, "user@example.com")
 			live, plain := server.Subscribe(t, token, liveTopic("aiContent/*", "")), server.Subscribe(t, token, "aiContent/*")
 			change(t, app, user)
-			select {
-			case <-live.Ended:
-			case <-time.After(time.Minute):
-				t.Error("the stream goes on")
+			if name == "with the rules" {
+				select {
+				case <-live.Ended:
+				case <-time.After(time.Minute):
+					t.Error("the stream goes on")
+				}
+			} else if event := next(t, live); event != `{"action":"unidentified"}` {
+				t.Errorf("got %s", event)
+			}
+			if len(plain.Events) > 0 {
+				t.Errorf("one that asked for nothing new got %s", <-plain.Events)
 			}
 			select {
 			case <-plain.Ended:

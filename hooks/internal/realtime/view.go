@@ -5,6 +5,7 @@ import (
 
 	"github.com/pocketbase/pocketbase/apis"
 	"github.com/pocketbase/pocketbase/core"
+	"github.com/pocketbase/pocketbase/tools/subscriptions"
 )
 
 // A view is who a subscriber was and what it asked for, from a moment on: an event that
@@ -94,19 +95,20 @@ func (s *subscriber) Set(key string, value any) {
 }
 
 // Unset is how PocketBase takes the identity from the streams of a user who is deleted, or
-// whose password or tokens change. What they could see leaves them without an event, so a
-// stream that expects one ends.
+// whose password or tokens change. What they could see leaves them without an event of it,
+// so whoever expects one is told, and may sign in again first.
 func (s *subscriber) Unset(key string) {
 	identified := s.Get(apis.RealtimeClientAuthKey) != nil
 	s.DefaultClient.Unset(key)
 	if key != apis.RealtimeClientAuthKey {
 		return
 	}
-	if identified && s.expectsLeave() {
-		s.Discard()
-		return
-	}
 	s.renew()
+	for _, t := range *s.topics.Load() {
+		if identified && t.leave {
+			s.Send(subscriptions.Message{Name: t.name, Data: []byte(`{"action":"unidentified"}`)})
+		}
+	}
 }
 
 // expectsLeave reports whether the subscriber is to be told of what it loses sight of.
