@@ -70,6 +70,17 @@ func startHarness(t testing.TB) (s *server, token string, p *tab) {
 	return s, s.Superuser(), openHarness(t, s.URL)
 }
 
+// AsStock hides from the harness what this server can do that stock PocketBase cannot.
+func (p *tab) AsStock() {
+	p.t.Helper()
+	eval[bool](p, `(window.EventSource = class extends EventSource {
+		addEventListener(type, run) {
+			super.addEventListener(type, type !== "PB_CONNECT" ? run : ({ lastEventId }) =>
+				run({ lastEventId, data: JSON.stringify({ clientId: lastEventId }) }));
+		}
+	}, true)`)
+}
+
 // SignIn signs in a user in the harness.
 func (p *tab) SignIn(email, password string) {
 	p.t.Helper()

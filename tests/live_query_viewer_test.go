@@ -144,12 +144,14 @@ func TestLiveQueryKeepsItsIdentity(t *testing.T) {
 	p.Clean(true)
 }
 
-// TestLiveQueryNoticesWhatNoEventTells has a row leave the viewer's rule.
+// TestLiveQueryNoticesWhatNoEventTells has a row leave the viewer's rule, of which stock
+// PocketBase tells nobody.
 func TestLiveQueryNoticesWhatNoEventTells(t *testing.T) {
 	t.Parallel()
 	s, token, p := startHarness(t)
 	ann := s.user(token, "ann@example.com")
 	id := s.create(token, "Public", "a", "")
+	p.AsStock()
 	eval[int](p, "hurry = 30") // a minute in two seconds
 	p.Live(`"newest", {limit: 5}`)
 	p.Converges("newest")
