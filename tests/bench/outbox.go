@@ -29,6 +29,7 @@ func (b *bench) outbox() error {
 	for _, rows := range waiting {
 		progress("outbox: inserting %d waiting callbacks", rows)
 		data[rows] = filepath.Join(b.dir, fmt.Sprintf("waiting%d", rows))
+		defer os.RemoveAll(data[rows]) // another revision makes its own
 		err := makeData(data[rows], false, func(app core.App) (err error) {
 			if tokens[rows], err = superuserToken(app); err != nil {
 				return err

@@ -2,10 +2,12 @@
 // subscribers: what PocketBase would send them, but beside the save instead of inside it,
 // in the order of the commits, from one encoding and one log for all.
 //
-// A change's way: order.go gives it its place among the commits and copies the record,
-// filter.go finds out who may see it, log.go keeps it until everybody has it, and
-// subscriber.go writes it to a connection. What leans on PocketBase's internals is in
-// pocketbase.go.
+// A change's way: order.go gives it its place among the commits, decide.go copies the
+// record and finds out who may see it (rule.go compiles rules and filters, row.go reads
+// what they compare), index.go finds whom it can concern, log.go keeps it until they have
+// it, and subscriber.go writes it to a connection. What a subscription is stands in
+// topic.go, what it was at a moment in view.go, and what its messages tell in live.go. What
+// leans on PocketBase's internals is in pocketbase.go.
 package realtime
 
 import (
