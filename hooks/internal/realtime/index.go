@@ -1,17 +1,21 @@
 package realtime
 
-import "maps"
+import (
+	"maps"
+	"slices"
+)
 
 // An index finds the subscribers that a change can concern: those that demand an equality
-// of every record by it, and all others by the zero equality. It counts what their views
-// ask for.
+// of every record by it, and those whom every change can concern by the zero equality. It
+// counts what their views ask for.
 type index map[equality]map[*subscriber]int
 
-// noteView notes a view of the subscriber, n times, and its topics' fields with it. The lock is
-// held.
+// noteView notes a view of the subscriber, n times, and its topics' fields with it. The lock
+// is held.
 func (f *FanOut) noteView(s *subscriber, v view, n int) {
 	for _, t := range v.topics {
 		of := t.filter.demand
+		before := f.hearsAll(s)
 		if f.index[of] == nil {
 			f.index[of] = map[*subscriber]int{}
 		}
@@ -21,7 +25,15 @@ func (f *FanOut) noteView(s *subscriber, v view, n int) {
 		if len(f.index[of]) == 0 {
 			delete(f.index, of)
 		}
-		count(f.demanded, of.field, n)
+		switch now := f.hearsAll(s); {
+		case now && !before && !f.isBehind(s):
+			s.position.Store(f.end())
+		case before && !now && s.position.Load() < f.end():
+			f.behind[s] = struct{}{}
+		}
+		if of.field != "" {
+			count(f.demanded, of.field, n)
+		}
 		for _, field := range t.filter.fields {
 			count(f.filterFields, field, n)
 		}
@@ -34,25 +46,45 @@ func (f *FanOut) noteView(s *subscriber, v view, n int) {
 	}
 }
 
+// hearsAll reports whether every change can concern the subscriber. The lock is held.
+func (f *FanOut) hearsAll(s *subscriber) bool { return f.index[equality{}][s] > 0 }
+
+// isBehind reports whether the subscriber has a position in the log. The lock is held.
+func (f *FanOut) isBehind(s *subscriber) bool {
+	_, behind := f.behind[s]
+	return behind || f.hearsAll(s)
+}
+
+// allBehind returns the subscribers that have a position in the log. The lock is held.
+func (f *FanOut) allBehind() []*subscriber {
+	all := make([]*subscriber, 0, len(f.index[equality{}])+len(f.behind))
+	all = slices.AppendSeq(all, maps.Keys(f.index[equality{}]))
+	for s := range f.behind {
+		if !f.hearsAll(s) {
+			all = append(all, s)
+		}
+	}
+	return all
+}
+
 func count(counts map[string]int, key string, n int) {
 	if counts[key] += n; counts[key] == 0 {
 		delete(counts, key)
 	}
 }
 
-// concerned returns the subscribers that the change can concern. The lock is held.
-func (f *FanOut) concerned(c *change) map[*subscriber]struct{} {
-	found := map[*subscriber]struct{}{}
+// note gives those a position in the log whom the change, its next, can concern by an
+// equality. The lock is held.
+func (f *FanOut) note(c *change) {
 	add := func(of equality) {
-		for s := range maps.Keys(f.index[of]) {
-			found[s] = struct{}{}
+		for s := range f.index[of] {
+			if !f.isBehind(s) {
+				s.position.Store(f.end())
+				f.behind[s] = struct{}{}
+			}
 		}
 	}
 	for field := range f.demanded {
-		if field == "" {
-			add(equality{})
-			continue
-		}
 		for _, row := range []row{c.row, c.before.row} {
 			value, read := row[field]
 			switch {
@@ -67,5 +99,4 @@ func (f *FanOut) concerned(c *change) map[*subscriber]struct{} {
 			}
 		}
 	}
-	return found
 }

@@ -2,7 +2,6 @@ package realtime
 
 import (
 	"encoding/json"
-	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -45,12 +44,7 @@ func (f *FanOut) publish(c *change) (err error) {
 
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	for s := range f.concerned(c) {
-		if _, behind := f.behind[s]; !behind {
-			f.behind[s] = struct{}{}
-			s.position.Store(f.end())
-		}
-	}
+	f.note(c)
 	f.log = append(f.log, c)
 	f.published = time.Now()
 	f.logSize += len(c.data)
@@ -117,12 +111,13 @@ func (f *FanOut) end() int64 { return f.logStart + int64(len(f.log)) }
 // disconnects those who hold back the older half. The lock is held.
 func (f *FanOut) trim(makeRoom bool) {
 	keep := f.end()
-	for s := range f.behind {
+	behind := f.allBehind()
+	for _, s := range behind {
 		keep = min(keep, s.position.Load())
 	}
 	if room := f.logStart + int64(len(f.log)+1)/2; makeRoom && keep < room {
 		keep = room
-		for s := range f.behind {
+		for _, s := range behind {
 			if s.position.Load() < keep {
 				go s.Discard()
 			}
@@ -156,8 +151,8 @@ func (f *FanOut) rounds() {
 			f.throttled++
 		}
 		f.roundBegan, f.roundEnd = began, end
-		interval := max(roundInterval, time.Duration(len(f.behind))*roundIntervalPerSubscriber)
-		behind := slices.Collect(maps.Keys(f.behind))
+		behind := f.allBehind()
+		interval := max(roundInterval, time.Duration(len(behind))*roundIntervalPerSubscriber)
 		f.mu.Unlock()
 		f.round(behind, end)
 		time.Sleep(interval - time.Since(began))
@@ -204,7 +199,7 @@ func (f *FanOut) inBurst() bool {
 func (f *FanOut) unsent(s *subscriber) ([]*change, []view, bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if _, behind := f.behind[s]; !behind {
+	if !f.isBehind(s) {
 		return nil, nil, true
 	}
 	position := s.position.Load()

@@ -66,7 +66,7 @@ type FanOut struct {
 	decided     map[*change]struct{}     // and in neither changes nor log
 
 	log       []*change
-	behind    map[*subscriber]struct{} // those that have not sent all that concerns them
+	behind    map[*subscriber]struct{} // those with a position in it, beside those that hear all
 	logStart  int64                    // position of log[0]
 	logSize   int                      // bytes
 	published time.Time                // the newest of log

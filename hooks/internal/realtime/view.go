@@ -52,7 +52,7 @@ func (f *FanOut) forgetViews(s *subscriber) {
 	for _, c := range f.changes {
 		consider(c)
 	}
-	if _, behind := f.behind[s]; behind {
+	if f.isBehind(s) {
 		for _, c := range f.log[max(0, s.position.Load()-f.logStart):] {
 			consider(c)
 		}

@@ -1,0 +1,207 @@
+package realtime
+
+import (
+	"runtime"
+	"time"
+
+	"github.com/pocketbase/pocketbase/core"
+)
+
+// hooksBegin notes that the record's after-success hooks begin.
+func (f *FanOut) hooksBegin(e *core.RecordEvent) error {
+	f.mu.Lock()
+	if place := f.places[e.Record]; place != nil {
+		place.batch.progress = time.Now()
+	}
+	f.mu.Unlock()
+	return e.Next()
+}
+
+// afterSave decides about a change behind the app's after-success hooks and right before
+// PocketBase's own broadcast, which gets the rest.
+func (f *FanOut) afterSave(action string) func(e *core.ModelEvent) error {
+	return func(e *core.ModelEvent) error {
+		record := f.recordOf(e)
+		if record == nil {
+			return e.Next()
+		}
+		f.mu.Lock()
+		place := f.places[record]
+		delete(f.places, record)
+		if place != nil {
+			place.batch.progress = time.Time{}
+		}
+		f.mu.Unlock()
+		c := f.decide(e.App, action, record)
+
+		f.mu.Lock()
+		if before, ok := f.updating[record]; ok {
+			delete(f.updating, record)
+			if c != nil {
+				c.before = before
+			}
+		}
+		narrowed := f.withoutOurs(e.App)
+		if place != nil {
+			narrowed.batch = place.batch
+		}
+		switch {
+		case place == nil || place.dropped: // another writer's, or its hooks took too long
+			if c != nil {
+				f.append(c)
+			}
+		case c == nil:
+			place.dropped = true
+		default:
+			delete(f.decided, c)
+			*place = *c
+		}
+		f.wake()
+		f.mu.Unlock()
+		e.App = narrowed
+		defer f.widen(e) // if a hook of the same priority ends the chain
+		return e.Next()
+	}
+}
+
+// beforeUpdate reads what the row is before the transaction that updates it, if somebody is
+// to be told who loses sight of it: a record's Original is what its saver had loaded, and
+// what the transaction made of the row meanwhile, nobody has seen. While the transaction
+// runs, nobody else commits.
+func (f *FanOut) beforeUpdate(e *core.ModelEvent) error {
+	record := asRecord(e.Model)
+	f.mu.Lock()
+	_, known := f.updating[record]
+	if record == nil || known || f.leaving == 0 || !f.takesOver() {
+		f.mu.Unlock()
+		return e.Next()
+	}
+	c := &change{record: record}
+	c.list, c.view = f.accessTo(record.Collection())
+	asked, fields := f.questions(c), f.comparedFields(c)
+	f.mu.Unlock()
+	before, err := f.rows.read(f.app, record.Collection(), record.Id, fields)
+	if err != nil {
+		return e.Next() // the row is new, or the update meets the same
+	}
+	answers := ask(f.app, record, asked)
+	f.mu.Lock()
+	f.updating[record] = state{before, answers}
+	f.mu.Unlock()
+	if tx := e.App.TxInfo(); tx != nil { // behind a panic PocketBase calls nobody
+		runtime.AddCleanup(tx, f.forgetUpdate, record)
+	}
+	return e.Next()
+}
+
+func (f *FanOut) forgetUpdate(record *core.Record) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	delete(f.updating, record)
+}
+
+func (f *FanOut) afterUpdateError(e *core.ModelErrorEvent) error {
+	f.forgetUpdate(asRecord(e.Model))
+	return e.Next()
+}
+
+// beforeDelete decides who hears of a delete while the record is there, outside of the
+// transaction that deletes it, as PocketBase does.
+func (f *FanOut) beforeDelete(e *core.ModelEvent) error {
+	record := f.recordOf(e)
+	if record == nil {
+		return e.Next()
+	}
+	c := f.decide(f.app, "delete", record)
+	if c == nil {
+		return e.Next()
+	}
+	key := deletingKey(e.Model)
+	f.mu.Lock()
+	f.deleting[key] = c
+	f.mu.Unlock()
+	// Behind a panic, here or later in the transaction, PocketBase calls nobody: what is
+	// left of the transaction is collected then.
+	if tx := e.App.TxInfo(); tx != nil {
+		runtime.AddCleanup(tx, func(c *change) { f.forgetDelete(key, c) }, c)
+	}
+	returned := false
+	defer func() {
+		if !returned {
+			f.forgetDelete(key, c)
+		}
+	}()
+	err := e.Next()
+	returned = true
+	return err
+}
+
+// forgetDelete forgets the change unless it is no longer waited for.
+func (f *FanOut) forgetDelete(key any, c *change) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	delete(f.decided, c)
+	if f.deleting[key] == c {
+		delete(f.deleting, key)
+	}
+}
+
+func (f *FanOut) afterDelete(e *core.ModelEvent) error {
+	f.mu.Lock()
+	if c := f.takeDeleting(e.Model); c != nil {
+		f.append(c)
+	}
+	f.mu.Unlock()
+	return e.Next()
+}
+
+func (f *FanOut) afterDeleteError(e *core.ModelErrorEvent) error {
+	f.mu.Lock()
+	delete(f.decided, f.takeDeleting(e.Model))
+	f.mu.Unlock()
+	return e.Next()
+}
+
+// takeDeleting returns the change that waits for the outcome of its delete, or nil. The
+// lock is held, and not given up before the change has its place among the others: what
+// is in none of them has no view.
+func (f *FanOut) takeDeleting(model core.Model) *change {
+	key := deletingKey(model)
+	c := f.deleting[key]
+	delete(f.deleting, key)
+	return c
+}
+
+// deletingKey is the same before and after the delete.
+func deletingKey(model core.Model) any {
+	if record := asRecord(model); record != nil {
+		return record
+	}
+	return model.PK()
+}
+
+// recordOf returns the event's record if anyone could be told of it.
+func (f *FanOut) recordOf(e *core.ModelEvent) *core.Record {
+	f.mu.Lock()
+	none := len(f.subscribers) == 0
+	f.mu.Unlock()
+	if none || !f.takesOver() {
+		return nil
+	}
+	if record := asRecord(e.Model); record != nil {
+		return record
+	}
+	id, _ := e.Model.PK().(string) // a model of the app's own for the collection
+	record, _ := e.App.FindRecordById(f.collection, id)
+	return record
+}
+
+func asRecord(model core.Model) *core.Record {
+	switch m := model.(type) {
+	case *core.Record:
+		return m
+	case core.RecordProxy:
+		return m.ProxyRecord()
+	}
+	return nil
+}
