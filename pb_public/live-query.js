@@ -81,6 +81,7 @@ const TICK = 5_000;
 const HIDDEN = 10_000;
 const ASLEEP = 60_000; // a page that long unseen may have a stream that only looks open
 const SILENT = 330_000; // PocketBase ends a stream that is idle for 5 minutes: later it is dead
+const ALIVE = 60_000; // PocketRiver is heard every 25 seconds
 const MANY = 1000; // changes or ids kept in memory
 const TOPIC_BYTES = 2500; // PocketBase refuses all topics for a longer one, or for more
 const TOPICS = 1000;
@@ -469,7 +470,7 @@ function createStream(pb) {
 		if (checkViewer() || globalThis.document?.hidden) return;
 		const slept = Date.now() - seen > ASLEEP;
 		seen = Date.now();
-		if (slept || (open && performance.now() - heard > SILENT)) connect();
+		if (slept || (open && performance.now() - heard > (said.size ? ALIVE : SILENT))) connect();
 	}
 
 	function currentViewer() {
@@ -566,7 +567,7 @@ function createStream(pb) {
 				if (listener.topic !== topic) continue;
 				if (change.action === "unidentified") return recognize();
 				if (change.action === "live") listener.live(change);
-				else listener.change(change);
+				else if (change.action !== "alive") listener.change(change);
 			}
 		});
 	}

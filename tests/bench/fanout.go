@@ -20,6 +20,7 @@ const (
 type audience struct {
 	count int
 	users bool // distinct signed-in users under the privacy rule, not guests under none
+	own   bool // each watches a channel of its own, which nothing comes for
 }
 
 func (a audience) String() string {
@@ -36,6 +37,7 @@ func (a audience) String() string {
 
 // A showing is what one measurement with subscribers found.
 type showing struct {
+	perWebhook     time.Duration // of the server's processor time
 	ack50, ack99   time.Duration
 	last50, last99 time.Duration // from the webhook to the last subscriber
 	perEvent       time.Duration // the server's processor time, for each event that arrived
@@ -136,7 +138,7 @@ func sumFaults(all []showing) (delivered int, sum faults) {
 
 func (b *bench) fanoutTargets(audiences []audience, showings map[fanoutCell][]showing) {
 	at := func(count int, users bool, server string) []showing {
-		return showings[fanoutCell{audience{count, users}, server}]
+		return showings[fanoutCell{audience{count: count, users: users}, server}]
 	}
 	last50 := func(s showing) float64 { return float64(s.last50) }
 	ack50 := func(s showing) float64 { return float64(s.ack50) }

@@ -54,6 +54,7 @@ var parts = []struct {
 	{"ingest", (*bench).ingest},
 	{"fanout", (*bench).fanout},
 	{"viewers", (*bench).viewers},
+	{"own", (*bench).own},
 	{"size", (*bench).size},
 	{"outbox", (*bench).outbox},
 	{"start", (*bench).start},

@@ -22,6 +22,7 @@ type viewersConfig struct {
 	Addr   string
 	Count  int
 	Tokens []string // of the users, one for each viewer; guests without
+	Own    bool     // each asks for a channel of its own only
 	First  int      // the first sequence number that comes, and how many at most
 	Limit  int
 }

@@ -10,6 +10,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/url"
 	"strings"
 	"syscall"
 	"time"
@@ -60,8 +61,12 @@ func (w *watcher) subscribe(v *viewer) error {
 	if err := w.readClientId(v); err != nil {
 		return err
 	}
+	topic := "aiContent/*"
+	if w.config.Own {
+		topic += "?leave=1&options=" + url.QueryEscape(`{"query":{"filter":"channelId = '`+v.clientId+`'"}}`)
+	}
 	request, err := http.NewRequest(http.MethodPost, "http://"+w.config.Addr+"/api/realtime",
-		strings.NewReader(`{"clientId":"`+v.clientId+`","subscriptions":["aiContent/*"]}`))
+		strings.NewReader(`{"clientId":"`+v.clientId+`","subscriptions":["`+topic+`"]}`))
 	if err != nil {
 		return err
 	}

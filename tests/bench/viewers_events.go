@@ -71,6 +71,7 @@ var (
 	dataStart     = []byte("data:")
 	channelStart  = []byte(`"channelId":"`)
 	createdAction = []byte(`"action":"create"`)
+	liveAction    = []byte(`"action":"live"`)
 )
 
 func (w *watcher) take(v *viewer, message []byte) {
@@ -87,6 +88,9 @@ func (w *watcher) take(v *viewer, message []byte) {
 		json.Unmarshal(data, &connect)
 		v.clientId = connect.ClientId
 		return
+	}
+	if w.config.Own && bytes.Contains(data, liveAction) {
+		return // what its subscription is answered
 	}
 	from := bytes.Index(data, channelStart) + len(channelStart)
 	if !bytes.Contains(head, contentEvent) || from < len(channelStart) || from+channelLength > len(data) ||

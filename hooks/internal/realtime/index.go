@@ -1,6 +1,7 @@
 package realtime
 
 import (
+	"iter"
 	"maps"
 	"slices"
 )
@@ -76,7 +77,7 @@ func count(counts map[string]int, key string, n int) {
 // note gives those a position in the log whom the change, its next, can concern by an
 // equality. The lock is held.
 func (f *FanOut) note(c *change) {
-	add := func(of equality) {
+	for of := range f.equalities(c) {
 		for s := range f.index[of] {
 			if !f.isBehind(s) {
 				s.position.Store(f.end())
@@ -84,16 +85,38 @@ func (f *FanOut) note(c *change) {
 			}
 		}
 	}
-	for field := range f.demanded {
-		for _, row := range []row{c.row, c.before.row} {
-			value, read := row[field]
-			switch {
-			case read:
-				add(equality{field, value})
-			case row != nil: // a long field, that somebody asked for since
-				for of := range f.index {
-					if of.field == field {
-						add(of)
+}
+
+// concernsNobody reports whether the change need not be encoded.
+func (f *FanOut) concernsNobody(c *change) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if len(f.index[equality{}]) > 0 {
+		return false
+	}
+	for range f.equalities(c) {
+		return false
+	}
+	return true
+}
+
+// equalities returns those that subscribers demand and that the change has, before or
+// after. The lock is held.
+func (f *FanOut) equalities(c *change) iter.Seq[equality] {
+	return func(yield func(equality) bool) {
+		for field := range f.demanded {
+			for _, row := range []row{c.row, c.before.row} {
+				value, read := row[field]
+				switch of := (equality{field, value}); {
+				case read && f.index[of] != nil:
+					if !yield(of) {
+						return
+					}
+				case !read && row != nil: // a long field, that somebody asked for since
+					for of := range f.index {
+						if of.field == field && !yield(of) {
+							return
+						}
 					}
 				}
 			}

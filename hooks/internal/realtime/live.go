@@ -37,6 +37,17 @@ func (s *subscriber) tellWhatIsLive() {
 	}
 }
 
+// tellThatItLives has a stream that expects leave hear something: JavaScript can see no
+// comment, and would take a dead connection for a quiet one.
+func (s *subscriber) tellThatItLives() {
+	for _, t := range *s.topics.Load() {
+		if t.leave {
+			s.Send(subscriptions.Message{Name: t.name, Data: []byte(`{"action":"alive"}`)})
+			return
+		}
+	}
+}
+
 // decidable reports whether a rule or a filter depends on nothing but the record and the
 // viewer's id, so that only a change of the record changes what it says. A superuser's list
 // may be filtered by hidden fields; PocketBase's events may not.

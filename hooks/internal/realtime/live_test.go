@@ -278,3 +278,24 @@ func TestConcerned(t *testing.T) {
 		t.Errorf("left behind: %v %v %v %d %d", f.index, f.demanded, f.filterFields, f.asking, f.leaving)
 	}
 }
+
+// A quiet stream that expects leave hears that it lives, and one of stock PocketBase's kind
+// hears nothing.
+func TestQuietStreamsAreToldThatTheyLive(t *testing.T) {
+	t.Parallel()
+	apptest.OverEachProtocol(t, func(t *testing.T, client *http.Client) {
+		app, _ := newTest(t)
+		server := apptest.Serve(t, app)
+		server.Client = client
+		plain := server.Subscribe(t, "", "aiContent/*")
+		live := server.Subscribe(t, "", liveTopic("aiContent/*", ""), liveTopic("aiContent/*", "title = 'x'"))
+		for range 2 {
+			if event := next(t, live); event != `{"action":"alive"}` {
+				t.Errorf("got %s", event)
+			}
+		}
+		if len(plain.Events) > 0 {
+			t.Errorf("a plain stream got %s", <-plain.Events)
+		}
+	})
+}

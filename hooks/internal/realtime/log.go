@@ -30,8 +30,11 @@ const (
 	maxStep      = 5 * time.Millisecond // a write that takes longer waits for its reader
 )
 
-// publish encodes the change and has it sent.
+// publish encodes the change and has it sent, if anybody can be concerned.
 func (f *FanOut) publish(c *change) (err error) {
+	if f.concernsNobody(c) {
+		return nil
+	}
 	if c.data, err = c.encode(c.record); err != nil {
 		return err
 	}

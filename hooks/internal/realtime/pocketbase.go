@@ -162,9 +162,13 @@ func (f *FanOut) serve(e *core.RealtimeConnectRequestEvent) error {
 		s.wake()
 	})
 	defer expiry.Stop()
+	alive := time.NewTicker(aliveEvery)
+	defer alive.Stop()
 	for {
 		select {
 		case <-s.ready:
+		case <-alive.C:
+			s.tellThatItLives()
 		case m, open := <-client.Channel(): // of a hook that has kept the client from before
 			if !open {
 				return nil

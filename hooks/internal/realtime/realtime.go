@@ -28,6 +28,7 @@ const (
 	maxLogSize   = 32 << 20         // bytes of those that wait to be sent
 	maxViews     = 100              // of one subscriber that apply to what it has not sent
 	writeTimeout = 10 * time.Second // for a subscriber that stopped reading
+	aliveEvery   = 25 * time.Second // a stream that expects leave hears something, which also keeps proxies from ending it
 	maxHookTime  = time.Second      // of the app's after-success hooks, before others go first
 )
 
