@@ -160,3 +160,19 @@ func TestLiveQueryNoticesWhatNoEventTells(t *testing.T) {
 	p.Converges("newest")
 	p.Clean(true)
 }
+
+// What was made for a user who is deleted goes from a page that is open, without a reload.
+func TestLiveQueryForgetsADeletedUser(t *testing.T) {
+	t.Parallel()
+	s, token, p := startHarness(t)
+	ann := s.user(token, "ann@example.com")
+	s.create(token, "Public", "a", "")
+	s.create(token, "For ann", "a", ann)
+	p.SignIn("ann@example.com", testPassword)
+	p.Live(`"own", {filter: 'category = "a"', limit: 10}`)
+	p.Wait(`queries.own.result.items.length === 2`)
+	s.API(token, http.MethodDelete, "/api/collections/users/records/"+ann, nil, nil)
+	p.Wait(`queries.own.result.items.map((row) => row.title).join() === "Public"`)
+	p.Converges("own")
+	p.Clean(true)
+}

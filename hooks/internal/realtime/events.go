@@ -35,10 +35,10 @@ func (f *FanOut) afterSave(action string) func(e *core.ModelEvent) error {
 		c := f.decide(e.App, action, record)
 
 		f.mu.Lock()
-		if before, ok := f.updating[record]; ok {
+		if before := f.updating[record]; before != nil {
 			delete(f.updating, record)
 			if c != nil {
-				c.before = before
+				c.before = *before
 			}
 		}
 		narrowed := f.withoutOurs(e.App)
@@ -71,8 +71,7 @@ func (f *FanOut) afterSave(action string) func(e *core.ModelEvent) error {
 func (f *FanOut) beforeUpdate(e *core.ModelEvent) error {
 	record := asRecord(e.Model)
 	f.mu.Lock()
-	_, known := f.updating[record]
-	if record == nil || known || f.leaving == 0 || !f.takesOver() {
+	if record == nil || f.updating[record] != nil || f.leaving == 0 || !f.takesOver() {
 		f.mu.Unlock()
 		return e.Next()
 	}
@@ -85,23 +84,29 @@ func (f *FanOut) beforeUpdate(e *core.ModelEvent) error {
 		return e.Next() // the row is new, or the update meets the same
 	}
 	answers := ask(f.app, record, asked)
+	known := &state{before, answers}
 	f.mu.Lock()
-	f.updating[record] = state{before, answers}
+	f.updating[record] = known
 	f.mu.Unlock()
 	if tx := e.App.TxInfo(); tx != nil { // behind a panic PocketBase calls nobody
-		runtime.AddCleanup(tx, f.forgetUpdate, record)
+		runtime.AddCleanup(tx, func(known *state) { f.forgetUpdate(record, known) }, known)
 	}
 	return e.Next()
 }
 
-func (f *FanOut) forgetUpdate(record *core.Record) {
+// forgetUpdate forgets what the row was before the update, unless another one has begun.
+func (f *FanOut) forgetUpdate(record *core.Record, before *state) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	delete(f.updating, record)
+	if f.updating[record] == before {
+		delete(f.updating, record)
+	}
 }
 
 func (f *FanOut) afterUpdateError(e *core.ModelErrorEvent) error {
-	f.forgetUpdate(asRecord(e.Model))
+	f.mu.Lock()
+	delete(f.updating, asRecord(e.Model))
+	f.mu.Unlock()
 	return e.Next()
 }
 

@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"github.com/ganigeorgiev/fexpr"
+	"github.com/pocketbase/pocketbase/apis"
 	"github.com/pocketbase/pocketbase/core"
 	"github.com/pocketbase/pocketbase/tools/subscriptions"
 )
@@ -19,6 +20,8 @@ func (s *subscriber) tellWhatIsLive() {
 		return
 	}
 	sortable := sortableFields(collection)
+	auth, _ := s.Get(apis.RealtimeClientAuthKey).(*core.Record)
+	superuser := auth != nil && auth.IsSuperuser()
 	for _, t := range *s.topics.Load() {
 		if !t.leave {
 			continue
@@ -27,12 +30,11 @@ func (s *subscriber) tellWhatIsLive() {
 		if t.id != "" {
 			rule = collection.ViewRule
 		}
-		v := s.viewNow()
 		data, _ := json.Marshal(struct {
 			Action   string   `json:"action"`
 			Exact    bool     `json:"exact"`
 			Sortable []string `json:"sortable"`
-		}{"live", (v.superuser || rule == nil || decidable(collection, *rule, true)) && decidable(collection, t.filter.text, false), sortable})
+		}{"live", (superuser || rule == nil || decidable(collection, *rule, true)) && decidable(collection, t.filter.text, false), sortable})
 		s.Send(subscriptions.Message{Name: t.name, Data: data})
 	}
 }

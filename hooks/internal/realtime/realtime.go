@@ -63,7 +63,7 @@ type FanOut struct {
 	timer       *time.Timer              // that wakes those who wait for hooks
 	places      map[*core.Record]*change // by the record whose after-success hooks still run
 	deleting    map[any]*change          // by what is being deleted: see deletingKey
-	updating    map[*core.Record]state   // rows before their update, by the record that is saved
+	updating    map[*core.Record]*state  // rows before their update, by the record that is saved
 	decided     map[*change]struct{}     // and in neither changes nor log
 
 	log       []*change
@@ -100,7 +100,7 @@ func New(app core.App, collection string) *FanOut {
 		subscribers: map[*subscriber]struct{}{},
 		places:      map[*core.Record]*change{},
 		deleting:    map[any]*change{},
-		updating:    map[*core.Record]state{},
+		updating:    map[*core.Record]*state{},
 		behind:      map[*subscriber]struct{}{},
 		index:       index{},
 		demanded:    map[string]int{}, filterFields: map[string]int{},
