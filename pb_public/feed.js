@@ -1,12 +1,12 @@
 // The feed page: aiContent as it arrives, through liveQuery. Text goes to the page only
 // as textContent.
 import PocketBase from "./vendor/pocketbase.es.mjs";
+import { copier, make, openData } from "./data.js";
 import { liveQuery } from "./live-query.js";
 
 const STEP = 20; // rows at first, and with each "load more"
 const MOST = 999; // PocketBase lists 1000 at most, and one tells that there are more
 const FOLD = 600; // characters of a long body that show at first
-const FEW = 100; // members of data that show at first
 
 const pb = new PocketBase(new URL(".", location.href).href);
 const $ = (id) => document.getElementById(id);
@@ -20,17 +20,6 @@ let last = { items: [], status: "connecting", error: null };
 let lostAt = null;
 const cards = new Map(); // id -> { row, node }
 const seen = { category: new Set(), event: new Set() };
-
-/** Creates an element; on… are listeners, other keys properties or attributes. */
-function make(tag, props = {}, ...children) {
-	const node = document.createElement(tag);
-	for (const [key, value] of Object.entries(props)) {
-		if (key in node) node[key] = value;
-		else node.setAttribute(key, value);
-	}
-	node.append(...children);
-	return node;
-}
 
 function filter() {
 	const all = [];
@@ -131,7 +120,7 @@ function draw(row, old) {
 	about.append(when(row.created));
 
 	const data = make("details", { className: "data" }, make("summary", {}, "Data"));
-	data.ontoggle = () => data.open && data.children.length === 1 && openData(row, data);
+	data.ontoggle = () => data.open && data.children.length === 1 && openData(pb, row, data);
 	data.open = !!old?.querySelector(".data")?.open;
 
 	const tools = make("div", { className: "tools" });
@@ -162,81 +151,6 @@ function age(time) {
 	const seconds = (Date.parse(time.dateTime) - Date.now()) / 1000;
 	const [unit, size] = [["day", 86400], ["hour", 3600], ["minute", 60]].find(([, size]) => -seconds >= size) ?? [];
 	time.firstChild.textContent = unit ? relative.format(Math.ceil(seconds / size), unit) : "just now";
-}
-
-/** A number as it was sent, where JavaScript has no such number. */
-class Exact {
-	constructor(source) {
-		this.source = source;
-	}
-	toJSON() {
-		return JSON.rawJSON?.(this.source) ?? Number(this.source);
-	}
-}
-
-async function openData({ id, data, metadata }, details) {
-	const parse = (text) => JSON.parse(text, (_, value, context) =>
-		typeof value === "number" && context?.source && context.source !== String(value) ? new Exact(context.source) : value);
-	let value = { data, metadata };
-	try {
-		value = await pb.send(`/api/collections/aiContent/records/${id}`, {
-			requestKey: null, // and no fields: PocketBase rounds numbers to pick them
-			fetch: async (...request) => {
-				const response = await fetch(...request);
-				response.json = async () => parse(await response.text());
-				return response;
-			},
-		});
-	} catch {} // then without the last digits
-	if (details.children.length > 1) return;
-	details.append(copier("Copy JSON", () => JSON.stringify(value.data, null, 2)), members({ data: value.data, metadata: value.metadata }));
-}
-
-function members(value) {
-	const entries = Object.entries(value);
-	const list = make("ul");
-	const add = (from) => {
-		for (const [key, member] of entries.slice(from, from + FEW)) list.append(make("li", {}, branch(key, member)));
-		const rest = entries.length - from - FEW;
-		if (rest > 0) list.append(make("li", {}, make("button", {
-			type: "button", onclick: (event) => (event.target.parentNode.remove(), add(from + FEW)),
-		}, `${rest} more`)));
-	};
-	add(0);
-	return list;
-}
-
-function branch(key, value) {
-	const name = make("span", { className: "key" }, key);
-	if (value === null || typeof value !== "object" || value instanceof Exact) {
-		const text = value instanceof Exact ? value.source : typeof value === "string" ? value : JSON.stringify(value);
-		return make("div", {}, name, make("span", { className: typeof value }, text));
-	}
-	const count = Object.keys(value).length;
-	const details = make("details", {}, make("summary", {}, name, Array.isArray(value) ? `[${count}]` : `{${count}}`));
-	const open = () => details.open && details.children.length === 1 && details.append(members(value));
-	details.ontoggle = open;
-	details.open = count < 8;
-	return details;
-}
-
-function copier(label, text) {
-	const button = make("button", { type: "button" }, label);
-	button.onclick = async () => {
-		let copied = true;
-		try {
-			await navigator.clipboard.writeText(text());
-		} catch { // no clipboard but over https
-			const area = make("textarea", { value: text() });
-			button.after(area);
-			area.select();
-			copied = document.execCommand("copy");
-			area.remove();
-		}
-		button.textContent = copied ? "Copied" : "Not copied";
-		setTimeout(() => (button.textContent = label), 2000);
-	};
-	return button;
 }
 
 /** Tells of new rows to who listens, and to who has scrolled away. */

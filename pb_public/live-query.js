@@ -578,7 +578,7 @@ function createStream(pb) {
 	 * and gives it back on a request with the new token.
 	 */
 	async function post() {
-		while (clientId && !request) {
+		while (clientId && !request && !checkViewer()) {
 			const id = clientId;
 			const { token } = pb.authStore;
 			const topics = allTopics();

@@ -33,10 +33,10 @@ func (f *FanOut) noteView(s *subscriber, v view, n int) {
 			f.behind[s] = struct{}{}
 		}
 		if of.field != "" {
-			count(f.demanded, of.field, n)
+			addCount(f.demanded, of.field, n)
 		}
 		for _, field := range t.filter.fields {
-			count(f.filterFields, field, n)
+			addCount(f.filterFields, field, n)
 		}
 		if t.filter.asks() {
 			f.asking += n
@@ -68,7 +68,7 @@ func (f *FanOut) allBehind() []*subscriber {
 	return all
 }
 
-func count(counts map[string]int, key string, n int) {
+func addCount(counts map[string]int, key string, n int) {
 	if counts[key] += n; counts[key] == 0 {
 		delete(counts, key)
 	}
