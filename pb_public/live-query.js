@@ -392,6 +392,8 @@ function createStream(pb) {
 	/** @type {Set<string>} */
 	let sentTopics = new Set(); // that the server brings
 	let sentToken = ""; // and for whom
+	let askedToken = ""; // of the last request for that
+	let streamToken = ""; // of the one that the stream has told of
 	let deadToken = ""; // that the server knows no more, while a new one is waited for
 	/** @type {string[]} */
 	let tellsLeave = []; // collections of which the server tells what leaves
@@ -532,8 +534,8 @@ function createStream(pb) {
 	 */
 	function recognize() {
 		close();
-		deadToken = pb.authStore.token;
-		retryTimer = setTimer(connect, SIGN_IN);
+		deadToken = streamToken;
+		if (!recognized()) retryTimer = setTimer(connect, SIGN_IN);
 	}
 
 	/** Goes on at once with a new token. */
@@ -562,7 +564,10 @@ function createStream(pb) {
 			heard = performance.now();
 			if (checkViewer()) return;
 			const change = JSON.parse(event.data);
-			if (change.action === "live") said.set(topic, change);
+			if (change.action === "live") {
+				said.set(topic, change);
+				streamToken = askedToken;
+			}
 			for (const listener of listeners) {
 				if (listener.topic !== topic) continue;
 				if (change.action === "unidentified") return recognize();
@@ -585,6 +590,7 @@ function createStream(pb) {
 			const sameTopics = topics.size === sentTopics.size && [...topics].every((topic) => sentTopics.has(topic));
 			if (!topics.size || (sameTopics && token === sentToken)) return;
 			request = new AbortController();
+			askedToken = token;
 			clearTimeout(connectTimer);
 			connectTimer = setTimer(lost, CONNECT_TIMEOUT);
 			let sent = true;

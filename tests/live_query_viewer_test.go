@@ -84,6 +84,7 @@ func (p *tab) ForbidEmpty(name string) {
 func TestLiveQueryKeepsItsIdentity(t *testing.T) {
 	t.Parallel()
 	s, token, p := startHarness(t)
+	eval[bool](p, "patient = true")
 	ann := s.user(token, "ann@example.com")
 	s.create(token, "Secret of ann", "a", ann)
 	email, password := "ann@example.com", testPassword

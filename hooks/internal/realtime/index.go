@@ -16,7 +16,7 @@ type index map[equality]map[*subscriber]int
 func (f *FanOut) noteView(s *subscriber, v view, n int) {
 	for _, t := range v.topics {
 		of := t.filter.demand
-		before := f.hearsAll(s)
+		before, behind := f.hearsAll(s), f.isBehind(s)
 		if f.index[of] == nil {
 			f.index[of] = map[*subscriber]int{}
 		}
@@ -27,7 +27,7 @@ func (f *FanOut) noteView(s *subscriber, v view, n int) {
 			delete(f.index, of)
 		}
 		switch now := f.hearsAll(s); {
-		case now && !before && !f.isBehind(s):
+		case now && !before && !behind:
 			s.position.Store(f.end())
 		case before && !now && s.position.Load() < f.end():
 			f.behind[s] = struct{}{}

@@ -299,3 +299,32 @@ func TestQuietStreamsAreToldThatTheyLive(t *testing.T) {
 		}
 	})
 }
+
+// Whoever comes later begins at the end of what was sent, whatever it asks for.
+func TestLaterSubscribersBeginAtTheEnd(t *testing.T) {
+	t.Parallel()
+	app, f := newTest(t)
+	server := apptest.Serve(t, app)
+	first := server.Subscribe(t, "", "aiContent/*")
+	create(t, app, "before")
+	next(t, first)
+	apptest.Eventually(t, "what was sent is forgotten", func() bool {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		return f.logStart > 0
+	})
+	streams := []*apptest.Stream{first}
+	for _, topics := range [][]string{{"aiContent/*"}, {liveTopic("aiContent/*", "")}, {liveTopic("aiContent/*", `title = "after"`)},
+		{liveTopic("aiContent/*", `title = "after"`), "aiContent/*"}} {
+		s := server.Subscribe(t, "", topics...)
+		server.SetTopics(t, s.ID, "", "aiContent/*", liveTopic("aiContent/*", `title = "x"`))
+		server.SetTopics(t, s.ID, "", topics...)
+		streams = append(streams, s)
+	}
+	create(t, app, "after")
+	for i, s := range streams {
+		if event := next(t, s); !strings.Contains(event, `"after"`) {
+			t.Errorf("stream %d: got %s", i, event)
+		}
+	}
+}
