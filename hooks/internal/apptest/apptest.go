@@ -97,6 +97,8 @@ type Stream struct {
 	ID     string        // of the client, as PocketBase has it
 	Events chan string   // the data of each event of the subscribed topics
 	Ended  chan struct{} // closed when the connection is
+
+	Close func() // ends the connection
 }
 
 // Connect opens a stream without any topic.
@@ -108,7 +110,7 @@ func (s *Server) Connect(t testing.TB) *Stream {
 	}
 	t.Cleanup(func() { response.Body.Close() })
 
-	stream := &Stream{Events: make(chan string, 10_000), Ended: make(chan struct{})}
+	stream := &Stream{Close: func() { response.Body.Close() }, Events: make(chan string, 10_000), Ended: make(chan struct{})}
 	id := make(chan string, 1)
 	go func() {
 		defer close(stream.Ended)

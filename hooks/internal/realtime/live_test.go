@@ -328,3 +328,35 @@ func TestLaterSubscribersBeginAtTheEnd(t *testing.T) {
 		}
 	}
 }
+
+// A user whose password has changed and who signs in again gets what is theirs on the next
+// stream, after the last one has gone.
+func TestNextStreamOfTheSameUser(t *testing.T) {
+	t.Parallel()
+	app, _ := newTest(t)
+	server := apptest.Serve(t, app)
+	user, token := apptest.NewUser(t, app, "user@example.com")
+	topics := []string{liveTopic("aiContent/*", ""), liveTopic("aiContent/*", `category = "a"`)}
+	for i := range 3 {
+		s := server.Subscribe(t, token, topics...)
+		server.SetTopics(t, s.ID, token, topics...)
+		saveRecord(t, app, fmt.Sprintf("record00000000%d", i), map[string]any{"title": fmt.Sprint("for the user ", i), "userId": user.Id, "category": "a"})
+		for range topics {
+			if event := next(t, s); !strings.Contains(event, fmt.Sprint("for the user ", i)) {
+				t.Fatalf("round %d: got %s", i, event)
+			}
+		}
+		user.SetPassword(fmt.Sprint("another password ", i))
+		if err := app.Save(user); err != nil {
+			t.Fatal(err)
+		}
+		if event := next(t, s); event != `{"action":"unidentified"}` {
+			t.Fatalf("got %s", event)
+		}
+		s.Close()
+		var err error
+		if token, err = user.NewAuthToken(); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
