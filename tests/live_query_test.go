@@ -90,7 +90,7 @@ func TestLiveQuerySurvivesDisorder(t *testing.T) {
 	s.create(token, "Another row", "a", "")
 	eval[bool](p, `(window.held = [], window.EventSource = class extends EventSource {
 		addEventListener(type, run) {
-			const hold = (event) => event.data.includes('"action":"live"') ? run(event) : held.push(() => run(event));
+			const hold = (event) => event.data.includes('"record"') ? held.push(() => run(event)) : run(event);
 			super.addEventListener(type, type.includes("/") ? hold : run);
 		}
 	}, true)`)
