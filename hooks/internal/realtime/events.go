@@ -21,6 +21,7 @@ func (f *FanOut) hooksBegin(e *core.RecordEvent) error {
 // PocketBase's own broadcast, which gets the rest.
 func (f *FanOut) afterSave(action string) func(e *core.ModelEvent) error {
 	return func(e *core.ModelEvent) error {
+		before := f.takeUpdating(e.Model)
 		record := f.recordOf(e)
 		if record == nil {
 			return e.Next()
@@ -32,31 +33,12 @@ func (f *FanOut) afterSave(action string) func(e *core.ModelEvent) error {
 			place.batch.progress = time.Time{}
 		}
 		f.mu.Unlock()
-		c := f.decide(e.App, action, record)
-
+		f.settle(e.App, action, record, place, before)
 		f.mu.Lock()
-		if before := f.updating[record]; before != nil {
-			delete(f.updating, record)
-			if c != nil {
-				c.before = *before
-			}
-		}
 		narrowed := f.withoutOurs(e.App)
 		if place != nil {
 			narrowed.batch = place.batch
 		}
-		switch {
-		case place == nil || place.dropped: // another writer's, or its hooks took too long
-			if c != nil {
-				f.append(c)
-			}
-		case c == nil:
-			place.dropped = true
-		default:
-			delete(f.decided, c)
-			*place = *c
-		}
-		f.wake()
 		f.mu.Unlock()
 		e.App = narrowed
 		defer f.widen(e) // if a hook of the same priority ends the chain
@@ -64,34 +46,86 @@ func (f *FanOut) afterSave(action string) func(e *core.ModelEvent) error {
 	}
 }
 
-// beforeUpdate reads what the row is before the transaction that updates it, if somebody is
+// settle decides about the change and gives it its place, before any later decision: of
+// two of one record, the last must be by the last look at its row.
+func (f *FanOut) settle(app core.App, action string, record *core.Record, place *change, before *state) {
+	f.settling.Lock()
+	defer f.settling.Unlock()
+	c := f.decide(app, action, record)
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if before != nil && c != nil {
+		c.before = *before
+	}
+	switch {
+	case place == nil || place.dropped: // another writer's, or its hooks took too long
+		if c != nil {
+			f.append(c)
+		}
+	case c == nil:
+		place.dropped = true
+	default:
+		delete(f.decided, c)
+		*place = *c
+	}
+	f.wake()
+}
+
+// aroundUpdate reads what the row is before the transaction that updates it, if somebody is
 // to be told who loses sight of it: a record's Original is what its saver had loaded, and
-// what the transaction made of the row meanwhile, nobody has seen. While the transaction
-// runs, nobody else commits.
-func (f *FanOut) beforeUpdate(e *core.ModelEvent) error {
+// what the transaction made of the row meanwhile, nobody has seen. A save without one gets
+// a transaction, which from its update on keeps others from committing.
+func (f *FanOut) aroundUpdate(e *core.ModelEvent) error {
 	record := asRecord(e.Model)
 	f.mu.Lock()
-	if record == nil || f.updating[record] != nil || f.leaving == 0 || !f.takesOver() {
-		f.mu.Unlock()
+	unasked := record == nil || f.updating[record] != nil || f.leaving == 0 || !f.takesOver()
+	f.mu.Unlock()
+	if unasked {
 		return e.Next()
+	}
+	if e.App.TxInfo() != nil {
+		return f.updateAndLookBack(e, record)
+	}
+	app := e.App
+	defer func() { e.App = app }()
+	return app.RunInTransaction(func(tx core.App) error {
+		e.App = tx
+		return f.updateAndLookBack(e, record)
+	})
+}
+
+// updateAndLookBack updates the row, and then reads on another connection, beside the
+// transaction, what everybody still sees of it.
+func (f *FanOut) updateAndLookBack(e *core.ModelEvent, record *core.Record) error {
+	if err := e.Next(); err != nil {
+		return err
 	}
 	c := &change{record: record}
 	c.list, c.view = f.accessTo(record.Collection())
+	f.mu.Lock()
 	asked, fields := f.questions(c), f.comparedFields(c)
 	f.mu.Unlock()
 	before, err := f.rows.read(f.app, record.Collection(), record.Id, fields)
 	if err != nil {
-		return e.Next() // the row is new, or the update meets the same
+		return nil // nobody has seen the row yet, or the change will meet the same
 	}
-	answers := ask(f.app, record, asked)
-	known := &state{before, answers}
+	known := &state{before, ask(f.app, record, asked)}
 	f.mu.Lock()
 	f.updating[record] = known
 	f.mu.Unlock()
-	if tx := e.App.TxInfo(); tx != nil { // behind a panic PocketBase calls nobody
-		runtime.AddCleanup(tx, func(known *state) { f.forgetUpdate(record, known) }, known)
-	}
-	return e.Next()
+	// Behind a panic PocketBase calls nobody.
+	runtime.AddCleanup(e.App.TxInfo(), func(known *state) { f.forgetUpdate(record, known) }, known)
+	return nil
+}
+
+// takeUpdating returns what the row was before the update that has ended, or nil.
+func (f *FanOut) takeUpdating(model core.Model) *state {
+	record := asRecord(model)
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	before := f.updating[record]
+	delete(f.updating, record)
+	return before
 }
 
 // forgetUpdate forgets what the row was before the update, unless another one has begun.
@@ -104,9 +138,7 @@ func (f *FanOut) forgetUpdate(record *core.Record, before *state) {
 }
 
 func (f *FanOut) afterUpdateError(e *core.ModelErrorEvent) error {
-	f.mu.Lock()
-	delete(f.updating, asRecord(e.Model))
-	f.mu.Unlock()
+	f.takeUpdating(e.Model)
 	return e.Next()
 }
 

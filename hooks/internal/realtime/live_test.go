@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -365,4 +366,54 @@ func TestNextStreamOfTheSameUser(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+}
+
+// Writers that save one record at the same time, each without a transaction of its own,
+// leave nobody with a record that the last of them hid.
+func TestLeaveBesideOtherWriters(t *testing.T) {
+	t.Parallel()
+	apptest.OverEachProtocol(t, func(t *testing.T, client *http.Client) {
+		app, _ := newTest(t)
+		server := apptest.Serve(t, app)
+		server.Client = client
+		guest := server.Subscribe(t, "", liveTopic("aiContent/*", ""))
+		const rounds, writers = 150, 4
+		for round := range rounds {
+			id := fmt.Sprintf("record%09d", round)
+			saveRecord(t, app, id, map[string]any{"userId": "somebody"})
+			var group sync.WaitGroup
+			for writer := range writers {
+				record, err := app.FindRecordById(collectionName, id)
+				if err != nil {
+					t.Fatal(err)
+				}
+				record.Set("title", fmt.Sprint(writer))
+				record.Set("userId", []string{"", "somebody"}[writer%2])
+				group.Go(func() {
+					if err := app.Save(record); err != nil {
+						t.Error(err)
+					}
+				})
+			}
+			group.Wait()
+			record, err := app.FindRecordById(collectionName, id)
+			if err != nil {
+				t.Fatal(err)
+			}
+			saveRecord(t, app, "end000000000000", map[string]any{"title": fmt.Sprint("end ", round)})
+			shown := false
+			for {
+				event := next(t, guest)
+				if strings.Contains(event, fmt.Sprintf(`"end %d"`, round)) {
+					break
+				}
+				if strings.Contains(event, id) {
+					shown = !strings.Contains(event, `"leave"`)
+				}
+			}
+			if public := record.GetString("userId") == ""; shown && !public {
+				t.Fatalf("round %d: a guest still shows a record that is private", round)
+			}
+		}
+	})
 }

@@ -55,6 +55,8 @@ type FanOut struct {
 	collection string // its name
 	enrich     *hook.TaggedHook[*core.RecordEnrichEvent]
 
+	settling sync.Mutex // before mu: see settle
+
 	mu          sync.Mutex
 	subscribers map[*subscriber]struct{}
 	moment      int64     // counts what was decided
@@ -125,7 +127,7 @@ func (f *FanOut) Bind() {
 		saved.Bind(&hook.Handler[*core.ModelEvent]{Id: "modelriverRealtimeEnd", Func: f.withEverybody, Priority: -98})
 	}
 	f.app.OnModelUpdateExecute(f.collection).Bind(&hook.Handler[*core.ModelEvent]{
-		Id: "modelriverRealtime", Func: f.beforeUpdate, Priority: 10000, // in the transaction, right before the row changes
+		Id: "modelriverRealtime", Func: f.aroundUpdate, Priority: 10000, // right around the change of the row
 	})
 	f.app.OnModelAfterUpdateError(f.collection).Bind(&hook.Handler[*core.ModelErrorEvent]{
 		Id: "modelriverRealtime", Func: f.afterUpdateError, Priority: -98,
