@@ -105,16 +105,15 @@ func (f *FanOut) updateAndLookBack(e *core.ModelEvent, record *core.Record) erro
 	f.mu.Lock()
 	asked, fields := f.questions(c), f.comparedFields(c)
 	f.mu.Unlock()
-	before, err := f.rows.read(f.app, record.Collection(), record.Id, fields)
-	if err != nil {
-		return nil // nobody has seen the row yet, or the change will meet the same
+	// There is no such row if nobody has seen it yet; any other error the change meets too.
+	if before, err := f.rows.read(f.app, record.Collection(), record.Id, fields); err == nil {
+		known := &state{before, ask(f.app, record, asked)}
+		f.mu.Lock()
+		f.updating[record] = known
+		f.mu.Unlock()
+		// Behind a panic PocketBase calls nobody.
+		runtime.AddCleanup(e.App.TxInfo(), func(known *state) { f.forgetUpdate(record, known) }, known)
 	}
-	known := &state{before, ask(f.app, record, asked)}
-	f.mu.Lock()
-	f.updating[record] = known
-	f.mu.Unlock()
-	// Behind a panic PocketBase calls nobody.
-	runtime.AddCleanup(e.App.TxInfo(), func(known *state) { f.forgetUpdate(record, known) }, known)
 	return nil
 }
 
