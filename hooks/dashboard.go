@@ -33,9 +33,19 @@ func (p *plugin) bindDashboard(e *core.ServeEvent) error {
 		return err
 	}
 	e.UIExtensions = append(e.UIExtensions, core.UIExtension{Name: "modelriver", FS: files})
-	e.Router.GET("/_/extensions/modelriver/live-query.js", func(e *core.RequestEvent) error {
-		return e.Blob(http.StatusOK, "text/javascript", public.LiveQuery)
-	}).Bind(apis.SkipSuccessActivityLog())
+	shared, err := public.LiveQuery.ReadDir(".")
+	if err != nil {
+		return err
+	}
+	for _, file := range shared {
+		e.Router.GET("/_/extensions/modelriver/"+file.Name(), func(e *core.RequestEvent) error {
+			content, err := public.LiveQuery.ReadFile(file.Name())
+			if err != nil {
+				return err
+			}
+			return e.Blob(http.StatusOK, "text/javascript", content)
+		}).Bind(apis.SkipSuccessActivityLog())
+	}
 
 	// PocketBase lets browsers keep these files for 14 days, past any upgrade.
 	e.Router.Bind(&hook.Handler[*core.RequestEvent]{

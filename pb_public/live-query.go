@@ -2,9 +2,10 @@
 // feed page.
 package public
 
-import _ "embed"
+import "embed"
 
-// LiveQuery is live-query.js. It needs nothing but a client of the PocketBase JS SDK.
+// LiveQuery has the files of live-query.js: itself, and what it imports. They need
+// nothing but a client of the PocketBase JS SDK.
 //
-//go:embed live-query.js
-var LiveQuery []byte
+//go:embed live-*.js
+var LiveQuery embed.FS

@@ -136,6 +136,7 @@ func TestDashboardFilesAreNeverStale(t *testing.T) {
 		"/_/extensions.js":                       "no-cache",
 		"/_/extensions/modelriver/style.css":     "no-cache",
 		"/_/extensions/modelriver/live-query.js": "no-cache",
+		"/_/extensions/modelriver/live-rows.js":  "no-cache",
 		"/_/images/logo.svg":                     "max-age=1209600, stale-while-revalidate=86400",
 	} {
 		response, err := http.Get(s.URL + path)

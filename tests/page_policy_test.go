@@ -12,7 +12,7 @@ func TestPageIsServedWithAContentPolicy(t *testing.T) {
 	t.Parallel()
 	s := startServer(t, "")
 	for path, page := range map[string]bool{
-		"/": true, "/feed.js": true, "/data.js": true, "/live-query.js": true, "/style.css": true, "/vendor/pocketbase.es.mjs": true,
+		"/": true, "/feed.js": true, "/data.js": true, "/live-query.js": true, "/live-stream.js": true, "/style.css": true, "/vendor/pocketbase.es.mjs": true,
 		"/any/path": true, "/_/": false, "/api/health": false,
 	} {
 		response, err := http.Get(s.URL + path)

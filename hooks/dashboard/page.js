@@ -1,0 +1,82 @@
+// The page "ModelRiver", made of PocketBase's own components.
+import { figures, rejections, setUp } from "./figures.js";
+import { callbackList, contentList } from "./lists.js";
+import { State } from "./state.js";
+
+export function page() {
+	const state = new State();
+	const { data } = state;
+	return t.div(
+		{ className: "page modelriver", onmount: () => state.start(), onunmount: () => state.end() },
+		t.div(
+			{ className: "page-content full-height" },
+			t.header(
+				{ className: "page-header" },
+				t.h1({ className: "breadcrumbs" }, t.span({ className: "breadcrumb-item" }, "ModelRiver")),
+				app.components.refreshButton({ onclick: () => state.refresh(true) }),
+				t.div({ className: "meta m-l-auto", role: "status" }, status(data)),
+			),
+			() => setUp(data.stats),
+			() => rejections(data.stats),
+			() => figures(data.stats),
+			t.div(
+				{ className: "modelriver-lists" },
+				t.section(
+					null,
+					t.header({ className: "flex gap-10 m-b-sm" }, t.h2(null, "Content")),
+					() => contentList(data),
+				),
+				t.section(
+					null,
+					t.header({ className: "flex gap-10 m-b-sm flex-wrap" }, t.h2(null, "Callbacks"), stateButtons(state), retryAllButton(state)),
+					() => callbackList(data, (id) => state.retry(id)),
+				),
+			),
+			t.footer({ className: "page-footer" }, app.components.credits()),
+		),
+	);
+}
+
+function status(data) {
+	return t.span({
+		className: () => "label " + (data.error ? "danger" : data.status === "live" && !data.stats?.rejected.count ? "success" : ""),
+		textContent: () => data.error || { live: "Live", connecting: "Connecting …", offline: "Offline" }[data.status] || data.status,
+	});
+}
+
+function stateButtons(state) {
+	const { data } = state;
+	const states = [["", "All"], ["pending", "Waiting"], ["failed", "Failed"]];
+	return t.div(
+		{ className: "btns", role: "group", ariaLabel: "Which callbacks to list" },
+		...states.map(([value, label]) => t.button({
+			type: "button",
+			className: () => "btn sm " + (data.state === value ? "" : "secondary transparent"),
+			ariaPressed: () => String(data.state === value),
+			onclick: () => state.list(value),
+		}, label)),
+	);
+}
+
+function retryAllButton(state) {
+	const { data } = state;
+	const text = () => {
+		if (data.retrying) return `${data.retrying.done} of ${data.retrying.total}`;
+		return data.stats?.failed === 1 ? "Retry the failed one" : `Retry all ${data.stats?.failed} failed`;
+	};
+	const ask = () => app.modals.confirm(
+		`Send ${data.stats.failed === 1 ? "the failed callback" : data.stats.failed + " failed callbacks"} again?`,
+		() => void state.retryAll(), null, { yesButton: "Send again", noButton: "Cancel" },
+	);
+	return t.button(
+		{
+			type: "button",
+			hidden: () => !data.stats?.failed && !data.retrying,
+			disabled: () => !!data.retrying,
+			className: () => "btn sm secondary m-l-auto modelriver-retry-all",
+			onclick: ask,
+		},
+		t.i({ className: "ri-restart-line", ariaHidden: true }),
+		t.span({ className: "txt" }, text),
+	);
+}

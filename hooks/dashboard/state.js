@@ -1,0 +1,142 @@
+// What the page "ModelRiver" shows, how that stays true, and what its buttons do.
+import { liveQuery } from "./live-query.js";
+
+export class State {
+	data = store({
+		stats: null,
+		content: [],
+		status: "connecting",
+		callbacks: null,
+		state: "", // of the callbacks to show
+		busy: {}, // ids of callbacks that are retried
+		retrying: null, // { done, failed, total } while all are
+		error: "",
+	});
+
+	alive = true;
+	timer = 0;
+	loading = false;
+	again = false;
+	shown = "";
+	stop = () => {};
+
+	start() {
+		this.refresh(true);
+		this.stop = liveQuery(app.pb, "aiContent", { limit: 10 }, ({ items, status, error }) => {
+			this.data.content = items;
+			this.data.status = status === "failed" ? error.message : status;
+			this.refresh();
+		});
+	}
+
+	end() {
+		this.alive = false;
+		clearTimeout(this.timer);
+		this.stop();
+	}
+
+	// Callbacks change by SQL, of which no realtime event tells. So the figures are
+	// asked for, often while some wait, and the callbacks when the figures change.
+	async refresh(force = false) {
+		const { data } = this;
+		clearTimeout(this.timer);
+		const started = Date.now();
+		if (!this.alive) return;
+		if (this.loading) {
+			this.again ||= force;
+			return;
+		}
+		this.loading = true;
+		try {
+			if (force || !document.hidden) await this.load(force);
+			data.error = "";
+		} catch (err) {
+			if (!err.isAbort) data.error = err.status === 0 ? "The server does not answer. Trying again …" : err.message;
+			if (err.status === 401) app.checkApiError(err);
+		}
+		this.loading = false;
+		if (!this.alive) return;
+		// A database that takes long to count is asked less often.
+		const pause = Math.max(data.stats?.waiting || data.error ? 2000 : 5000, 10 * (Date.now() - started));
+		const { again } = this;
+		this.timer = setTimeout(() => this.refresh(again), again ? 200 : pause);
+		this.again = false;
+	}
+
+	async load(force) {
+		const { data } = this;
+		const midnight = new Date();
+		midnight.setHours(0, 0, 0, 0);
+		const since = midnight.toISOString();
+		const stats = await app.pb.send("/api/modelriver/stats", { query: { since }, requestKey: null });
+		if (JSON.stringify(stats) !== JSON.stringify(data.stats)) data.stats = stats;
+		const now = JSON.stringify([stats, data.state]);
+		if (!force && now === this.shown && !stats.waiting) return;
+		const { state } = data;
+		const page = await app.pb.collection("modelriverCallbacks").getList(1, 30, {
+			sort: "-created,-id",
+			filter: state ? `state = "${state}"` : "",
+			expand: "record",
+			fields: "id,collectionId,collectionName,record,expand.record.title,payload:excerpt(1),state,attempts,lastStatus,lastError,created,deliveredAt,nextAttempt",
+			skipTotal: true,
+			requestKey: null,
+		});
+		if (state !== data.state) return;
+		if (JSON.stringify(page.items) !== JSON.stringify(data.callbacks)) data.callbacks = page.items;
+		this.shown = now;
+	}
+
+	list(state) {
+		this.data.state = state;
+		this.refresh(true);
+	}
+
+	async retry(id) {
+		const { data } = this;
+		data.busy = { ...data.busy, [id]: true };
+		try {
+			await arm(id);
+			app.toasts.success("The callback is sent again.");
+		} catch (err) {
+			app.checkApiError(err);
+		}
+		data.busy = { ...data.busy, [id]: false };
+		this.refresh(true);
+	}
+
+	async retryAll() {
+		const { data } = this;
+		data.retrying = { done: 0, failed: 0, total: data.stats.failed };
+		try {
+			for (let last = ""; this.alive;) {
+				const page = await app.pb.collection("modelriverCallbacks").getList(1, 200, {
+					filter: `state = "failed" && id > "${last}"`, sort: "id", fields: "id", skipTotal: true, requestKey: null,
+				});
+				const ids = page.items.map((row) => row.id);
+				if (!ids.length) break;
+				last = ids[ids.length - 1];
+				await Promise.all([1, 2, 3, 4].map(() => this.retryEach(ids)));
+			}
+			const { done, failed } = data.retrying;
+			if (failed) app.toasts.error(`${failed} callbacks could not be retried.`);
+			else app.toasts.success(`${done} callbacks are sent again.`);
+		} catch (err) {
+			app.checkApiError(err);
+		}
+		data.retrying = null;
+		this.refresh(true);
+	}
+
+	/** Takes ids off the list until there are none, beside others. */
+	async retryEach(ids) {
+		for (let id; this.alive && (id = ids.shift());) {
+			const failed = await arm(id).then(() => 0, () => 1);
+			const { done, failed: before, total } = this.data.retrying;
+			this.data.retrying = { done: done + 1 - failed, failed: before + failed, total: Math.max(total, done + 1) };
+		}
+	}
+}
+
+function arm(id) {
+	return app.pb.collection("modelriverCallbacks").update(id, { state: "pending" }, { requestKey: null, fields: "id" });
+}

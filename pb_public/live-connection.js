@@ -1,0 +1,131 @@
+/**
+ * One connection to PocketBase's realtime, from its opening to its end.
+ *
+ * @module
+ */
+
+/** @typedef {import("pocketbase").default} PocketBase */
+
+/**
+ * Who has a connection. It hears nothing of one that it has closed.
+ * @typedef {object} Owner
+ * @property {(tellsLeave: string[]) => void} connected with the collections of which the server tells what leaves
+ * @property {() => Set<string>} topics that the server is to bring
+ * @property {(topics: Set<string>) => void} opened the events of these come from now on
+ * @property {(topic: string, message: any) => void} hear
+ * @property {() => void} lost
+ * @property {() => boolean} checkViewer whether somebody else is signed in, and all begins anew
+ */
+
+const CONNECT_TIMEOUT = 15_000;
+const RETRY_MIN = 200;
+const RETRY_MAX = 10_000;
+
+export class Connection {
+	clientId = "";
+	open = false;
+	/** @type {Set<string>} */
+	topics = new Set(); // that the server brings
+	token = ""; // and for whom
+	askedToken = ""; // of the last request for that
+	toldToken = ""; // of the one that the server has told of
+	/** @type {Set<string>} */
+	listening = new Set(); // topics
+	/** @type {AbortController | null} */
+	request = null;
+	heard = 0; // when the server was last
+
+	/**
+	 * @param {PocketBase} pb
+	 * @param {Owner} owner
+	 */
+	constructor(pb, owner) {
+		this.pb = pb;
+		this.owner = owner;
+		this.timer = setTimer(() => owner.lost(), CONNECT_TIMEOUT);
+		this.source = new EventSource(pb.buildURL("/api/realtime"));
+		this.source.onerror = () => owner.lost();
+		this.source.addEventListener("PB_CONNECT", (event) => {
+			this.clientId = event.lastEventId;
+			owner.connected(JSON.parse(event.data).live ?? []);
+		});
+	}
+
+	close() {
+		clearTimeout(this.timer);
+		this.source.close();
+		this.request?.abort();
+		this.clientId = "";
+		this.open = false;
+	}
+
+	/** @param {number} time without a word of the server, in milliseconds */
+	silent(time) {
+		return this.open && performance.now() - this.heard > time;
+	}
+
+	/** @param {string} topic */
+	listen(topic) {
+		if (this.listening.has(topic)) return;
+		this.listening.add(topic);
+		this.source.addEventListener(topic, (event) => {
+			this.heard = performance.now();
+			const message = JSON.parse(event.data);
+			if (message.action === "live") this.toldToken = this.askedToken;
+			this.owner.hear(topic, message);
+		});
+	}
+
+	/**
+	 * Tells the server the topics and who asks, unless it knows, one request after the other.
+	 * It takes the identity from a connection when the user's password, e-mail or tokens
+	 * change, and gives it back on a request with the new token.
+	 */
+	async post() {
+		while (this.clientId && !this.request && !this.owner.checkViewer()) {
+			const { token } = this.pb.authStore;
+			const topics = this.owner.topics();
+			const sameTopics = topics.size === this.topics.size && [...topics].every((topic) => this.topics.has(topic));
+			if (!topics.size || (sameTopics && token === this.token)) return;
+			this.askedToken = token;
+			clearTimeout(this.timer);
+			this.timer = setTimer(() => this.owner.lost(), CONNECT_TIMEOUT);
+			const sent = await this.send({ clientId: this.clientId, subscriptions: [...topics] });
+			if (!this.clientId) return;
+			if (!sent) return this.owner.lost();
+			clearTimeout(this.timer);
+			this.topics = topics;
+			this.token = token;
+			this.heard = performance.now();
+			this.open = true;
+			this.owner.opened(topics);
+		}
+	}
+
+	/** @param {object} body */
+	async send(body) {
+		this.request = new AbortController();
+		const sent = await this.pb.send("/api/realtime", { method: "POST", body, requestKey: null, signal: this.request.signal })
+			.then(() => true, () => false);
+		this.request = null;
+		return sent;
+	}
+}
+
+/** @param {number} failures before */
+export function backoff(failures) {
+	return Math.min(RETRY_MIN * 2 ** failures, RETRY_MAX) * jitter();
+}
+
+/** Keeps pages that lost a server together from coming back together. */
+export function jitter() {
+	return 0.5 + Math.random();
+}
+
+/**
+ * @param {() => void} run
+ * @param {number} delay
+ */
+export function setTimer(run, delay) {
+	return Number(setTimeout(run, Math.max(0, delay)));
+}

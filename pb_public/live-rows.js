@@ -1,0 +1,119 @@
+/**
+ * What a change makes of a list's rows.
+ *
+ * @module
+ */
+
+/** @typedef {import("pocketbase").RecordModel} RecordModel */
+
+/** @typedef {{ action: string, record: RecordModel }} Change */
+
+const DELETED = 1000; // ids kept in memory
+
+/** A list's order and length, and what is known to be deleted. */
+export class Rows {
+	/**
+	 * @param {string | undefined} sort as in getList
+	 * @param {number} limit
+	 */
+	constructor(sort, limit) {
+		this.limit = limit;
+		this.keys = (sort || "-created,-id").split(",").map((key) => key.trim());
+		if (!this.keys.some((key) => /^[-+]?id$/.test(key))) {
+			this.keys.push(this.keys[this.keys.length - 1].startsWith("-") ? "-id" : "id");
+		}
+		this.names = this.keys.map((key) => key.replace(/^[-+]/, ""));
+		/** @type {Set<string>} */
+		this.deleted = new Set();
+	}
+
+	/**
+	 * Returns the rows after a change, or null if that cannot be told from it.
+	 * @param {RecordModel[]} rows
+	 * @param {Change} change
+	 */
+	apply(rows, { action, record }) {
+		const old = rows.find((row) => row.id === record.id);
+		const full = rows.length === this.limit;
+		if (action === "leave") {
+			if (!old) return rows;
+			return full ? null : rows.filter((row) => row !== old);
+		}
+		if (action === "delete") {
+			if (this.deleted.size === DELETED) this.deleted.clear();
+			this.deleted.add(record.id);
+			if (!old) return rows;
+			// In a full list another row takes the place; a newer one has come back.
+			return full || old.updated !== record.updated ? null : rows.filter((row) => row !== old);
+		}
+		if (this.deleted.has(record.id)) return null; // it came too late, or the row came back
+		if (!old) return this.place(rows, record);
+		if (same(old, record)) return rows;
+		if (!(record.updated > old.updated)) return null;
+		if (!this.compare(old, record)) return rows.map((row) => (row === old ? record : row));
+		const moved = this.place(rows.filter((row) => row !== old), record);
+		// At the end of a full list another row may come before it.
+		return full && moved[this.limit - 1] === record ? null : moved;
+	}
+
+	/**
+	 * Returns the rows with one more in its place, if that is in the list.
+	 * @param {RecordModel[]} rows
+	 * @param {RecordModel} record
+	 */
+	place(rows, record) {
+		const before = rows.findIndex((row) => this.compare(record, row) < 0);
+		const at = before < 0 ? rows.length : before;
+		return [...rows.slice(0, at), record, ...rows.slice(at)].slice(0, this.limit);
+	}
+
+	/**
+	 * @param {RecordModel} a
+	 * @param {RecordModel} b
+	 */
+	compare(a, b) {
+		for (const [i, name] of this.names.entries()) {
+			const order = compareValues(a[name], b[name]);
+			if (order) return this.keys[i].startsWith("-") ? -order : order;
+		}
+		return 0;
+	}
+}
+
+/**
+ * Returns the rows, with the old ones where they are still the same, for whoever compares
+ * them.
+ * @param {RecordModel[]} old
+ * @param {RecordModel[]} rows
+ */
+export function reuse(old, rows) {
+	const known = new Map(old.map((row) => [row.id, row]));
+	rows = rows.map((row) => {
+		const before = known.get(row.id);
+		return before && same(before, row) ? before : row;
+	});
+	return rows.length === old.length && rows.every((row, i) => row === old[i]) ? old : rows;
+}
+
+/**
+ * @param {RecordModel} a
+ * @param {RecordModel} b
+ */
+function same(a, b) {
+	return a.updated === b.updated && JSON.stringify(a) === JSON.stringify(b);
+}
+
+/**
+ * Compares as SQLite does: text by its characters, where JavaScript would go by halves of
+ * some of them.
+ * @param {any} a
+ * @param {any} b
+ */
+function compareValues(a, b) {
+	if (a === b) return 0;
+	if (typeof a !== "string" || typeof b !== "string") return a < b ? -1 : 1;
+	const [x, y] = [[...a], [...b]];
+	const at = x.findIndex((character, i) => character !== y[i]);
+	if (at < 0) return -1; // the beginning of the other
+	return (x[at].codePointAt(0) ?? 0) < (y[at]?.codePointAt(0) ?? -1) ? -1 : 1;
+}
