@@ -10,8 +10,10 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -99,12 +101,27 @@ type Stream struct {
 	Ended  chan struct{} // closed when the connection is
 
 	Close func() // ends the connection
+
+	lastEventID atomic.Value
+}
+
+// LastEventID returns the id of the last event that has arrived, as EventSource names it
+// when it connects again.
+func (s *Stream) LastEventID() string {
+	id, _ := s.lastEventID.Load().(string)
+	return id
 }
 
 // Connect opens a stream without any topic.
 func (s *Server) Connect(t testing.TB) *Stream {
 	t.Helper()
-	response, err := s.Client.Get(s.URL + "/api/realtime")
+	return s.ConnectAfter(t, "")
+}
+
+// ConnectAfter opens a stream that names the last event of the one before.
+func (s *Server) ConnectAfter(t testing.TB, lastEventID string) *Stream {
+	t.Helper()
+	response, err := s.Client.Get(s.URL + "/api/realtime?lastEventId=" + url.QueryEscape(lastEventID))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -116,16 +133,20 @@ func (s *Server) Connect(t testing.TB) *Stream {
 		defer close(stream.Ended)
 		scanner := bufio.NewScanner(response.Body)
 		scanner.Buffer(nil, 64<<20)
-		name := ""
+		name, eventID := "", ""
 		for scanner.Scan() {
 			line := scanner.Text()
 			if value, ok := strings.CutPrefix(line, "event:"); ok {
 				name = value
 			}
+			if value, ok := strings.CutPrefix(line, "id:"); ok {
+				eventID = value
+			}
 			if value, ok := strings.CutPrefix(line, "data:"); ok {
 				if name == "PB_CONNECT" {
 					id <- strings.Split(strings.SplitN(value, `"clientId":"`, 2)[1], `"`)[0]
 				} else {
+					stream.lastEventID.Store(eventID)
 					stream.Events <- value
 				}
 			}

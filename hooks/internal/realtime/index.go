@@ -65,7 +65,7 @@ func (f *FanOut) allBehind() []*subscriber {
 			all = append(all, s)
 		}
 	}
-	return all
+	return slices.DeleteFunc(all, func(s *subscriber) bool { return s.away != nil })
 }
 
 func addCount(counts map[string]int, key string, n int) {
@@ -79,7 +79,7 @@ func addCount(counts map[string]int, key string, n int) {
 func (f *FanOut) note(c *change) {
 	for of := range f.equalities(c) {
 		for s := range f.index[of] {
-			if !f.isBehind(s) {
+			if !f.isBehind(s) && s.away == nil {
 				s.position.Store(f.end())
 				f.behind[s] = struct{}{}
 			}

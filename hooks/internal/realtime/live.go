@@ -6,23 +6,21 @@ import (
 	"strings"
 
 	"github.com/ganigeorgiev/fexpr"
-	"github.com/pocketbase/pocketbase/apis"
 	"github.com/pocketbase/pocketbase/core"
-	"github.com/pocketbase/pocketbase/tools/subscriptions"
 )
 
 // tellWhatIsLive answers each subscription that asks for leave with what its events tell:
 // exact if they tell of every record that enters or leaves what it shows, and the fields
-// by which the client can give a record its place in a list.
+// by which the client can give a record its place in a list; and continued if no event was
+// missed since the topic was last told, before another one came or the connection was lost.
 func (s *subscriber) tellWhatIsLive() {
 	collection, err := s.fanOut.app.FindCachedCollectionByNameOrId(s.fanOut.collection)
 	if err != nil {
 		return
 	}
 	sortable := sortableFields(collection)
-	auth, _ := s.Get(apis.RealtimeClientAuthKey).(*core.Record)
-	superuser := auth != nil && auth.IsSuperuser()
-	for _, t := range *s.topics.Load() {
+	now, continued := s.tellsLive()
+	for _, t := range now.topics {
 		if !t.leave {
 			continue
 		}
@@ -31,11 +29,12 @@ func (s *subscriber) tellWhatIsLive() {
 			rule = collection.ViewRule
 		}
 		data, _ := json.Marshal(struct {
-			Action   string   `json:"action"`
-			Exact    bool     `json:"exact"`
-			Sortable []string `json:"sortable"`
-		}{"live", (superuser || rule == nil || decidable(collection, *rule, true)) && decidable(collection, t.filter.text, false), sortable})
-		s.Send(subscriptions.Message{Name: t.name, Data: data})
+			Action    string   `json:"action"`
+			Exact     bool     `json:"exact"`
+			Sortable  []string `json:"sortable"`
+			Continued bool     `json:"continued,omitempty"`
+		}{"live", (now.superuser || rule == nil || decidable(collection, *rule, true)) && decidable(collection, t.filter.text, false), sortable, continued[t.name]})
+		s.tell(t, data)
 	}
 }
 
@@ -44,7 +43,7 @@ func (s *subscriber) tellWhatIsLive() {
 func (s *subscriber) tellThatItLives() {
 	for _, t := range *s.topics.Load() {
 		if t.leave {
-			s.Send(subscriptions.Message{Name: t.name, Data: []byte(`{"action":"alive"}`)})
+			s.tell(t, []byte(`{"action":"alive"}`))
 			return
 		}
 	}

@@ -110,7 +110,8 @@ func (c *change) encode(record *core.Record) ([]byte, error) {
 // end returns the position after the newest change. The lock is held.
 func (f *FanOut) end() int64 { return f.logStart + int64(len(f.log)) }
 
-// trim forgets the changes that every subscriber has sent. If it must make room, it
+// trim forgets the changes that every subscriber has sent, but for the latest, if some may
+// come back and want them. If it must make room, it
 // disconnects those who hold back the older half. The lock is held.
 func (f *FanOut) trim(makeRoom bool) {
 	keep := f.end()
@@ -118,11 +119,14 @@ func (f *FanOut) trim(makeRoom bool) {
 	for _, s := range behind {
 		keep = min(keep, s.position.Load())
 	}
+	if f.leaving > 0 {
+		keep = min(keep, f.keptFrom())
+	}
 	if room := f.logStart + int64(len(f.log)+1)/2; makeRoom && keep < room {
 		keep = room
 		for _, s := range behind {
 			if s.position.Load() < keep {
-				go s.Discard()
+				f.cut(s)
 			}
 		}
 	}
@@ -137,24 +141,34 @@ func (f *FanOut) trim(makeRoom bool) {
 	f.log = append([]*change(nil), f.log[drop:]...) // a flush may still read the old one
 }
 
+// keptFrom returns the position of the first change that is kept for those who come back.
+// The lock is held.
+func (f *FanOut) keptFrom() int64 {
+	position, size := f.logStart, f.logSize
+	for ; position < f.end() && (f.end()-position > keptChanges || size > keptSize); position++ {
+		size -= len(f.log[position-f.logStart].data)
+	}
+	return position
+}
+
 // rounds wakes the subscribers, round by round, until all have sent everything.
 func (f *FanOut) rounds() {
 	for {
 		f.mu.Lock()
 		f.trim(false)
-		if len(f.log) == 0 { // which is no round: the next change is not measured from here
-			f.rounding = false
+		began, end := time.Now(), f.end()
+		behind := f.allBehind()
+		if !slices.ContainsFunc(behind, func(s *subscriber) bool { return s.position.Load() < end }) {
+			f.rounding = false // which is no round: the next change is not measured from here
 			f.mu.Unlock()
 			return
 		}
-		began, end := time.Now(), f.end()
 		fresh := end - f.roundEnd
 		f.burst = fresh > 1 && began.Sub(f.roundBegan) < time.Duration(fresh)*burstSpacing
 		if f.burst {
 			f.throttled++
 		}
 		f.roundBegan, f.roundEnd = began, end
-		behind := f.allBehind()
 		interval := max(roundInterval, time.Duration(len(behind))*roundIntervalPerSubscriber)
 		f.mu.Unlock()
 		f.round(behind, end)
@@ -194,22 +208,22 @@ func (f *FanOut) round(behind []*subscriber, end int64) {
 func (f *FanOut) inBurst() bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return f.burst && time.Since(f.published) < burstPause
+	return f.burst && f.rounding && time.Since(f.published) < burstPause
 }
 
-// unsent returns what was published and the subscriber has not sent, with its views, and
-// false if some of that is forgotten.
-func (f *FanOut) unsent(s *subscriber) ([]*change, []view, bool) {
+// unsent returns what was published and the subscriber has not sent, with its views and its
+// position, and false if some of that is forgotten.
+func (f *FanOut) unsent(s *subscriber) ([]*change, []view, int64, bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if !f.isBehind(s) {
-		return nil, nil, true
+		return nil, nil, f.end(), true
 	}
 	position := s.position.Load()
 	if position < f.logStart {
-		return nil, nil, false
+		return nil, nil, position, false
 	}
-	return f.log[position-f.logStart:], s.views, true
+	return f.log[position-f.logStart:], s.views, position, true
 }
 
 // sent moves the subscriber on.

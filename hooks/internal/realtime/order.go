@@ -96,7 +96,7 @@ func (f *FanOut) append(c *change) {
 // discardAll disconnects the subscribers, who fetch again. The lock is held.
 func (f *FanOut) discardAll() {
 	for s := range f.subscribers {
-		go s.Discard()
+		f.cut(s)
 	}
 }
 

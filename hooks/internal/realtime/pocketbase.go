@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"log/slog"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -11,6 +12,7 @@ import (
 	"github.com/pocketbase/dbx"
 	"github.com/pocketbase/pocketbase/core"
 	"github.com/pocketbase/pocketbase/tools/search"
+	"github.com/pocketbase/pocketbase/tools/security"
 	"github.com/pocketbase/pocketbase/tools/subscriptions"
 )
 
@@ -104,6 +106,7 @@ func (f *FanOut) renewAll(e *core.CollectionEvent) error {
 		return err
 	}
 	ours := e.Collection.Name == f.collection
+	f.forgetAway()
 	for _, s := range f.all() {
 		if ours && s.expectsLeave() {
 			s.Discard()
@@ -118,6 +121,10 @@ func (f *FanOut) renewAll(e *core.CollectionEvent) error {
 // by one prefix that ends in "?" (apis/realtime.go, realtimeBroadcastRecord).
 func (s *subscriber) Subscriptions(prefixes ...string) map[string]subscriptions.SubscriptionOptions {
 	topics := *s.topics.Load()
+	if s.telling.Load() { // what PocketBase sent of new ones meanwhile would have no place among their events
+		asked := s.fanOut.ownTopics(s.DefaultClient.Subscriptions())
+		topics = append(slices.DeleteFunc(asked, func(t topic) bool { return !t.leave }), topics...)
+	}
 	if len(prefixes) != 1 || len(topics) == 0 || !strings.HasSuffix(prefixes[0], "?") || !s.fanOut.takesOver() {
 		return s.DefaultClient.Subscriptions(prefixes...)
 	}
@@ -139,13 +146,17 @@ func (f *FanOut) serve(e *core.RealtimeConnectRequestEvent) error {
 	if !ok { // the app has a client of its own
 		return e.Next()
 	}
-	s := &subscriber{DefaultClient: client, fanOut: f, ready: make(chan struct{}, 1)}
+	s := &subscriber{
+		DefaultClient: client, fanOut: f, ready: make(chan struct{}, 1),
+		key: security.RandomString(15), lastEventId: lastEventId(e.Request),
+	}
 	s.topics.Store(&[]topic{})
 	e.Client = s
 
 	broker := e.App.SubscriptionsBroker()
 	broker.Register(s)
 	defer broker.Unregister(s.Id())
+	defer f.depart(s)
 	s.Send(f.connected(s))
 	e.App.Logger().Debug("Realtime connection established", slog.String("clientId", s.Id()))
 

@@ -6,8 +6,8 @@
 // record and finds out who may see it (rule.go compiles rules and filters, row.go reads
 // what they compare), index.go finds whom it can concern, log.go keeps it until they have
 // it, and subscriber.go writes it to a connection. What a subscription is stands in
-// topic.go, what it was at a moment in view.go, and what its messages tell in live.go. What
-// leans on PocketBase's internals is in pocketbase.go.
+// topic.go, what it was at a moment in view.go, what its messages tell in live.go, and how it
+// goes on after a lost connection in resume.go. What leans on PocketBase's internals is in pocketbase.go.
 package realtime
 
 import (
@@ -59,6 +59,8 @@ type FanOut struct {
 
 	mu          sync.Mutex
 	subscribers map[*subscriber]struct{}
+	byKey       map[string]*subscriber
+	away        int       // subscribers without a connection: see depart
 	moment      int64     // counts what was decided
 	changes     []*change // in the order of the commits
 	draining    bool
@@ -100,6 +102,7 @@ func New(app core.App, collection string) *FanOut {
 		collection:  collection,
 		enrich:      app.OnRecordEnrich(),
 		subscribers: map[*subscriber]struct{}{},
+		byKey:       map[string]*subscriber{},
 		places:      map[*core.Record]*change{},
 		deleting:    map[any]*change{},
 		updating:    map[*core.Record]*state{},

@@ -21,14 +21,31 @@ type subscriber struct {
 	onlyOurs atomic.Bool             // it has no others
 	position atomic.Int64            // in the log, of what it has not sent
 	writing  atomic.Bool             // it was woken by a round, and is not done yet
+	telling  atomic.Bool             // what is live of new topics, before their events
 
-	// The last one, and those before it that apply to changes it has not sent. Guarded by
-	// the fan-out's lock, and replaced, never altered.
-	views []view
+	key string // of its event ids
+
+	// Guarded by the fan-out's lock.
+	views       []view      // the last one, and those before it that apply to changes it has not sent; replaced, never altered
+	lastEventId string      // that it named when it came
+	away        *time.Timer // if its connection has ended, until it is forgotten
+	told        *view       // that it was told what is live of
+	topicCount  int
+	dropped     bool // some of its topics, at a moment
+	droppedAt   int64
+	missed      bool // what was decided then, until it had them again
 
 	ready chan struct{} // there may be something to do
 	mu    sync.Mutex
-	queue []subscriptions.Message // those that PocketBase and the app send
+	queue []message
+}
+
+// A message is one to a subscriber. Those of the fan-out have an id that tells where in
+// the log they are, and the others the client's, as PocketBase has it.
+type message struct {
+	subscriptions.Message
+	id       string
+	ofFanOut bool
 }
 
 func (s *subscriber) wake() {
@@ -41,11 +58,12 @@ func (s *subscriber) wake() {
 // flush writes what waits, or a part of it, and reports whether there was anything.
 func (s *subscriber) flush(e *core.RealtimeConnectRequestEvent) (bool, error) {
 	defer s.writing.Store(false)
+	telling := s.telling.Load()
 	s.mu.Lock()
 	messages := s.queue
 	s.queue = nil
 	s.mu.Unlock()
-	messages, ok := s.collect(messages)
+	messages, ok := s.collect(messages, telling)
 	if !ok {
 		return false, errors.New("it has fallen too far behind")
 	}
@@ -67,13 +85,17 @@ func (s *subscriber) flush(e *core.RealtimeConnectRequestEvent) (bool, error) {
 }
 
 // collect adds to the messages those of the changes that were published since, up to
-// a size. It returns false if some are forgotten.
-func (s *subscriber) collect(messages []subscriptions.Message) ([]subscriptions.Message, bool) {
-	changes, views, ok := s.fanOut.unsent(s)
-	if !ok || len(changes) == 0 {
+// a size, unless something is to be told first. It returns false if some are forgotten.
+func (s *subscriber) collect(messages []message, telling bool) ([]message, bool) {
+	changes, views, position, ok := s.fanOut.unsent(s)
+	for i, m := range messages {
+		if m.ofFanOut {
+			messages[i].id = s.eventId(position)
+		}
+	}
+	if !ok || telling || len(changes) == 0 {
 		return messages, ok
 	}
-	position := s.position.Load()
 	size := 0
 	for _, c := range changes {
 		if size > maxFlush {
@@ -95,7 +117,11 @@ func (s *subscriber) collect(messages []subscriptions.Message) ([]subscriptions.
 			if len(data) == 0 {
 				continue
 			}
-			messages = append(messages, subscriptions.Message{Name: t.name, Data: data})
+			m := message{Message: subscriptions.Message{Name: t.name, Data: data}, id: s.Id()}
+			if t.leave {
+				m.id = s.eventId(position)
+			}
+			messages = append(messages, m)
 			size += len(data)
 		}
 	}
@@ -105,13 +131,13 @@ func (s *subscriber) collect(messages []subscriptions.Message) ([]subscriptions.
 
 // write sends the messages through the app's hooks, or all in one write if there are
 // none: a large one goes past the small buffers of net/http.
-func (s *subscriber) write(e *core.RealtimeConnectRequestEvent, messages []subscriptions.Message) error {
+func (s *subscriber) write(e *core.RealtimeConnectRequestEvent, messages []message) error {
 	if sends := e.App.OnRealtimeMessageSend(); sends.Length() > 0 {
 		for i := range messages {
 			messages[i].Data = slices.Clone(messages[i].Data) // which a hook may alter in place
-			event := &core.RealtimeMessageEvent{RequestEvent: e.RequestEvent, Client: s, Message: &messages[i]}
+			event := &core.RealtimeMessageEvent{RequestEvent: e.RequestEvent, Client: s, Message: &messages[i].Message}
 			err := sends.Trigger(event, func(event *core.RealtimeMessageEvent) error {
-				return event.Message.WriteSSE(event.Response, event.Client.Id())
+				return event.Message.WriteSSE(event.Response, messages[i].id)
 			})
 			if err != nil {
 				return err
@@ -122,12 +148,12 @@ func (s *subscriber) write(e *core.RealtimeConnectRequestEvent, messages []subsc
 
 	size := 0
 	for _, m := range messages {
-		size += len("id:\nevent:\ndata:\n\n") + len(s.Id()) + len(m.Name) + len(m.Data)
+		size += len("id:\nevent:\ndata:\n\n") + len(m.id) + len(m.Name) + len(m.Data)
 	}
 	buffer := flushBuffers.Get().(*[]byte)
 	b := slices.Grow((*buffer)[:0], size)
 	for _, m := range messages { // as Message.WriteSSE has it
-		b = append(append(append(b, "id:"...), s.Id()...), '\n')
+		b = append(append(append(b, "id:"...), m.id...), '\n')
 		b = append(append(append(b, "event:"...), m.Name...), '\n')
 		b = append(append(append(b, "data:"...), m.Data...), "\n\n"...)
 	}
@@ -145,7 +171,14 @@ func (s *subscriber) write(e *core.RealtimeConnectRequestEvent, messages []subsc
 var flushBuffers = sync.Pool{New: func() any { return new([]byte) }}
 
 // Send has the message sent after those before it. It never blocks.
-func (s *subscriber) Send(m subscriptions.Message) {
+func (s *subscriber) Send(m subscriptions.Message) { s.send(message{Message: m, id: s.Id()}) }
+
+// tell sends what the fan-out itself has to say of a topic.
+func (s *subscriber) tell(t topic, data []byte) {
+	s.send(message{Message: subscriptions.Message{Name: t.name, Data: data}, ofFanOut: true})
+}
+
+func (s *subscriber) send(m message) {
 	s.mu.Lock()
 	full := len(s.queue) >= maxQueued
 	if !full {
@@ -159,11 +192,13 @@ func (s *subscriber) Send(m subscriptions.Message) {
 	s.wake()
 }
 
-// Discard ends the connection.
+// Discard ends the connection. PocketBase does so too when it has ended.
 func (s *subscriber) Discard() {
 	s.DefaultClient.Discard()
 	s.fanOut.mu.Lock()
-	s.fanOut.forget(s)
+	if s.away == nil {
+		s.fanOut.forget(s)
+	}
 	s.fanOut.others = nil
 	s.fanOut.mu.Unlock()
 	s.wake()

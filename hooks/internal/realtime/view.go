@@ -5,7 +5,6 @@ import (
 
 	"github.com/pocketbase/pocketbase/apis"
 	"github.com/pocketbase/pocketbase/core"
-	"github.com/pocketbase/pocketbase/tools/subscriptions"
 )
 
 // A view is who a subscriber was and what it asked for, from a moment on: an event that
@@ -74,12 +73,28 @@ func (f *FanOut) forget(s *subscriber) {
 	s.views = nil
 	delete(f.subscribers, s)
 	delete(f.behind, s)
+	delete(f.byKey, s.key)
+	if s.away != nil && s.away.Stop() {
+		f.away--
+	}
+}
+
+// cut ends the subscriber's stream, to have it fetch again. The lock is held.
+func (f *FanOut) cut(s *subscriber) {
+	if s.away != nil {
+		f.forget(s)
+		return
+	}
+	go s.Discard()
 }
 
 func (s *subscriber) Subscribe(names ...string) {
+	s.telling.Store(true) // before any event of it
 	s.DefaultClient.Subscribe(names...)
 	s.renew()
 	s.tellWhatIsLive()
+	s.telling.Store(false)
+	s.wake()
 }
 
 func (s *subscriber) Unsubscribe(names ...string) {
@@ -106,7 +121,7 @@ func (s *subscriber) Unset(key string) {
 	s.renew()
 	for _, t := range *s.topics.Load() {
 		if identified && t.leave {
-			s.Send(subscriptions.Message{Name: t.name, Data: []byte(`{"action":"unidentified"}`)})
+			s.tell(t, []byte(`{"action":"unidentified"}`))
 		}
 	}
 }
@@ -127,9 +142,16 @@ func (s *subscriber) renew() {
 	s.topics.Store(&topics)
 	s.onlyOurs.Store(len(topics) == len(all))
 	f.others = nil
+	now := s.viewNow()
+	if s.lastEventId != "" && len(topics) > 0 {
+		f.comeBack(s, now)
+	}
+	s.noteGap(now)
 	_, watches := f.subscribers[s]
 	switch {
 	case s.IsDiscarded():
+		return
+	case watches && s.views[len(s.views)-1].same(now): // with the other record of the same user
 		return
 	case watches:
 		if last := len(s.views) - 1; s.views[last].from > f.moment {
@@ -139,12 +161,12 @@ func (s *subscriber) renew() {
 	case len(topics) == 0:
 		return
 	default:
-		f.subscribers[s] = struct{}{}
+		f.subscribers[s], f.byKey[s.key] = struct{}{}, s
 	}
-	s.views = append(s.views, s.viewNow())
+	s.views = append(s.views, now)
 	f.noteView(s, s.views[len(s.views)-1], 1)
 	f.forgetViews(s)
 	if len(s.views) > maxViews {
-		go s.Discard()
+		f.cut(s)
 	}
 }
