@@ -20,7 +20,7 @@ GOLANGCI = github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 GOVULNCHECK = golang.org/x/vuln/cmd/govulncheck@v1.9.0
 CYCLONEDX = github.com/CycloneDX/cyclonedx-gomod/cmd/cyclonedx-gomod@v1.10.0
 
-.PHONY: help run demo send simulate tools test bench lint vulncheck image dist reproducible clean torture
+.PHONY: help run demo send simulate tools test bench lint vulncheck image package dist reproducible clean torture
 
 help: ## list these targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -100,8 +100,7 @@ test: SHELL = bash
 test: .SHELLFLAGS = -o pipefail -c
 test: tools $(SDK) ## run all tests, about 15 minutes
 	@echo "Type check, vet, and all tests with the race detector: about 15 minutes on two cores."
-	node_modules/.bin/tsc --noEmit --allowJs --checkJs --strict --target es2022 --lib es2022,dom,dom.iterable \
-		--module nodenext pb_public/live-query.js
+	node_modules/.bin/tsc --noEmit -p npm
 	go vet ./...
 	go vet -tags no_ui ./...
 	$(AS_ROOT) go test -race -p 1 -timeout 20m -v ./... | grep --line-buffered -vE '^=== |^ +--- PASS|no test files'
@@ -128,7 +127,11 @@ vulncheck: $(SDK) ## look for known vulnerabilities (asks vuln.go.dev)
 image: ## build the Docker image
 	docker build --build-arg "VERSION=$(strip $(VERSION) $(COMMIT))" -t pocketriver .
 
-dist: $(SDK) ## build a release: static binaries, checksums and SBOM
+package: $(SDK) ## pack the npm package into dist
+	mkdir -p $(DIST)
+	npm pack --silent --pack-destination $(DIST)
+
+dist: $(SDK) ## build a release: static binaries, npm package, checksums and SBOM
 	rm -rf $(DIST) && mkdir -p $(DIST)
 	@set -e; for platform in $(PLATFORMS); do \
 		os=$${platform%/*}; arch=$${platform#*/}; suffix=; \
@@ -140,18 +143,19 @@ dist: $(SDK) ## build a release: static binaries, checksums and SBOM
 	go run $(CYCLONEDX) bin -json -std -noserial -notimestamp -version "$(VERSION)" \
 		-output $(DIST)/pocketriver.cdx.json $(DIST)/pocketriver_$(subst /,_,$(firstword $(PLATFORMS)))
 	cp LICENSE $(DIST)/
+	$(MAKE) -s package
 	cd $(DIST) && sha256sum * > SHA256SUMS
 
 # From another folder, so that a path in the bytes would show.
 reproducible: ## build this platform's release twice and compare the bytes
 	@set -e; build=$$(mktemp -d); trap 'rm -rf $$build' EXIT; platform=$$(go env GOOS)/$$(go env GOARCH); \
 	$(MAKE) -s dist DIST=$$build/one "PLATFORMS=$$platform"; \
-	mkdir $$build/copy; cp -r Makefile LICENSE go.mod go.sum main.go hooks migrations pb_public package.json package-lock.json $$build/copy; \
+	mkdir $$build/copy; cp -r Makefile LICENSE README.md go.mod go.sum main.go hooks migrations npm pb_public package.json package-lock.json $$build/copy; \
 	$(MAKE) -s -C $$build/copy dist BUILDFLAGS=-a DIST=$$build/two "PLATFORMS=$$platform" "VERSION=$(VERSION)" "COMMIT=$(COMMIT)"; \
 	diff -r $$build/one $$build/two && echo "two builds, the same bytes"
 
 clean: ## remove what was built, not pb_data
-	rm -rf pocketriver dist node_modules pb_public/vendor
+	rm -rf pocketriver dist node_modules npm/types pb_public/vendor
 
 pocketriver: $(SDK) $(SOURCES)
 	go build -ldflags "$(LDFLAGS)" -o $(BINARY) .

@@ -37,8 +37,9 @@ import { streamOf } from "./live-stream.js";
 /**
  * What a list is at a time. Rows and list are replaced when they change, never altered.
  *
+ * @template [T=RecordModel]
  * @typedef {object} Result
- * @property {RecordModel[]} items
+ * @property {T[]} items
  * @property {"connecting" | "live" | "offline" | "failed"} status
  *   live: items are what the server has. connecting, offline: items are the last that were
  *   known, and it is tried again, when the tab is shown. failed: the server refused the
@@ -59,10 +60,11 @@ const MEANWHILE = 1000; // changes kept in memory
  * Calls onChange with the rows of a list now and whenever they or the status change,
  * until the returned function is called.
  *
+ * @template [T=RecordModel]
  * @param {PocketBase} pb
  * @param {string} collection
  * @param {Query} query
- * @param {(result: Result) => void} onChange
+ * @param {(result: Result<T>) => void} onChange
  * @returns {() => void} stop
  */
 export function liveQuery(pb, collection, query, onChange) {
@@ -70,7 +72,7 @@ export function liveQuery(pb, collection, query, onChange) {
 	if (!(Number.isInteger(limit) && limit >= 1 && limit <= 1000)) {
 		throw new RangeError("liveQuery: limit must be 1 to 1000, as in PocketBase's lists");
 	}
-	const list = new List(pb, collection, { ...query, limit }, onChange);
+	const list = new List(pb, collection, { ...query, limit }, /** @type {(result: Result<any>) => void} */ (onChange));
 	list.start();
 	return () => list.stop();
 }
