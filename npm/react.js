@@ -1,5 +1,3 @@
-"use client";
-
 import { useMemo, useSyncExternalStore } from "react";
 import { follow, nothing } from "./adapter.js";
 import { pagesOf } from "./pages.js";
