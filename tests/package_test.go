@@ -102,11 +102,11 @@ func TestPackageInApp(t *testing.T) {
 		t.Fatal(err)
 	}
 	for name, test := range map[string]func(t *testing.T){
-		"types":                          func(t *testing.T) { app.Tool(t, "tsc") },
-		"types with the oldest SDK":      func(t *testing.T) { app.Tool(t, "tsc", "-p", "tsconfig.node.json") },
-		"rules of hooks":                 func(t *testing.T) { app.Tool(t, "eslint", "--max-warnings=0", "node_modules/pocketriver/npm") },
-		"a server renders":               func(t *testing.T) { rendersOnServer(t, app) },
-		"a browser shows what has come ": func(t *testing.T) { showsInBrowser(t, app) },
+		"types":                         func(t *testing.T) { app.Tool(t, "tsc") },
+		"types with the oldest SDK":     func(t *testing.T) { app.Tool(t, "tsc", "-p", "tsconfig.node.json") },
+		"rules of hooks":                func(t *testing.T) { app.Tool(t, "eslint", "--max-warnings=0", "node_modules/pocketriver/npm") },
+		"a server renders":              func(t *testing.T) { rendersOnServer(t, app) },
+		"a browser shows what has come": func(t *testing.T) { showsInBrowser(t, app) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
