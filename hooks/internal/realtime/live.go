@@ -61,21 +61,13 @@ func decidable(collection *core.Collection, text string, hidden bool) bool {
 }
 
 func decidableGroups(collection *core.Collection, groups []fexpr.ExprGroup, hidden bool) bool {
-	for _, group := range groups {
-		ok := false
-		switch item := group.Item.(type) {
-		case fexpr.Expr:
-			ok = decidableOperand(collection, item.Left, hidden) && decidableOperand(collection, item.Right, hidden)
-		case []fexpr.ExprGroup:
-			ok = decidableGroups(collection, item, hidden)
-		case fexpr.ExprGroup:
-			ok = decidableGroups(collection, []fexpr.ExprGroup{item}, hidden)
+	return !slices.ContainsFunc(groups, func(group fexpr.ExprGroup) bool {
+		comparison, inner := unfold(group)
+		if inner != nil {
+			return !decidableGroups(collection, inner, hidden)
 		}
-		if !ok {
-			return false
-		}
-	}
-	return true
+		return !decidableOperand(collection, comparison.Left, hidden) || !decidableOperand(collection, comparison.Right, hidden)
+	})
 }
 
 func decidableOperand(collection *core.Collection, token fexpr.Token, hidden bool) bool {

@@ -62,21 +62,10 @@ type ruleCompiler struct {
 func (c *ruleCompiler) rule(groups []fexpr.ExprGroup) rule {
 	var alternatives []rule // each of which is one or more that must all hold
 	for i, group := range groups {
-		var one rule
-		switch item := group.Item.(type) {
-		case fexpr.Expr:
-			left, right := c.operand(item.Left), c.operand(item.Right)
-			if left == nil || right == nil || item.Op != fexpr.SignEq && item.Op != fexpr.SignNeq {
-				return nil
-			}
-			equal := item.Op == fexpr.SignEq
-			one = func(r row, authId string) bool {
-				return (left(r, authId) == right(r, authId)) == equal
-			}
-		case []fexpr.ExprGroup:
-			one = c.rule(item)
-		case fexpr.ExprGroup:
-			one = c.rule([]fexpr.ExprGroup{item})
+		comparison, inner := unfold(group)
+		one := c.comparison(comparison)
+		if inner != nil {
+			one = c.rule(inner)
 		}
 		if one == nil {
 			return nil
@@ -97,6 +86,30 @@ func (c *ruleCompiler) rule(groups []fexpr.ExprGroup) rule {
 			}
 		}
 		return false
+	}
+}
+
+// unfold returns the comparison that a group is, or what is in its parentheses.
+func unfold(group fexpr.ExprGroup) (comparison fexpr.Expr, inner []fexpr.ExprGroup) {
+	switch item := group.Item.(type) {
+	case fexpr.Expr:
+		return item, nil
+	case []fexpr.ExprGroup:
+		return fexpr.Expr{}, item
+	case fexpr.ExprGroup:
+		return fexpr.Expr{}, []fexpr.ExprGroup{item}
+	}
+	return fexpr.Expr{}, nil
+}
+
+func (c *ruleCompiler) comparison(comparison fexpr.Expr) rule {
+	left, right := c.operand(comparison.Left), c.operand(comparison.Right)
+	if left == nil || right == nil || comparison.Op != fexpr.SignEq && comparison.Op != fexpr.SignNeq {
+		return nil
+	}
+	equal := comparison.Op == fexpr.SignEq
+	return func(r row, authId string) bool {
+		return (left(r, authId) == right(r, authId)) == equal
 	}
 }
 

@@ -96,25 +96,17 @@ func (c *ruleCompiler) demand(groups []fexpr.ExprGroup) equality {
 		}
 	}
 	for _, group := range groups {
-		switch item := group.Item.(type) {
-		case fexpr.Expr:
-			if item.Op != fexpr.SignEq {
-				continue
-			}
-			if item.Left.Type == fexpr.TokenIdentifier && item.Right.Type == fexpr.TokenText {
-				return equality{item.Left.Literal, item.Right.Literal}
-			}
-			if item.Right.Type == fexpr.TokenIdentifier && item.Left.Type == fexpr.TokenText {
-				return equality{item.Right.Literal, item.Left.Literal}
-			}
-		case []fexpr.ExprGroup:
-			if found := c.demand(item); found.field != "" {
-				return found
-			}
-		case fexpr.ExprGroup:
-			if found := c.demand([]fexpr.ExprGroup{item}); found.field != "" {
-				return found
-			}
+		comparison, inner := unfold(group)
+		if found := c.demand(inner); found.field != "" {
+			return found
+		}
+		left, right := comparison.Left, comparison.Right
+		switch {
+		case comparison.Op != fexpr.SignEq:
+		case left.Type == fexpr.TokenIdentifier && right.Type == fexpr.TokenText:
+			return equality{left.Literal, right.Literal}
+		case right.Type == fexpr.TokenIdentifier && left.Type == fexpr.TokenText:
+			return equality{right.Literal, left.Literal}
 		}
 	}
 	return equality{}
