@@ -61,6 +61,7 @@ var differentialRules = []*string{
 	types.Pointer(`@request.auth.id != "" && userId = @request.auth.id`),
 	types.Pointer(`category = "b" && userId != @request.auth.id`),
 	types.Pointer(`approved = true && (userId = "" || userId = @request.auth.id)`),
+	types.Pointer(`rank > 0 && (due = "" || userId = @request.auth.id)`),
 	types.Pointer(`data.public = true`),
 	types.Pointer(`data.public = true || @request.auth.email ~ "new"`),
 	types.Pointer(`title ~ "open" || @request.auth.verified = true`),
@@ -77,7 +78,9 @@ var differentialFilters = []string{
 	`data.public = true`, `approved = true`, `approved = true && category = "b"`, `metadata = null`,
 	`created > "2020-01-01"`, `created <= @now`, `secretNote = ""`, `secretNote = "hidden" || category = "b"`,
 	`@request.auth.id != ""`, `userId = @request.auth.id`, `@collection.users.id ?= userId`,
-	`category = `, `nothing = "x"`, `category = "b" // not "general"`, ` `,
+	`rank > 4`, `rank = "5" || approved = 0`, `rank < "a" && kind != null`, `rank = "5e0"`, `-3.25 >= rank`, `rank > kind`, `rank != kind`,
+	`due >= "2026-06-01"`, `due = "" || due < "2026-01-01 11:00:00.000Z"`, `due = null && approved != true`, `kind = 5`, `kind ?= "memo"`,
+	`title != "@request."`, `category = `, `nothing = "x"`, `category = "b" // not "general"`, ` `,
 }
 
 // filtered is the topic of a filter.
@@ -118,6 +121,7 @@ func compareRun(t *testing.T, seed uint64) (events, operations int) {
 				title:  pick("open", "plain", "plain", "plain", "open again", "plain again", "after", "quiet", "refuse"),
 				userId: pick("", "", viewers[1], viewers[2]), category: pick("general", "b"), note: pick("", "", "hidden"),
 				public: random.IntN(2) == 0, approved: random.IntN(2) == 0,
+				rank: []float64{0, 5, -3.25, 1e18}[random.IntN(4)], due: pick("", "2026-01-01 10:00:00.000Z", "2027-01-01 10:00:00.000Z"), kind: pick("", "5", "memo"),
 			}
 		}
 		randomOp := func() randomWrite {

@@ -53,7 +53,8 @@ func newWorld(t *testing.T, client *http.Client, own bool, topics []string, rule
 	}
 	content, err := app.FindCollectionByNameOrId(store.Content)
 	w.must(err)
-	content.Fields.Add(&core.TextField{Name: "secretNote", Hidden: true}, &core.BoolField{Name: "approved"})
+	content.Fields.Add(&core.TextField{Name: "secretNote", Hidden: true}, &core.BoolField{Name: "approved"},
+		&core.NumberField{Name: "rank"}, &core.DateField{Name: "due"}, &core.SelectField{Name: "kind", Values: []string{"5", "memo"}})
 	if rule != nil {
 		content.ListRule, content.ViewRule = rule, rule
 	}
@@ -140,13 +141,15 @@ func (w *world) must(err error) {
 
 // A fields is what an operation writes into a record.
 type fields struct {
-	title, userId, category, note string
-	public, approved              bool
+	title, userId, category, note, due, kind string
+	public, approved                         bool
+	rank                                     float64
 }
 
 func (f fields) set(record *core.Record) {
 	record.Load(map[string]any{
 		"title": f.title, "userId": f.userId, "category": f.category, "secretNote": f.note, "approved": f.approved,
+		"rank": f.rank, "due": f.due, "kind": f.kind,
 		"data": fmt.Sprintf(`{"public":%t}`, f.public),
 	})
 }

@@ -12,8 +12,8 @@ import (
 	"github.com/pocketbase/pocketbase/tools/search"
 )
 
-// A state is what a row is at a moment, as far as subscribers ask: the text fields that
-// rules and filters compare, as committed, and what the database answers to the rest.
+// A state is what a row is at a moment, as far as subscribers ask: the fields that rules
+// and filters compare, as committed, and what the database answers to the rest.
 type state struct {
 	row     row
 	answers map[question]bool

@@ -106,13 +106,13 @@ func (f *FanOut) equalities(c *change) iter.Seq[equality] {
 	return func(yield func(equality) bool) {
 		for field := range f.demanded {
 			for _, row := range []row{c.row, c.before.row} {
-				value, read := row[field]
-				switch of := (equality{field, value}); {
-				case read && f.index[of] != nil:
-					if !yield(of) {
+				value := row[field]
+				switch {
+				case value != nil: // NULL equals the empty text
+					if of := (equality{field, value.text}); f.index[of] != nil && !yield(of) {
 						return
 					}
-				case !read && row != nil: // a long field, that somebody asked for since
+				case row != nil: // a long field, that somebody asked for since
 					for of := range f.index {
 						if of.field == field && !yield(of) {
 							return

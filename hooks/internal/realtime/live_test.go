@@ -238,9 +238,9 @@ func TestConcerned(t *testing.T) {
 	count := func(before, after string) int {
 		f.mu.Lock()
 		defer f.mu.Unlock()
-		c := &change{state: state{row: row{"category": after}}}
+		c := &change{state: state{row: row{"category": {class: text, text: after}}}}
 		if before != "" {
-			c.before.row = row{"category": before}
+			c.before.row = row{"category": {class: text, text: before}}
 		}
 		behind := len(f.behind)
 		f.note(c)

@@ -208,10 +208,10 @@ func (f *FanOut) serve(e *core.RealtimeConnectRequestEvent) error {
 }
 
 // passesFilter is the second half of PocketBase's check of a subscription (apis/realtime.go,
-// realtimeCanAccessRecord, and checkForSuperuserOnlyRuleFields).
+// realtimeCanAccessRecord).
 func passesFilter(app core.App, record *core.Record, info *core.RequestInfo) bool {
 	text := info.Query[search.FilterQueryParam]
-	if !info.HasSuperuserAuth() && (strings.Contains(text, "@collection.") || strings.Contains(text, "@request.")) {
+	if !info.HasSuperuserAuth() && isForSuperusers(text) {
 		return false
 	}
 	collection := record.Collection()
@@ -228,4 +228,10 @@ func passesFilter(app core.App, record *core.Record, info *core.RequestInfo) boo
 	}
 	var exists int
 	return query.Limit(1).Row(&exists) == nil && exists > 0
+}
+
+// isForSuperusers reports whether PocketBase refuses the filter to everybody else, by its
+// text alone (apis/record_helpers.go, checkForSuperuserOnlyRuleFields).
+func isForSuperusers(filter string) bool {
+	return strings.Contains(filter, "@collection.") || strings.Contains(filter, "@request.")
 }

@@ -11,10 +11,10 @@ import (
 	"github.com/pocketbase/pocketbase/core"
 )
 
-// A row is the text fields of a committed row that compiled rules compare, by name.
-type row map[string]string
+// A row is the fields of a committed row that compiled rules compare, by name.
+type row map[string]*value
 
-// A rowReader reads text fields of committed rows with one prepared query: to prepare it
+// A rowReader reads fields of committed rows with one prepared query: to prepare it
 // for each change takes three times as long as to run it.
 type rowReader struct {
 	mu    sync.Mutex
@@ -29,7 +29,8 @@ func (r *rowReader) read(app core.App, collection *core.Collection, id string, c
 		return nil, errors.New("the app is within a transaction")
 	}
 	fields := rowFields(collection, compared)
-	text := "SELECT [" + strings.Join(fields, "], [") + "] FROM [" + collection.Name + "] WHERE [id] = ?"
+	// With a sign, a column has no declared type, of which some drivers make another value.
+	text := "SELECT +[" + strings.Join(fields, "], +[") + "] FROM [" + collection.Name + "] WHERE [id] = ?"
 
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -43,7 +44,7 @@ func (r *rowReader) read(app core.App, collection *core.Collection, id string, c
 		}
 		r.db, r.text, r.query = db.DB(), text, query
 	}
-	values := make([]sql.NullString, len(fields))
+	values := make([]value, len(fields))
 	into := make([]any, len(values))
 	for i := range values {
 		into[i] = &values[i]
@@ -53,24 +54,30 @@ func (r *rowReader) read(app core.App, collection *core.Collection, id string, c
 	}
 	read := make(row, len(fields))
 	for i, field := range fields {
-		read[field] = values[i].String
+		read[field] = &values[i]
 	}
 	return read, nil
 }
 
-// rowFields are the fields of a row: those that are compared, and all short text, so that
-// they are the same for nearly every change, and known of the row before an update to who
-// subscribes meanwhile.
+// rowFields are the fields of a row: those that are compared, and all that are short, so
+// that they are the same for nearly every change, and known of the row before an update to
+// who subscribes meanwhile.
 func rowFields(collection *core.Collection, compared []string) []string {
 	fields := []string{"id"}
 	for _, f := range collection.Fields {
-		text, ok := f.(*core.TextField)
-		if !ok || text.Name == "id" {
-			continue
-		}
-		if text.Max <= 5000 || slices.Contains(compared, text.Name) {
-			fields = append(fields, text.Name)
+		if name := f.GetName(); name != "id" && affinityOf(f) != none && (isShort(f) || slices.Contains(compared, name)) {
+			fields = append(fields, name)
 		}
 	}
 	return fields
+}
+
+func isShort(field core.Field) bool {
+	switch field := field.(type) {
+	case *core.TextField:
+		return field.Max <= 5000
+	case *core.EditorField:
+		return false
+	}
+	return true
 }

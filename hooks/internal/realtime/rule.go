@@ -51,20 +51,22 @@ func (r *ruleCache) find(collection *core.Collection, text *string) access {
 
 // A ruleCompiler notes the fields of the collection that a rule compares.
 type ruleCompiler struct {
-	collection *core.Collection
-	forFilter  bool // which may not read hidden fields, or the viewer
-	fields     []string
+	collection  *core.Collection
+	forFilter   bool // which may not read hidden fields, or the viewer
+	fields      []string
+	comparisons int
 }
 
-// rule compiles a rule that consists of nothing but = and != between the record's
-// text fields, @request.auth.id and literals, for which the database need not be asked:
-// both compare byte by byte. It returns nil for any other rule.
+// rule compiles a rule of comparisons for which the database need not be asked, joined by
+// && and ||. It returns nil for any other rule. Where SQL has a third truth, NULL, it is
+// false here: without NOT that makes no difference.
 func (c *ruleCompiler) rule(groups []fexpr.ExprGroup) rule {
 	var alternatives []rule // each of which is one or more that must all hold
 	for i, group := range groups {
-		comparison, inner := unfold(group)
-		one := c.comparison(comparison)
-		if inner != nil {
+		var one rule
+		if comparison, inner := unfold(group); inner == nil {
+			one = c.comparison(comparison)
+		} else {
 			one = c.rule(inner)
 		}
 		if one == nil {
@@ -100,33 +102,4 @@ func unfold(group fexpr.ExprGroup) (comparison fexpr.Expr, inner []fexpr.ExprGro
 		return fexpr.Expr{}, []fexpr.ExprGroup{item}
 	}
 	return fexpr.Expr{}, nil
-}
-
-func (c *ruleCompiler) comparison(comparison fexpr.Expr) rule {
-	left, right := c.operand(comparison.Left), c.operand(comparison.Right)
-	if left == nil || right == nil || comparison.Op != fexpr.SignEq && comparison.Op != fexpr.SignNeq {
-		return nil
-	}
-	equal := comparison.Op == fexpr.SignEq
-	return func(r row, authId string) bool {
-		return (left(r, authId) == right(r, authId)) == equal
-	}
-}
-
-func (c *ruleCompiler) operand(token fexpr.Token) func(r row, authId string) string {
-	switch token.Type {
-	case fexpr.TokenText:
-		return func(row, string) string { return token.Literal }
-	case fexpr.TokenIdentifier:
-		if token.Literal == "@request.auth.id" && !c.forFilter {
-			return func(_ row, authId string) string { return authId }
-		}
-		if field, ok := c.collection.Fields.GetByName(token.Literal).(*core.TextField); ok && !(c.forFilter && field.Hidden) {
-			if !slices.Contains(c.fields, token.Literal) {
-				c.fields = append(c.fields, token.Literal)
-			}
-			return func(r row, _ string) string { return r[token.Literal] }
-		}
-	}
-	return nil
 }

@@ -8,6 +8,7 @@ import (
 
 	"github.com/ganigeorgiev/fexpr"
 	"github.com/pocketbase/pocketbase/core"
+	"github.com/pocketbase/pocketbase/tools/search"
 	"github.com/pocketbase/pocketbase/tools/types"
 
 	"github.com/pocketriver/pocketriver/hooks/internal/apptest"
@@ -94,15 +95,20 @@ func TestCompiledRules(t *testing.T) {
 		t.Errorf("%d of 800 checks allow: the rules do not tell viewers apart", allowed)
 	}
 	for _, text := range []string{
-		`title ~ "x"`, `data.x = "1"`, `@request.auth.email = ""`, `created = ""`, `title = 1`, `userId = null`,
-		`title = "x" && data.y = 1`, `(title > "x")`, `@collection.users.id ?= userId`, `title:lower = "x"`,
+		`title ~ "x"`, `data.x = "1"`, `@request.auth.email = ""`, `created > @now`, `title = 1234567890123456`, `title > 0.00001`,
+		`title = "x" && data.y = 1`, `(title !~ "x")`, `@collection.users.id ?= userId`, `title:lower = "x"`, `data = null`,
+		strings.Repeat(`title = "x" || `, search.DefaultFilterExprLimit) + `title = "x"`, // which PocketBase refuses
 	} {
-		groups, err := fexpr.Parse(text)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if (&ruleCompiler{collection: collection}).rule(groups) != nil {
+		if (&ruleCompiler{collection: collection}).rule(mustGroups(t, text)) != nil {
 			t.Errorf("%s: compiled, though only PocketBase can tell", text)
+		}
+	}
+	for _, text := range []string{
+		`created = ""`, `title = 1`, `userId = null`, `(title > "x")`,
+		strings.Repeat(`(title = "x") || `, search.DefaultFilterExprLimit-1) + `title = "x"`,
+	} {
+		if (&ruleCompiler{collection: collection}).rule(mustGroups(t, text)) == nil {
+			t.Errorf("%s: not compiled, though PocketBase need not be asked", text)
 		}
 	}
 }

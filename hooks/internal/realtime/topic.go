@@ -29,7 +29,7 @@ type filter struct {
 	demand   equality // which nothing it lets through is without
 }
 
-// An equality is one of a field with a value. The zero value is none.
+// An equality is one of a text field with a value. The zero value is none.
 type equality struct{ field, value string }
 
 func (f filter) asks() bool { return f.text != "" && f.evaluate == nil }
@@ -72,12 +72,11 @@ func (f *FanOut) ownTopics(all map[string]subscriptions.SubscriptionOptions) []t
 	return topics
 }
 
-// compileFilter compiles a filter of nothing but = and != between visible text fields and
-// literals.
+// compileFilter compiles a filter unless the database is to be asked.
 func compileFilter(collection *core.Collection, text string) filter {
 	compiled := filter{text: text}
 	groups, err := fexpr.Parse(text)
-	if err != nil {
+	if err != nil || isForSuperusers(text) {
 		return compiled
 	}
 	compiler := ruleCompiler{collection: collection, forFilter: true}
@@ -100,13 +99,14 @@ func (c *ruleCompiler) demand(groups []fexpr.ExprGroup) equality {
 		if found := c.demand(inner); found.field != "" {
 			return found
 		}
-		left, right := comparison.Left, comparison.Right
+		left, _ := c.operand(comparison.Left)
+		right, _ := c.operand(comparison.Right)
 		switch {
 		case comparison.Op != fexpr.SignEq:
-		case left.Type == fexpr.TokenIdentifier && right.Type == fexpr.TokenText:
-			return equality{left.Literal, right.Literal}
-		case right.Type == fexpr.TokenIdentifier && left.Type == fexpr.TokenText:
-			return equality{right.Literal, left.Literal}
+		case left.affinity == textual && comparison.Right.Type == fexpr.TokenText:
+			return equality{left.field, right.literal.text}
+		case right.affinity == textual && comparison.Left.Type == fexpr.TokenText:
+			return equality{right.field, left.literal.text}
 		}
 	}
 	return equality{}
