@@ -138,7 +138,7 @@ func compareRun(t *testing.T, seed uint64) (events, operations int) {
 		hold := 0
 		for range 90 {
 			operations++
-			kind := random.IntN(22)
+			kind := random.IntN(24)
 			switch {
 			case kind < 5:
 				f, channel := randomFields(), fmt.Sprint("c", random.IntN(60))
@@ -196,9 +196,28 @@ func compareRun(t *testing.T, seed uint64) (events, operations int) {
 				topics := [][]string{
 					{"aiContent/*"}, {}, {"aiContent/" + wellKnownId}, {"aiContent/*", "users/*"}, {`aiContent/*?options={"query":{"fields":"id"}}`},
 					{filtered("aiContent/*", pick(differentialFilters...))}, {filtered("aiContent/*", pick(differentialFilters...)), "aiContent/" + wellKnownId},
-				}[random.IntN(7)]
+					{"modelriverCallbacks/*", "aiContent/*"}, {"modelriverCallbacks/" + wellKnownId},
+				}[random.IntN(9)]
 				log = append(log, fmt.Sprint(mover, " as ", viewer, ": ", topics))
 				both(func(w *world) { w.server.SetTopics(w.t, w.streams[mover].ID, w.tokens[viewer], topics...) })
+			case kind == 22, kind == 23:
+				op := randomOp()
+				lastError, attempts, remove, rule := pick("a", "b", ""), random.IntN(4), random.IntN(4) == 0, random.IntN(8) == 0
+				log = append(log, fmt.Sprintf("callback of %+v: %q, attempts %d, removed: %t, rule changes: %t", op, lastError, attempts, remove, rule))
+				both(func(w *world) {
+					if rule {
+						callbacks, err := w.app.FindCollectionByNameOrId(store.Callbacks)
+						w.must(err)
+						callbacks.ListRule = []*string{nil, types.Pointer(""), types.Pointer("attempts < 2 || @request.auth.id != ''")}[attempts%3]
+						w.must(w.app.Save(callbacks))
+					}
+					_ = w.app.RunInTransaction(func(tx core.App) error {
+						if err := w.writeCallback(tx, op.id, lastError, attempts, remove); err != nil {
+							return err
+						}
+						return w.write(tx, op)
+					})
+				})
 			case kind == 20:
 				hold = 12
 				log = append(log, "hold")

@@ -116,12 +116,14 @@ func newWorld(t *testing.T, client *http.Client, own bool, topics []string, rule
 	app.OnRecordAfterCreateSuccess(store.Content).Bind(&hook.Handler[*core.RecordEvent]{Func: finished, Priority: -20000})
 
 	w.server = serve(t, app, p)
+	p.outbox.Stop() // which gives refused callbacks up at moments of its own
 	w.server.Client = client
 	for _, viewer := range viewers {
 		for _, topic := range append([]string{
 			"aiContent/*", content.Id, "aiContent/" + wellKnownId, content.Id + "/" + wellKnownId,
 			`aiContent/*?options=%7B%22query%22%3A%7B%7D%7D`,
 			`aiContent/*?options={"query":{"fields":"id,title,userId"}}`,
+			"modelriverCallbacks/*", `modelriverCallbacks/*?options={"query":{"filter":"attempts>1&&lastError!='a'"}}`,
 		}, topics...) {
 			w.streams[viewer+" "+topic] = w.server.Subscribe(t, w.tokens[viewer], topic)
 		}
@@ -186,6 +188,28 @@ func (w *world) write(app core.App, op randomWrite) error {
 		return app.Delete(record)
 	}
 	op.fields.set(record)
+	return app.Save(record)
+}
+
+// writeCallback changes the callback of that id as the dashboard does, beside a content of
+// the same id.
+func (w *world) writeCallback(app core.App, id, lastError string, attempts int, remove bool) error {
+	record, err := app.FindRecordById(store.Callbacks, id)
+	switch {
+	case errors.Is(err, sql.ErrNoRows) && remove:
+		return nil
+	case errors.Is(err, sql.ErrNoRows):
+		callbacks, err := app.FindCachedCollectionByNameOrId(store.Callbacks)
+		w.must(err)
+		record = core.NewRecord(callbacks)
+		record.Id = id
+	default:
+		w.must(err)
+	}
+	if remove {
+		return app.Delete(record)
+	}
+	record.Load(map[string]any{"state": store.Failed, "lastError": lastError, "attempts": attempts})
 	return app.Save(record)
 }
 

@@ -165,7 +165,8 @@ func newPlugin(app core.App, config Config) (*plugin, error) {
 	if p.verifier, client, p.unusable = config.protocol(); p.unusable != nil {
 		_, client, _ = Config{CallbackTimeout: config.CallbackTimeout}.withDefaults().protocol() // for the commands, which send nothing
 	}
-	p.fanOut = realtime.New(app, store.Content)
+	p.fanOut = realtime.New(app, store.Content, store.Callbacks)
+	p.fanOut.Partly = []string{store.Callbacks} // which the outbox writes by plain SQL
 	p.commits = commit.New(app, store.Content)
 	p.commits.Committed, p.commits.Settled = p.fanOut.Committed, p.fanOut.Settled
 	p.commits.OwnHooks = sync.OnceValue(ownSaveHooks)

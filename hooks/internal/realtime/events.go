@@ -213,7 +213,7 @@ func deletingKey(model core.Model) any {
 	if record := asRecord(model); record != nil {
 		return record
 	}
-	return model.PK()
+	return [2]any{model.TableName(), model.PK()}
 }
 
 // recordOf returns the event's record if anyone could be told of it.
@@ -227,8 +227,8 @@ func (f *FanOut) recordOf(e *core.ModelEvent) *core.Record {
 	if record := asRecord(e.Model); record != nil {
 		return record
 	}
-	id, _ := e.Model.PK().(string) // a model of the app's own for the collection
-	record, _ := e.App.FindRecordById(f.collection, id)
+	id, _ := e.Model.PK().(string) // a model of the app's own for a collection
+	record, _ := e.App.FindRecordById(e.Model.TableName(), id)
 	return record
 }
 

@@ -33,7 +33,7 @@ func (f *FanOut) noteView(s *subscriber, v view, n int) {
 			f.behind[s] = struct{}{}
 		}
 		if of.field != "" {
-			addCount(f.demanded, of.field, n)
+			addCount(f.demanded, of.column(), n)
 		}
 		for _, field := range t.filter.fields {
 			addCount(f.filterFields, field, n)
@@ -68,7 +68,7 @@ func (f *FanOut) allBehind() []*subscriber {
 	return slices.DeleteFunc(all, func(s *subscriber) bool { return s.away != nil })
 }
 
-func addCount(counts map[string]int, key string, n int) {
+func addCount[K comparable](counts map[K]int, key K, n int) {
 	if counts[key] += n; counts[key] == 0 {
 		delete(counts, key)
 	}
@@ -104,17 +104,20 @@ func (f *FanOut) concernsNobody(c *change) bool {
 // after. The lock is held.
 func (f *FanOut) equalities(c *change) iter.Seq[equality] {
 	return func(yield func(equality) bool) {
-		for field := range f.demanded {
+		for column := range f.demanded {
+			if column.collection != c.record.Collection().Name {
+				continue
+			}
 			for _, row := range []row{c.row, c.before.row} {
-				value := row[field]
+				value := row[column.field]
 				switch {
 				case value != nil: // NULL equals the empty text
-					if of := (equality{field, value.text}); f.index[of] != nil && !yield(of) {
+					if of := (equality{column.collection, column.field, value.text}); f.index[of] != nil && !yield(of) {
 						return
 					}
 				case row != nil: // a long field, that somebody asked for since
 					for of := range f.index {
-						if of.field == field && !yield(of) {
+						if of.column() == column && !yield(of) {
 							return
 						}
 					}

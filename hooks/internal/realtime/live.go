@@ -14,26 +14,24 @@ import (
 // by which the client can give a record its place in a list; and continued if no event was
 // missed since the topic was last told, before another one came or the connection was lost.
 func (s *subscriber) tellWhatIsLive() {
-	collection, err := s.fanOut.app.FindCachedCollectionByNameOrId(s.fanOut.collection)
-	if err != nil {
-		return
-	}
-	sortable := sortableFields(collection)
 	now, continued := s.tellsLive()
 	for _, t := range now.topics {
-		if !t.leave {
+		collection, err := s.fanOut.app.FindCachedCollectionByNameOrId(t.collection)
+		if !t.leave || err != nil {
 			continue
 		}
 		rule := collection.ListRule
 		if t.id != "" {
 			rule = collection.ViewRule
 		}
+		exact := !s.fanOut.isPartly(t.collection) &&
+			(now.superuser || rule == nil || decidable(collection, *rule, true)) && decidable(collection, t.filter.text, false)
 		data, _ := json.Marshal(struct {
 			Action    string   `json:"action"`
 			Exact     bool     `json:"exact"`
 			Sortable  []string `json:"sortable"`
 			Continued bool     `json:"continued,omitempty"`
-		}{"live", (now.superuser || rule == nil || decidable(collection, *rule, true)) && decidable(collection, t.filter.text, false), sortable, continued[t.name]})
+		}{"live", exact, sortableFields(collection), continued[t.name]})
 		s.tell(t, data)
 	}
 }

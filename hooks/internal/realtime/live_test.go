@@ -230,6 +230,10 @@ func TestConcerned(t *testing.T) {
 	t.Parallel()
 	app, f := newTest(t)
 	server := apptest.Serve(t, app)
+	content, err := app.FindCachedCollectionByNameOrId(collectionName)
+	if err != nil {
+		t.Fatal(err)
+	}
 	var streams []*apptest.Stream
 	for i := range 50 {
 		streams = append(streams, server.Subscribe(t, "", liveTopic("aiContent/*", fmt.Sprintf(`category = "c%d" && title != "x"`, i))))
@@ -238,7 +242,7 @@ func TestConcerned(t *testing.T) {
 	count := func(before, after string) int {
 		f.mu.Lock()
 		defer f.mu.Unlock()
-		c := &change{state: state{row: row{"category": {class: text, text: after}}}}
+		c := &change{record: core.NewRecord(content), state: state{row: row{"category": {class: text, text: after}}}}
 		if before != "" {
 			c.before.row = row{"category": {class: text, text: before}}
 		}

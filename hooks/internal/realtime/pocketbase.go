@@ -92,7 +92,7 @@ func (f *FanOut) connected(s *subscriber) subscriptions.Message {
 		Live     []string `json:"live,omitempty"`
 	}{ClientId: s.Id()}
 	if f.takesOver() {
-		data.Live = []string{f.collection}
+		data.Live = slices.DeleteFunc(slices.Clone(f.collections), f.isPartly)
 	}
 	raw, _ := json.Marshal(data)
 	return subscriptions.Message{Name: "PB_CONNECT", Data: raw}
@@ -105,10 +105,9 @@ func (f *FanOut) renewAll(e *core.CollectionEvent) error {
 	if err := e.Next(); err != nil {
 		return err
 	}
-	ours := e.Collection.Name == f.collection
 	f.forgetAway()
 	for _, s := range f.all() {
-		if ours && s.expectsLeave() {
+		if s.expectsLeave(e.Collection.Name) {
 			s.Discard()
 			continue
 		}

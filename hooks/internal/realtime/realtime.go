@@ -1,4 +1,4 @@
-// Package realtime sends the changes of a collection to PocketBase's realtime
+// Package realtime sends the changes of collections to PocketBase's realtime
 // subscribers: what PocketBase would send them, but beside the save instead of inside it,
 // in the order of the commits, from one encoding and one log for all.
 //
@@ -32,7 +32,7 @@ const (
 	maxHookTime  = time.Second      // of the app's after-success hooks, before others go first
 )
 
-// A FanOut sends the changes of one collection to those subscribers that PocketBase would
+// A FanOut sends the changes of its collections to those subscribers that PocketBase would
 // send them to. PocketBase does that inside the save, for each subscriber anew.
 //
 // It takes over subscriptions without options or with a filter ("aiContent/*",
@@ -51,9 +51,13 @@ const (
 // and one whom a change cannot concern, as it demands another value of a field, nothing at
 // all: see [index].
 type FanOut struct {
-	app        core.App
-	collection string // its name
-	enrich     *hook.TaggedHook[*core.RecordEnrichEvent]
+	// Partly are those of the collections that are changed by plain SQL too, of which no hook
+	// tells: subscribers cannot know by events alone what they show.
+	Partly []string
+
+	app         core.App
+	collections []string // their names
+	enrich      *hook.TaggedHook[*core.RecordEnrichEvent]
 
 	settling sync.Mutex // before mu: see settle
 
@@ -84,10 +88,10 @@ type FanOut struct {
 
 	// What the views that still apply ask for: see noteView.
 	index        index
-	demanded     map[string]int // fields of the index's equalities
-	filterFields map[string]int // that compiled filters compare
-	asking       int            // topics whose filter the database is asked
-	leaving      int            // topics that are told of what leaves
+	demanded     map[equality]int // fields of the index's equalities, without a value
+	filterFields map[string]int   // that compiled filters compare, of any collection
+	asking       int              // topics whose filter the database is asked
+	leaving      int              // topics that are told of what leaves
 
 	others *othersBroker // see withoutOurs; nil if it is to be made anew
 
@@ -95,11 +99,11 @@ type FanOut struct {
 	rows  rowReader
 }
 
-// New returns a fan-out for the named collection, which does nothing until it is bound.
-func New(app core.App, collection string) *FanOut {
+// New returns a fan-out for the named collections, which does nothing until it is bound.
+func New(app core.App, collections ...string) *FanOut {
 	return &FanOut{
 		app:         app,
-		collection:  collection,
+		collections: collections,
 		enrich:      app.OnRecordEnrich(),
 		subscribers: map[*subscriber]struct{}{},
 		byKey:       map[string]*subscriber{},
@@ -108,40 +112,42 @@ func New(app core.App, collection string) *FanOut {
 		updating:    map[*core.Record]*state{},
 		behind:      map[*subscriber]struct{}{},
 		index:       index{},
-		demanded:    map[string]int{}, filterFields: map[string]int{},
+		demanded:    map[equality]int{}, filterFields: map[string]int{},
 		decided: map[*change]struct{}{},
+		rules:   ruleCache{of: map[string]collectionRules{}},
+		rows:    rowReader{of: map[string]preparedQuery{}},
 	}
 }
 
 // Bind binds the fan-out to PocketBase. Each binding has an Id, so that binding another
 // one replaces it.
 func (f *FanOut) Bind() {
-	f.app.OnRecordAfterCreateSuccess(f.collection).Bind(&hook.Handler[*core.RecordEvent]{
+	f.app.OnRecordAfterCreateSuccess(f.collections...).Bind(&hook.Handler[*core.RecordEvent]{
 		Id: "modelriverRealtimeBegin", Func: f.hooksBegin, Priority: -9999, // around the app's own
 	})
 
 	// Around PocketBase's own broadcast, which has priority -99, and 99 before a delete.
 	// It is bound when the app begins to serve, so what is bound here runs before it.
 	for action, saved := range map[string]*hook.TaggedHook[*core.ModelEvent]{
-		"create": f.app.OnModelAfterCreateSuccess(f.collection),
-		"update": f.app.OnModelAfterUpdateSuccess(f.collection),
+		"create": f.app.OnModelAfterCreateSuccess(f.collections...),
+		"update": f.app.OnModelAfterUpdateSuccess(f.collections...),
 	} {
 		saved.Bind(&hook.Handler[*core.ModelEvent]{Id: "modelriverRealtime", Func: f.afterSave(action), Priority: -99})
 		saved.Bind(&hook.Handler[*core.ModelEvent]{Id: "modelriverRealtimeEnd", Func: f.withEverybody, Priority: -98})
 	}
-	f.app.OnModelUpdateExecute(f.collection).Bind(&hook.Handler[*core.ModelEvent]{
+	f.app.OnModelUpdateExecute(f.collections...).Bind(&hook.Handler[*core.ModelEvent]{
 		Id: "modelriverRealtime", Func: f.aroundUpdate, Priority: 10000, // right around the change of the row
 	})
-	f.app.OnModelAfterUpdateError(f.collection).Bind(&hook.Handler[*core.ModelErrorEvent]{
+	f.app.OnModelAfterUpdateError(f.collections...).Bind(&hook.Handler[*core.ModelErrorEvent]{
 		Id: "modelriverRealtime", Func: f.afterUpdateError, Priority: -98,
 	})
-	f.app.OnModelDelete(f.collection).Bind(&hook.Handler[*core.ModelEvent]{
+	f.app.OnModelDelete(f.collections...).Bind(&hook.Handler[*core.ModelEvent]{
 		Id: "modelriverRealtime", Func: f.beforeDelete, Priority: 99,
 	})
-	f.app.OnModelAfterDeleteSuccess(f.collection).Bind(&hook.Handler[*core.ModelEvent]{
+	f.app.OnModelAfterDeleteSuccess(f.collections...).Bind(&hook.Handler[*core.ModelEvent]{
 		Id: "modelriverRealtime", Func: f.afterDelete, Priority: -98,
 	})
-	f.app.OnModelAfterDeleteError(f.collection).Bind(&hook.Handler[*core.ModelErrorEvent]{
+	f.app.OnModelAfterDeleteError(f.collections...).Bind(&hook.Handler[*core.ModelErrorEvent]{
 		Id: "modelriverRealtime", Func: f.afterDeleteError, Priority: -98,
 	})
 
@@ -155,6 +161,9 @@ func (f *FanOut) Bind() {
 
 // takesOver reports whether subscriptions without options are served here.
 func (f *FanOut) takesOver() bool { return f.enrich.Length() == 0 }
+
+// isPartly reports whether hooks tell of some changes of the collection only.
+func (f *FanOut) isPartly(collection string) bool { return slices.Contains(f.Partly, collection) }
 
 // all returns the subscribers of now.
 func (f *FanOut) all() []*subscriber {

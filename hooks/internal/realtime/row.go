@@ -14,13 +14,17 @@ import (
 // A row is the fields of a committed row that compiled rules compare, by name.
 type row map[string]*value
 
-// A rowReader reads fields of committed rows with one prepared query: to prepare it
-// for each change takes three times as long as to run it.
+// A rowReader reads fields of committed rows with one prepared query for each collection,
+// by its id: to prepare it for each change takes three times as long as to run it.
 type rowReader struct {
-	mu    sync.Mutex
-	db    *sql.DB // another one after a restart within the process
-	text  string
-	query *sql.Stmt
+	mu sync.Mutex
+	of map[string]preparedQuery
+}
+
+type preparedQuery struct {
+	*sql.Stmt
+	db   *sql.DB // another one after a restart within the process
+	text string
 }
 
 func (r *rowReader) read(app core.App, collection *core.Collection, id string, compared []string) (row, error) {
@@ -34,22 +38,24 @@ func (r *rowReader) read(app core.App, collection *core.Collection, id string, c
 
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.query == nil || r.db != db.DB() || r.text != text {
-		query, err := db.DB().Prepare(text)
+	query := r.of[collection.Id]
+	if query.db != db.DB() || query.text != text {
+		prepared, err := db.DB().Prepare(text)
 		if err != nil {
 			return nil, err
 		}
-		if r.query != nil {
-			_ = r.query.Close()
+		if query.Stmt != nil {
+			_ = query.Close()
 		}
-		r.db, r.text, r.query = db.DB(), text, query
+		query = preparedQuery{prepared, db.DB(), text}
+		r.of[collection.Id] = query
 	}
 	values := make([]value, len(fields))
 	into := make([]any, len(values))
 	for i := range values {
 		into[i] = &values[i]
 	}
-	if err := r.query.QueryRow(id).Scan(into...); err != nil {
+	if err := query.QueryRow(id).Scan(into...); err != nil {
 		return nil, err
 	}
 	read := make(row, len(fields))

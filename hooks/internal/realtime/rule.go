@@ -18,11 +18,15 @@ type access struct {
 // A rule tells whether the viewer of an auth id, empty for a guest, may see a row.
 type rule func(r row, authId string) bool
 
-// A ruleCache keeps the rules of the collection as it is now.
+// A ruleCache keeps the rules of each collection, by its id, as it is now.
 type ruleCache struct {
-	mu    sync.Mutex
-	rules map[string]access
-	of    *core.Collection
+	mu sync.Mutex
+	of map[string]collectionRules
+}
+
+type collectionRules struct {
+	collection *core.Collection
+	rules      map[string]access
 }
 
 // find returns the access that a rule gives.
@@ -32,10 +36,12 @@ func (r *ruleCache) find(collection *core.Collection, text *string) access {
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.of != collection {
-		r.of, r.rules = collection, map[string]access{}
+	cached := r.of[collection.Id]
+	if cached.collection != collection {
+		cached = collectionRules{collection, map[string]access{}}
+		r.of[collection.Id] = cached
 	}
-	found, ok := r.rules[*text]
+	found, ok := cached.rules[*text]
 	if !ok {
 		found = access{rule: text}
 		if groups, err := fexpr.Parse(*text); err == nil {
@@ -44,7 +50,7 @@ func (r *ruleCache) find(collection *core.Collection, text *string) access {
 				found.fields = slices.Clip(compiler.fields)
 			}
 		}
-		r.rules[*text] = found
+		cached.rules[*text] = found
 	}
 	return found
 }

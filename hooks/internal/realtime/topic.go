@@ -2,7 +2,6 @@ package realtime
 
 import (
 	"net/url"
-	"slices"
 	"strings"
 
 	"github.com/ganigeorgiev/fexpr"
@@ -15,10 +14,11 @@ import (
 // lets through. Its name is the whole subscription, which PocketBase ignores the part of
 // that asks for leave: `aiContent/*?leave=1&options={"query":{"filter":"…"}}`.
 type topic struct {
-	name   string
-	id     string // empty for all
-	leave  bool   // it is told of records that it could see and no longer can
-	filter filter
+	name       string
+	collection string // its name
+	id         string // empty for all
+	leave      bool   // it is told of records that it could see and no longer can
+	filter     filter
 }
 
 // A filter is what a subscription's filter asks of the record.
@@ -29,19 +29,25 @@ type filter struct {
 	demand   equality // which nothing it lets through is without
 }
 
-// An equality is one of a text field with a value. The zero value is none.
-type equality struct{ field, value string }
+// An equality is one of a collection's text field with a value. The zero value is none.
+type equality struct{ collection, field, value string }
+
+// column is the equality without its value.
+func (e equality) column() equality { return equality{collection: e.collection, field: e.field} }
 
 func (f filter) asks() bool { return f.text != "" && f.evaluate == nil }
 
-// ownTopics returns the subscriptions that the fan-out serves: those of its collection
+// ownTopics returns the subscriptions that the fan-out serves: those of its collections
 // with no other option than a filter.
 func (f *FanOut) ownTopics(all map[string]subscriptions.SubscriptionOptions) []topic {
 	topics := []topic{}
-	names := []string{f.collection}
-	collection, err := f.app.FindCachedCollectionByNameOrId(f.collection)
-	if err == nil {
-		names = append(names, collection.Id)
+	served := map[string]string{} // names by names and ids
+	found := map[string]*core.Collection{}
+	for _, name := range f.collections {
+		served[name] = name
+		if collection, err := f.app.FindCachedCollectionByNameOrId(name); err == nil {
+			served[collection.Id], found[name] = name, collection
+		}
 	}
 	for name, options := range all {
 		path, query, _ := strings.Cut(name, "?")
@@ -51,21 +57,22 @@ func (f *FanOut) ownTopics(all map[string]subscriptions.SubscriptionOptions) []t
 		if hasFilter {
 			others--
 		}
-		if others > 0 || !slices.Contains(names, of) || one && id == "" {
+		collection := served[of]
+		if others > 0 || collection == "" || one && id == "" {
 			continue
 		}
 		if id == "*" {
 			id = ""
 		}
-		t := topic{name: name, id: id, filter: filter{text: text}}
+		t := topic{name: name, collection: collection, id: id, filter: filter{text: text}}
 		if values, err := url.ParseQuery(query); err == nil {
 			t.leave = values.Get("leave") == "1"
 		}
-		if text != "" && collection != nil {
-			t.filter = compileFilter(collection, text)
+		if text != "" && found[collection] != nil {
+			t.filter = compileFilter(found[collection], text)
 		}
 		if id != "" {
-			t.filter.demand = equality{"id", id}
+			t.filter.demand = equality{collection, "id", id}
 		}
 		topics = append(topics, t)
 	}
@@ -104,9 +111,9 @@ func (c *ruleCompiler) demand(groups []fexpr.ExprGroup) equality {
 		switch {
 		case comparison.Op != fexpr.SignEq:
 		case left.affinity == textual && comparison.Right.Type == fexpr.TokenText:
-			return equality{left.field, right.literal.text}
+			return equality{c.collection.Name, left.field, right.literal.text}
 		case right.affinity == textual && comparison.Left.Type == fexpr.TokenText:
-			return equality{right.field, left.literal.text}
+			return equality{c.collection.Name, right.field, left.literal.text}
 		}
 	}
 	return equality{}
@@ -115,10 +122,12 @@ func (c *ruleCompiler) demand(groups []fexpr.ExprGroup) equality {
 // access returns who may see a change under this topic, and false if the topic is not
 // about its record.
 func (t topic) access(c *change) (access, bool) {
-	switch t.id {
-	case "":
+	switch {
+	case t.collection != c.record.Collection().Name:
+		return access{}, false
+	case t.id == "":
 		return c.list, true
-	case c.record.Id:
+	case t.id == c.record.Id:
 		return c.view, true
 	}
 	return access{}, false

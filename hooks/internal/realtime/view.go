@@ -126,9 +126,10 @@ func (s *subscriber) Unset(key string) {
 	}
 }
 
-// expectsLeave reports whether the subscriber is to be told of what it loses sight of.
-func (s *subscriber) expectsLeave() bool {
-	return slices.ContainsFunc(*s.topics.Load(), func(t topic) bool { return t.leave })
+// expectsLeave reports whether the subscriber is to be told of what it loses sight of in
+// the collection.
+func (s *subscriber) expectsLeave(collection string) bool {
+	return slices.ContainsFunc(*s.topics.Load(), func(t topic) bool { return t.leave && t.collection == collection })
 }
 
 // renew finds out who the subscriber is now and which of its subscriptions the
