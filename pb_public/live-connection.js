@@ -34,16 +34,20 @@ export class Connection {
 	/** @type {AbortController | null} */
 	request = null;
 	heard = 0; // when the server was last
+	/** @type {Set<string>} */
+	untold = new Set(); // topics of which the server is to tell what is live
 
 	/**
 	 * @param {PocketBase} pb
 	 * @param {Owner} owner
+	 * @param {string} position of the connection before, which this one goes on from
 	 */
-	constructor(pb, owner) {
+	constructor(pb, owner, position) {
 		this.pb = pb;
 		this.owner = owner;
+		this.position = position; // of the last event, in the server's log
 		this.timer = setTimer(() => owner.lost(), CONNECT_TIMEOUT);
-		this.source = new EventSource(pb.buildURL("/api/realtime"));
+		this.source = new EventSource(pb.buildURL("/api/realtime" + (position && "?lastEventId=" + encodeURIComponent(position))));
 		this.source.onerror = () => owner.lost();
 		this.source.addEventListener("PB_CONNECT", (event) => {
 			this.clientId = event.lastEventId;
@@ -70,8 +74,13 @@ export class Connection {
 		this.listening.add(topic);
 		this.source.addEventListener(topic, (event) => {
 			this.heard = performance.now();
+			if (asksForLeave(topic)) this.position = event.lastEventId;
 			const message = JSON.parse(event.data);
-			if (message.action === "live") this.toldToken = this.askedToken;
+			if (message.action === "live") {
+				this.toldToken = this.askedToken;
+				this.untold.delete(topic);
+				this.ready();
+			}
 			this.owner.hear(topic, message);
 		});
 	}
@@ -88,18 +97,24 @@ export class Connection {
 			const sameTopics = topics.size === this.topics.size && [...topics].every((topic) => this.topics.has(topic));
 			if (!topics.size || (sameTopics && token === this.token)) return;
 			this.askedToken = token;
+			this.untold = new Set([...topics].filter(asksForLeave));
 			clearTimeout(this.timer);
 			this.timer = setTimer(() => this.owner.lost(), CONNECT_TIMEOUT);
 			const sent = await this.send({ clientId: this.clientId, subscriptions: [...topics] });
 			if (!this.clientId) return;
 			if (!sent) return this.owner.lost();
-			clearTimeout(this.timer);
 			this.topics = topics;
 			this.token = token;
 			this.heard = performance.now();
 			this.open = true;
+			this.ready();
 			this.owner.opened(topics);
 		}
+	}
+
+	/** Waits no longer for a server, or a proxy before it, that says nothing. */
+	ready() {
+		if (this.open && !this.request && !this.untold.size) clearTimeout(this.timer);
 	}
 
 	/** @param {object} body */
@@ -110,6 +125,14 @@ export class Connection {
 		this.request = null;
 		return sent;
 	}
+}
+
+/**
+ * Whether the server tells what the topic's events are worth, and what leaves it.
+ * @param {string} topic
+ */
+export function asksForLeave(topic) {
+	return topic.includes("?leave=1");
 }
 
 /** @param {number} failures before */

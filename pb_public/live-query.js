@@ -90,6 +90,7 @@ class List {
 	refused = false;
 	failures = 0;
 	active = false; // the stream brings our events
+	kept = false; // the rows are what they were when it last did, if it does not
 	synced = false; // fetched since
 	/** @type {Live | null} */
 	says = null; // what the server says of these events; stock PocketBase says nothing
@@ -231,6 +232,7 @@ class List {
 	loaded(items, synced) {
 		this.took = performance.now() - this.started;
 		this.loading = null;
+		this.kept = false;
 		this.failures = 0;
 		this.refused = false;
 		this.fetched = true;
@@ -254,6 +256,7 @@ class List {
 		// PocketBase says its own status in the body; a proxy's page may pass.
 		const { status = 0, response } = /** @type {import("pocketbase").ClientResponseError} */ (err);
 		this.refused = status >= 400 && status < 500 && ![408, 425, 429].includes(status) && response?.status === status;
+		if (this.refused) this.kept = false;
 		this.loadIn(this.refused ? POLL_OFFLINE : backoff(this.failures++));
 		this.update({ items: this.refused ? [] : this.result.items, error: err });
 	}
@@ -261,7 +264,17 @@ class List {
 	/** @param {Live} says */
 	live(says) {
 		this.says = says;
-		if (this.fetched && !this.loading) this.poll();
+		if (!says.continued || !(this.active || this.kept)) {
+			this.opened();
+			return;
+		}
+		if (this.active) return;
+		this.active = this.synced = true;
+		this.loading?.abort();
+		this.loading = null;
+		this.loadNever();
+		this.poll();
+		this.update({ error: null });
 	}
 
 	/** @param {Change} change */
@@ -288,6 +301,7 @@ class List {
 	}
 
 	closed() {
+		if (this.active) this.kept = this.synced && !this.loading && (!this.loadTimer || this.polling);
 		this.active = this.synced = false;
 		this.says = null;
 		if (this.stream.parked) this.loadNever();
@@ -296,7 +310,7 @@ class List {
 	}
 
 	reset() {
-		this.fetched = this.refused = this.synced = false;
+		this.kept = this.fetched = this.refused = this.synced = false;
 		this.says = null;
 		this.failures = 0;
 		this.rows.deleted.clear();

@@ -12,15 +12,16 @@
  * @module
  */
 
-import { backoff, Connection, setTimer } from "./live-connection.js";
+import { asksForLeave, backoff, Connection, setTimer } from "./live-connection.js";
 
 /** @typedef {import("pocketbase").default} PocketBase */
 /** @typedef {import("./live-rows.js").Change} Change */
 
 /**
  * What the server says of a subscription: exact if its events tell of every row that
- * enters or leaves it, and by which fields rows can be put in the server's order.
- * @typedef {{ exact: boolean, sortable: string[] }} Live
+ * enters or leaves it, by which fields rows can be put in the server's order, and continued
+ * if no event was missed since it was last said, on this connection or the one before.
+ * @typedef {{ exact: boolean, sortable: string[], continued?: boolean }} Live
  */
 
 /**
@@ -75,6 +76,7 @@ class Stream {
 	/** @type {Map<string, Live>} */
 	said = new Map(); // of the topics' events
 	attempts = 0;
+	position = ""; // that the last connection had reached
 	seen = 0; // when the page was last seen awake, by the clock that goes on while a machine sleeps
 	viewer = "";
 
@@ -119,8 +121,8 @@ class Stream {
 			return;
 		}
 		const live = this.said.get(listener.topic);
-		if (live) listener.live(live);
-		listener.opened();
+		if (live) listener.live({ ...live, continued: false });
+		else if (!asksForLeave(listener.topic)) listener.opened();
 	}
 
 	/** @param {Listener} listener */
@@ -158,6 +160,7 @@ class Stream {
 		clearInterval(this.ticker);
 		clearTimeout(this.hideTimer);
 		this.ticker = this.attempts = 0;
+		this.position = "";
 		this.failing = this.parked = false;
 		this.close();
 	}
@@ -202,6 +205,7 @@ class Stream {
 		if (now === this.viewer) return false;
 		this.viewer = now;
 		this.close();
+		this.position = "";
 		for (const listener of this.listeners) listener.reset();
 		this.connect();
 		return true;
@@ -212,12 +216,13 @@ class Stream {
 		this.close();
 		this.deadToken = "";
 		this.seen = Date.now();
-		this.connection = new Connection(this.pb, this);
+		this.connection = new Connection(this.pb, this, this.position);
 	}
 
 	close() {
 		clearTimeout(this.retryTimer);
 		this.connection?.close();
+		this.position = this.connection?.position ?? this.position;
 		this.connection = null;
 		this.said = new Map();
 		for (const listener of this.listeners) listener.closed();
@@ -298,8 +303,9 @@ class Stream {
 	opened(topics) {
 		this.failing = false;
 		this.attempts = 0;
-		// PocketBase drops the topics it had first, so an event of any may be missed.
-		for (const listener of this.listeners) if (topics.has(listener.topic)) listener.opened();
+		// PocketBase drops the topics it had first, so an event of any may be missed. Of what
+		// leaves, the server tells whether it was.
+		for (const listener of this.listeners) if (topics.has(listener.topic) && !asksForLeave(listener.topic)) listener.opened();
 	}
 }
 
