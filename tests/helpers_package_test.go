@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"sync"
 	"testing"
 )
@@ -20,10 +21,10 @@ var packOnce = sync.OnceValues(func() (string, error) {
 		return "", fmt.Errorf("make package: %w\n%s", err, out)
 	}
 	packed, err := filepath.Glob(filepath.Join(buildDir, "pocketriver-*.tgz"))
-	if err != nil || len(packed) != 1 {
-		return "", fmt.Errorf("make package made %q, want one file (%v)", packed, err)
+	if err == nil && len(packed) != 1 {
+		err = fmt.Errorf("make package made %q, want one file", packed)
 	}
-	return packed[0], nil
+	return strings.Join(packed, ""), err
 })
 
 // packPackage packs the npm package once and returns the tarball's path.
