@@ -133,7 +133,8 @@ func TestLiveQuerySurvivesTheNetwork(t *testing.T) {
 }
 
 // TestLiveQueryOutlivesStreamLimits has PocketBase end its streams after a second of
-// silence and after two in all, as it does after 5 and 30 minutes.
+// silence and after two in all, as it does after 5 and 30 minutes. Each goes on where the
+// one before was: the list is not fetched again.
 func TestLiveQueryOutlivesStreamLimits(t *testing.T) {
 	t.Parallel()
 	dir := filepath.Join(t.TempDir(), "pb_data")
@@ -146,6 +147,8 @@ func TestLiveQueryOutlivesStreamLimits(t *testing.T) {
 	token := s.Superuser()
 	p := openHarness(t, s.URL)
 	p.Live(`"newest", {limit: 5}`)
+	p.Converges("newest")
+	lists := p.Requests("/records?page=")
 	streams := func() int { return p.Requests("GET /api/realtime") }
 	for i := 0; streams() < 6; i++ {
 		s.create(token, fmt.Sprint("Row ", i), "a", "")
@@ -158,6 +161,9 @@ func TestLiveQueryOutlivesStreamLimits(t *testing.T) {
 		}
 	}
 	p.Converges("newest")
+	if got := p.Requests("/records?page=") - lists; got != 0 {
+		t.Errorf("lists after the first: got %d, want none", got)
+	}
 	p.Clean(true) // nothing of this is an error
 }
 
