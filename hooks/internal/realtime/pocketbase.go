@@ -12,7 +12,6 @@ import (
 	"github.com/pocketbase/dbx"
 	"github.com/pocketbase/pocketbase/core"
 	"github.com/pocketbase/pocketbase/tools/search"
-	"github.com/pocketbase/pocketbase/tools/security"
 	"github.com/pocketbase/pocketbase/tools/subscriptions"
 )
 
@@ -145,11 +144,7 @@ func (f *FanOut) serve(e *core.RealtimeConnectRequestEvent) error {
 	if !ok { // the app has a client of its own
 		return e.Next()
 	}
-	s := &subscriber{
-		DefaultClient: client, fanOut: f, ready: make(chan struct{}, 1),
-		key: security.RandomString(15), lastEventId: lastEventId(e.Request),
-	}
-	s.topics.Store(&[]topic{})
+	s := f.newSubscriber(client, e.Request)
 	e.Client = s
 
 	broker := e.App.SubscriptionsBroker()

@@ -41,7 +41,8 @@ func (f *FanOut) depart(s *subscriber) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	_, watches := f.subscribers[s]
-	if !watches || s.IsDiscarded() || !slices.ContainsFunc(*s.topics.Load(), func(t topic) bool { return t.leave }) || !f.takesOver() || f.away >= maxAllAway {
+	leaves := slices.ContainsFunc(*s.topics.Load(), func(t topic) bool { return t.leave })
+	if !watches || !leaves || s.IsDiscarded() || !f.takesOver() || f.away >= maxAllAway {
 		return
 	}
 	s.away = time.AfterFunc(maxAway, func() {

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/pocketbase/pocketbase/core"
+	"github.com/pocketbase/pocketbase/tools/security"
 	"github.com/pocketbase/pocketbase/tools/subscriptions"
 )
 
@@ -46,6 +47,15 @@ type message struct {
 	subscriptions.Message
 	id       string
 	ofFanOut bool
+}
+
+func (f *FanOut) newSubscriber(client *subscriptions.DefaultClient, request *http.Request) *subscriber {
+	s := &subscriber{
+		DefaultClient: client, fanOut: f, ready: make(chan struct{}, 1),
+		key: security.RandomString(15), lastEventId: lastEventId(request),
+	}
+	s.topics.Store(&[]topic{})
+	return s
 }
 
 func (s *subscriber) wake() {
