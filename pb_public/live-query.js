@@ -194,12 +194,16 @@ class List {
 	// Has the list loaded soon. A burst of events makes few requests, and a slow server
 	// gets time to breathe.
 	invalidate() {
+		this.kept = false;
 		if (this.loading) {
 			this.stale = true;
 			return;
 		}
 		const now = performance.now();
-		if (this.loadTimer && this.due - now <= MAX_GAP) return;
+		if (this.loadTimer && this.due - now <= MAX_GAP) {
+			this.polling = false;
+			return;
+		}
 		this.gap = now - this.started > 2 * MAX_GAP ? MIN_GAP : Math.min(2 * this.gap, MAX_GAP);
 		this.loadIn(this.started + Math.max(this.gap, 3 * this.took) - now);
 	}
@@ -264,7 +268,7 @@ class List {
 	/** @param {Live} says */
 	live(says) {
 		this.says = says;
-		if (!says.continued || !(this.active || this.kept)) {
+		if (!says.continued || !says.exact || this.query.expand || !(this.active || this.kept)) {
 			this.opened();
 			return;
 		}
@@ -273,7 +277,6 @@ class List {
 		this.loading?.abort();
 		this.loading = null;
 		this.loadNever();
-		this.poll();
 		this.update({ error: null });
 	}
 
@@ -300,8 +303,10 @@ class List {
 		this.loadIn(HANGING);
 	}
 
-	closed() {
+	/** @param {boolean} told what its topic's events are worth since it was last asked */
+	closed(told) {
 		if (this.active) this.kept = this.synced && !this.loading && (!this.loadTimer || this.polling);
+		this.kept &&= told;
 		this.active = this.synced = false;
 		this.says = null;
 		if (this.stream.parked) this.loadNever();

@@ -33,7 +33,7 @@ import { asksForLeave, backoff, Connection, setTimer } from "./live-connection.j
  * @property {(change: Change) => void} change
  * @property {(live: Live) => void} live
  * @property {() => void} opened the stream brings the topic's events from now on
- * @property {() => void} closed
+ * @property {(told: boolean) => void} closed if it was told what the topic's events are worth, when it last asked
  * @property {() => void} reset somebody else is signed in
  */
 
@@ -160,9 +160,9 @@ class Stream {
 		clearInterval(this.ticker);
 		clearTimeout(this.hideTimer);
 		this.ticker = this.attempts = 0;
-		this.position = "";
 		this.failing = this.parked = false;
 		this.close();
+		this.position = "";
 	}
 
 	/** Gives the stream up if the page stays hidden, and opens it when it is shown. */
@@ -221,11 +221,12 @@ class Stream {
 
 	close() {
 		clearTimeout(this.retryTimer);
-		this.connection?.close();
-		this.position = this.connection?.position ?? this.position;
+		const { connection } = this;
+		connection?.close();
+		this.position = connection?.position ?? this.position;
 		this.connection = null;
 		this.said = new Map();
-		for (const listener of this.listeners) listener.closed();
+		for (const listener of this.listeners) listener.closed(!connection?.untold.has(listener.topic));
 	}
 
 	/** @param {string[]} tellsLeave */

@@ -131,7 +131,7 @@ func (f *FanOut) trim(makeRoom bool) {
 		}
 	}
 	drop := keep - f.logStart
-	if drop == 0 {
+	if drop <= 0 {
 		return
 	}
 	for _, c := range f.log[:drop] {

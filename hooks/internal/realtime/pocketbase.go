@@ -104,12 +104,14 @@ func (f *FanOut) renewAll(e *core.CollectionEvent) error {
 	if err := e.Next(); err != nil {
 		return err
 	}
-	f.forgetAway()
-	for _, s := range f.all() {
-		if s.expectsLeave(e.Collection.Name) {
-			s.Discard()
-			continue
+	f.mu.Lock()
+	for s := range f.subscribers {
+		if s.away != nil || s.expectsLeave(e.Collection.Name) {
+			f.cut(s)
 		}
+	}
+	f.mu.Unlock()
+	for _, s := range f.all() {
 		s.renew()
 	}
 	return nil
@@ -119,7 +121,7 @@ func (f *FanOut) renewAll(e *core.CollectionEvent) error {
 // by one prefix that ends in "?" (apis/realtime.go, realtimeBroadcastRecord).
 func (s *subscriber) Subscriptions(prefixes ...string) map[string]subscriptions.SubscriptionOptions {
 	topics := *s.topics.Load()
-	if s.telling.Load() { // what PocketBase sent of new ones meanwhile would have no place among their events
+	if s.tellings.Load()%2 == 1 { // what PocketBase sent of new ones meanwhile would have no place among their events
 		asked := s.fanOut.ownTopics(s.DefaultClient.Subscriptions())
 		topics = append(slices.DeleteFunc(asked, func(t topic) bool { return !t.leave }), topics...)
 	}

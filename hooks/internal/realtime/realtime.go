@@ -64,7 +64,7 @@ type FanOut struct {
 	mu          sync.Mutex
 	subscribers map[*subscriber]struct{}
 	byKey       map[string]*subscriber
-	away        int       // subscribers without a connection: see depart
+	away        int       // topics of subscribers without a connection: see depart
 	moment      int64     // counts what was decided
 	changes     []*change // in the order of the commits
 	draining    bool

@@ -15,7 +15,7 @@ import (
 // the last event it has seen. What it missed follows then, if the log still has it.
 const (
 	maxAway     = time.Minute // that it may be away
-	maxAllAway  = 10_000      // streams that are, the others are forgotten
+	maxAllAway  = 20_000      // topics of those that are, the others are forgotten
 	keptChanges = 1000        // of the log, that everybody has sent
 	keptSize    = 8 << 20     // bytes of them
 )
@@ -42,51 +42,40 @@ func (f *FanOut) depart(s *subscriber) {
 	defer f.mu.Unlock()
 	_, watches := f.subscribers[s]
 	leaves := slices.ContainsFunc(*s.topics.Load(), func(t topic) bool { return t.leave })
-	if !watches || !leaves || s.IsDiscarded() || !f.takesOver() || f.away >= maxAllAway {
+	if !watches || !leaves || s.IsDiscarded() || !f.takesOver() || f.away+s.topicCount > maxAllAway {
 		return
 	}
 	s.away = time.AfterFunc(maxAway, func() {
 		f.mu.Lock()
 		defer f.mu.Unlock()
-		f.away--
+		f.away -= s.topicCount
 		f.forget(s)
 		f.trim(false)
 	})
-	f.away++
+	f.away += s.topicCount
 	delete(f.behind, s)
-}
-
-// forgetAway forgets all that are away: they list again.
-func (f *FanOut) forgetAway() {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	for s := range f.subscribers {
-		if s.away != nil {
-			f.forget(s)
-		}
-	}
 }
 
 // comeBack gives a subscriber the views of the one that brought the event it has named, and
 // that event's position, and so all that was missed. It does nothing if that is not known to
-// be all. The other one may not be known to be gone yet: its stream is ended. The lock is held.
-func (f *FanOut) comeBack(s *subscriber, now view) {
+// be all, and reports whether it did. The other one may not be known to be gone yet: its stream is ended. The lock is held.
+func (f *FanOut) comeBack(s *subscriber, now view) bool {
 	key, number, _ := strings.Cut(s.lastEventId, ".")
 	s.lastEventId = "" // which may be a place only at first
 	before := f.byKey[key]
 	position, err := strconv.ParseInt(number, 10, 64)
 	if before == nil || err != nil || position < f.logStart || position > f.end() {
-		return
+		return false
 	}
 	views := before.views
 	if !sameViewer(views[len(views)-1].auth, now.auth) {
-		return
+		return false
 	}
 	if slices.ContainsFunc(f.log[position-f.logStart:], func(c *change) bool { return c.moment < views[0].from }) {
-		return
+		return false
 	}
+	s.told, s.missed = before.told, before.missed || before.dropped
 	f.cut(before)
-	f.forget(before)
 	f.subscribers[s], f.byKey[s.key] = struct{}{}, s
 	s.views = views
 	for _, v := range views {
@@ -94,7 +83,7 @@ func (f *FanOut) comeBack(s *subscriber, now view) {
 	}
 	s.position.Store(position)
 	f.behind[s] = struct{}{}
-	s.told, s.missed = before.told, before.missed || before.dropped
+	return true
 }
 
 // sameViewer reports whether two auth records, nil for a guest, have all the same values,

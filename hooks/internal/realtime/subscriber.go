@@ -22,7 +22,7 @@ type subscriber struct {
 	onlyOurs atomic.Bool             // it has no others
 	position atomic.Int64            // in the log, of what it has not sent
 	writing  atomic.Bool             // it was woken by a round, and is not done yet
-	telling  atomic.Bool             // what is live of new topics, before their events
+	tellings atomic.Int64            // odd while it is told what is live of new topics, before their events
 
 	key string // of its event ids
 
@@ -68,13 +68,14 @@ func (s *subscriber) wake() {
 // flush writes what waits, or a part of it, and reports whether there was anything.
 func (s *subscriber) flush(e *core.RealtimeConnectRequestEvent) (bool, error) {
 	defer s.writing.Store(false)
-	telling := s.telling.Load()
+	tellings := s.tellings.Load()
 	s.mu.Lock()
 	messages := s.queue
 	s.queue = nil
 	s.mu.Unlock()
-	messages, ok := s.collect(messages, telling)
+	messages, ok := s.collect(messages, tellings)
 	if !ok {
+		s.Discard() // nor may it come back to this
 		return false, errors.New("it has fallen too far behind")
 	}
 	if len(messages) == 0 {
@@ -95,15 +96,16 @@ func (s *subscriber) flush(e *core.RealtimeConnectRequestEvent) (bool, error) {
 }
 
 // collect adds to the messages those of the changes that were published since, up to
-// a size, unless something is to be told first. It returns false if some are forgotten.
-func (s *subscriber) collect(messages []message, telling bool) ([]message, bool) {
+// a size, unless something is told since that comes first. It returns false if some are
+// forgotten.
+func (s *subscriber) collect(messages []message, tellings int64) ([]message, bool) {
 	changes, views, position, ok := s.fanOut.unsent(s)
 	for i, m := range messages {
 		if m.ofFanOut {
 			messages[i].id = s.eventId(position)
 		}
 	}
-	if !ok || telling || len(changes) == 0 {
+	if !ok || tellings%2 == 1 || tellings != s.tellings.Load() || len(changes) == 0 {
 		return messages, ok
 	}
 	size := 0
@@ -119,6 +121,7 @@ func (s *subscriber) collect(messages []message, telling bool) ([]message, bool)
 		if v == nil {
 			continue
 		}
+		last := -1 // only with the last message of a change it is all there
 		for _, t := range v.topics {
 			if c.unsure(*v, t) {
 				return messages, false
@@ -129,10 +132,14 @@ func (s *subscriber) collect(messages []message, telling bool) ([]message, bool)
 			}
 			m := message{Message: subscriptions.Message{Name: t.name, Data: data}, id: s.Id()}
 			if t.leave {
-				m.id = s.eventId(position)
+				m.id = s.eventId(position - 1)
+				last = len(messages)
 			}
 			messages = append(messages, m)
 			size += len(data)
+		}
+		if last >= 0 {
+			messages[last].id = s.eventId(position)
 		}
 	}
 	s.fanOut.sent(s, position)

@@ -2,6 +2,7 @@ package realtime
 
 import (
 	"slices"
+	"strings"
 
 	"github.com/pocketbase/pocketbase/apis"
 	"github.com/pocketbase/pocketbase/core"
@@ -75,25 +76,31 @@ func (f *FanOut) forget(s *subscriber) {
 	delete(f.behind, s)
 	delete(f.byKey, s.key)
 	if s.away != nil && s.away.Stop() {
-		f.away--
+		f.away -= s.topicCount
 	}
 }
 
-// cut ends the subscriber's stream, to have it fetch again. The lock is held.
+// cut ends the subscriber's stream, to have it fetch again: nobody comes back to it. The lock
+// is held.
 func (f *FanOut) cut(s *subscriber) {
-	if s.away != nil {
-		f.forget(s)
-		return
+	f.forget(s)
+	s.told = nil
+	if s.away == nil {
+		go s.Discard()
 	}
-	go s.Discard()
 }
 
 func (s *subscriber) Subscribe(names ...string) {
-	s.telling.Store(true) // before any event of it
+	if !slices.ContainsFunc(names, func(name string) bool { return strings.Contains(name, "leave=1") }) {
+		s.DefaultClient.Subscribe(names...)
+		s.renew()
+		return
+	}
+	s.tellings.Add(1) // before any event of it
 	s.DefaultClient.Subscribe(names...)
 	s.renew()
 	s.tellWhatIsLive()
-	s.telling.Store(false)
+	s.tellings.Add(1)
 	s.wake()
 }
 
@@ -144,15 +151,13 @@ func (s *subscriber) renew() {
 	s.onlyOurs.Store(len(topics) == len(all))
 	f.others = nil
 	now := s.viewNow()
-	if s.lastEventId != "" && len(topics) > 0 {
-		f.comeBack(s, now)
-	}
+	cameBack := s.lastEventId != "" && len(topics) > 0 && f.comeBack(s, now)
 	s.noteGap(now)
 	_, watches := f.subscribers[s]
 	switch {
 	case s.IsDiscarded():
 		return
-	case watches && s.views[len(s.views)-1].same(now): // with the other record of the same user
+	case cameBack && s.views[len(s.views)-1].same(now): // with the other record of the same user
 		return
 	case watches:
 		if last := len(s.views) - 1; s.views[last].from > f.moment {
