@@ -19,10 +19,11 @@
 
 const CONNECT_TIMEOUT = 15_000;
 const RETRY_MIN = 200;
-const RETRY_MAX = 10_000;
+const RETRY_MAX = 5_000;
 
 export class Connection {
 	clientId = "";
+	waiting = false; // for its turn, since too many have come at once
 	open = false;
 	/** @type {Set<string>} */
 	topics = new Set(); // that the server brings
@@ -50,8 +51,16 @@ export class Connection {
 		this.source = new EventSource(pb.buildURL("/api/realtime" + (position && "?lastEventId=" + encodeURIComponent(position))));
 		this.source.onerror = () => owner.lost();
 		this.source.addEventListener("PB_CONNECT", (event) => {
-			this.clientId = event.lastEventId;
-			owner.connected(JSON.parse(event.data).live ?? []);
+			const { live = [], wait = 0 } = JSON.parse(event.data);
+			const begin = () => {
+				this.waiting = false;
+				this.clientId = event.lastEventId;
+				owner.connected(live);
+			};
+			if (!wait) return begin();
+			this.waiting = true;
+			clearTimeout(this.timer);
+			this.timer = setTimer(begin, wait);
 		});
 	}
 

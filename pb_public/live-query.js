@@ -169,7 +169,6 @@ class List {
 
 	/** @param {number} delay until the next load, unless one comes earlier */
 	loadIn(delay) {
-		if (this.stream.parked && (this.fetched || this.refused)) return;
 		const at = performance.now() + delay;
 		if (this.loadTimer && this.due <= at) return;
 		clearTimeout(this.loadTimer);
@@ -210,6 +209,7 @@ class List {
 
 	async load() {
 		this.loadNever();
+		if (this.stream.resting && (this.fetched || this.refused)) return; // until it brings events
 		this.loading?.abort();
 		const mine = (this.loading = new AbortController());
 		this.stale = false;
@@ -309,7 +309,6 @@ class List {
 		this.kept &&= told;
 		this.active = this.synced = false;
 		this.says = null;
-		if (this.stream.parked) this.loadNever();
 		if (!this.loading) this.loadIn(POLL_OFFLINE * jitter());
 		this.update({});
 	}

@@ -91,6 +91,11 @@ class Stream {
 		this.pb = pb;
 	}
 
+	/** Whether nothing is to be asked before it is open. */
+	get resting() {
+		return this.parked || !!this.connection?.waiting;
+	}
+
 	/**
 	 * Returns what keeps the listener off the stream, and what helps.
 	 * @param {Listener} listener

@@ -167,6 +167,52 @@ func TestLiveQueryOutlivesStreamLimits(t *testing.T) {
 	p.Clean(true) // nothing of this is an error
 }
 
+// A client that is told when its turn is, since all come back at once, keeps its rows
+// until then and asks nothing.
+func TestLiveQueryWaitsForItsTurn(t *testing.T) {
+	t.Parallel()
+	s, token, p := startHarness(t)
+	eval[bool](p, `(window.turn = 0, window.connected = 0, window.EventSource = class extends EventSource {
+		addEventListener(type, run) {
+			super.addEventListener(type, type !== "PB_CONNECT" ? run : ({ lastEventId, data }) => {
+				connected++;
+				run({ lastEventId, data: JSON.stringify({ ...JSON.parse(data), wait: turn }) });
+			});
+		}
+	}, true)`)
+	p.Live(`"newest", {limit: 5}`)
+	p.Live(`"filtered", {filter: 'category = "a"', limit: 5}`)
+	s.create(token, "Before", "a", "")
+	p.Converges("newest", "filtered")
+
+	// Its turn is in a minute, and what is due by polling comes every moment: hurry makes
+	// it so, and would list at once.
+	eval[int](p, "turn = 60_000")
+	eval[int](p, "hurry = 1000")
+	n := eval[int](p, "connected")
+	s.Restart()
+	p.Wait(fmt.Sprintf("connected > %d", n))
+	lists, posts := p.Requests("/records?page="), p.Requests("POST /api/realtime")
+	s.create(token, "Meanwhile", "a", "")
+	eval[bool](p, `new Promise((resolve) => setTimeout(resolve, 1000, true))`) // many times what polls need
+	if got := p.Requests("/records?page=") - lists; got != 0 {
+		t.Errorf("lists before its turn: got %d, want none", got)
+	}
+	if got := p.Requests("POST /api/realtime") - posts; got != 0 {
+		t.Errorf("subscriptions before its turn: got %d, want none", got)
+	}
+	if title := eval[string](p, "queries.newest.result.items[0].title"); title != "Before" {
+		t.Errorf("it shows %q before its turn, want what it had", title)
+	}
+
+	eval[int](p, "turn = 500")
+	n = eval[int](p, "connected")
+	s.Restart()
+	p.Wait(fmt.Sprintf("connected > %d", n))
+	p.Converges("newest", "filtered")
+	p.Clean(false)
+}
+
 func TestLiveQueryOutlivesKills(t *testing.T) {
 	t.Parallel()
 	s := startServer(t, "")

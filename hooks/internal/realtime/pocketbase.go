@@ -84,12 +84,14 @@ func (f *FanOut) widen(e *core.ModelEvent) {
 }
 
 // connected is the first message of a stream, as PocketBase has it, with the collections
-// that subscriptions may ask to be told of leaving records of. Its SDK reads none of it.
+// that subscriptions may ask to be told of leaving records of, and the milliseconds after
+// which it is the stream's turn to ask for anything. PocketBase's SDK reads none of it.
 func (f *FanOut) connected(s *subscriber) subscriptions.Message {
 	data := struct {
 		ClientId string   `json:"clientId"`
 		Live     []string `json:"live,omitempty"`
-	}{ClientId: s.Id()}
+		Wait     int64    `json:"wait,omitempty"`
+	}{ClientId: s.Id(), Wait: f.turn().Milliseconds()}
 	if f.takesOver() {
 		data.Live = slices.DeleteFunc(slices.Clone(f.collections), f.isPartly)
 	}

@@ -6,8 +6,9 @@
 // record and finds out who may see it (rule.go compiles rules and filters, row.go reads
 // what they compare), index.go finds whom it can concern, log.go keeps it until they have
 // it, and subscriber.go writes it to a connection. What a subscription is stands in
-// topic.go, what it was at a moment in view.go, what its messages tell in live.go, and how it
-// goes on after a lost connection in resume.go. What leans on PocketBase's internals is in pocketbase.go.
+// topic.go, what it was at a moment in view.go, what its messages tell in live.go, how it
+// goes on after a lost connection in resume.go, and when, if all are lost at once, in
+// storm.go. What leans on PocketBase's internals is in pocketbase.go.
 package realtime
 
 import (
@@ -94,6 +95,8 @@ type FanOut struct {
 	leaving      int              // topics that are told of what leaves
 
 	others *othersBroker // see withoutOurs; nil if it is to be made anew
+
+	nextTurn time.Time // of a stream that comes: see turn
 
 	rules ruleCache
 	rows  rowReader
