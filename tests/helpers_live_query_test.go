@@ -96,6 +96,21 @@ func (p *tab) Live(arguments string) {
 	eval[bool](p, "live("+arguments+")")
 }
 
+// forms are live queries of every form that goes through each fault: the newest, what is
+// compiled, what the database is asked, another order, and a list that has grown.
+var forms = []string{"newest", "filtered", "asked", "sorted", "paged"}
+
+// LiveForms starts the forms in the harness.
+func (p *tab) LiveForms() {
+	p.t.Helper()
+	p.Live(`"newest", {limit: 3}`)
+	p.Live(`"filtered", {filter: 'category = "a"', limit: 20}`)
+	p.Live(`"asked", {filter: 'title ~ "r"', sort: "-updated,id", limit: 5}`)
+	p.Live(`"sorted", {sort: "title,id", limit: 3}`) // titles come twice
+	p.Live(`"paged", {limit: 41}`)
+	p.Converges(forms...)
+}
+
 // Converges waits until each query shows what the server lists. It fails if one has
 // ever shown what it may not.
 func (p *tab) Converges(names ...string) {

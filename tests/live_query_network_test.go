@@ -114,6 +114,7 @@ func TestLiveQuerySurvivesTheNetwork(t *testing.T) {
 	s.create(token, "While offline", "a", "")
 	p.Offline(false)
 	p.Converges("second")
+	p.LiveForms()
 
 	// It drops, again and again, under changes.
 	for i := range 5 {
@@ -121,14 +122,14 @@ func TestLiveQuerySurvivesTheNetwork(t *testing.T) {
 		c.Cut()
 		s.create(token, fmt.Sprint("Dropped too ", i), "a", "")
 	}
-	p.Converges("second")
+	p.Converges(forms...)
 
 	// What the network takes is missed, and known to be.
 	p.Offline(true)
 	p.Wait(`queries.second.result.status === "offline"`)
 	s.create(token, "Unheard", "a", "")
 	p.Offline(false)
-	p.Converges("second")
+	p.Converges(append(forms, "second")...)
 	p.Clean(false)
 }
 
@@ -146,8 +147,7 @@ func TestLiveQueryOutlivesStreamLimits(t *testing.T) {
 	s := startServer(t, dir)
 	token := s.Superuser()
 	p := openHarness(t, s.URL)
-	p.Live(`"newest", {limit: 5}`)
-	p.Converges("newest")
+	p.LiveForms()
 	lists := p.Requests("/records?page=")
 	streams := func() int { return p.Requests("GET /api/realtime") }
 	for i := 0; streams() < 6; i++ {
@@ -160,7 +160,7 @@ func TestLiveQueryOutlivesStreamLimits(t *testing.T) {
 			await(t, "another stream", func() bool { return streams() > n })
 		}
 	}
-	p.Converges("newest")
+	p.Converges(forms...)
 	if got := p.Requests("/records?page=") - lists; got != 0 {
 		t.Errorf("lists after the first: got %d, want none", got)
 	}
@@ -220,8 +220,8 @@ func TestLiveQueryOutlivesKills(t *testing.T) {
 	p.Wait(`document.querySelector("#state").dataset.status === "live"`)
 	h := p.Another(s.URL + "/live-query.js")
 	eval[bool](h, harness)
-	h.Live(`"newest", {limit: 20}`)
-	h.Converges("newest")
+	h.Live(`"first", {limit: 20}`)
+	h.LiveForms()
 
 	// ModelRiver sends a webhook again until it is answered 200.
 	end := make(chan struct{})
@@ -247,11 +247,11 @@ func TestLiveQueryOutlivesKills(t *testing.T) {
 	}
 	close(end)
 	sender.Wait()
-	h.Converges("newest")
+	h.Converges(append(forms, "first")...)
 	p.Wait(`document.querySelector("#state").dataset.status === "live"`)
 	p.Wait(fmt.Sprintf(`document.querySelector("#feed h2").textContent === "Webhook %d"`, sent.Load()-1))
 	shown := eval[[]string](p, `[...document.querySelectorAll("#feed h2")].map(h => h.textContent)`)
-	want := eval[[]string](h, `queries.newest.result.items.map(row => row.title)`)
+	want := eval[[]string](h, `queries.first.result.items.map(row => row.title)`)
 	if strings.Join(shown, "\n") != strings.Join(want, "\n") {
 		t.Errorf("the page shows %q, want the server's list %q", shown, want)
 	}
@@ -263,15 +263,14 @@ func TestLiveQueryOutlivesKills(t *testing.T) {
 func TestLiveQueryWakesWithItsTab(t *testing.T) {
 	t.Parallel()
 	s, token, p := startHarness(t)
-	p.Live(`"newest", {limit: 5}`)
-	p.Converges("newest")
+	p.LiveForms()
 
 	callDevTools(p, page.SetWebLifecycleState, page.SetWebLifecycleStateParams{State: page.SetWebLifecycleStateStateFrozen})
 	s.create(token, "While asleep", "a", "")
 	s.Restart() // the stream ends, and nobody is awake to notice
 	s.create(token, "While asleep, too", "a", "")
 	callDevTools(p, page.SetWebLifecycleState, page.SetWebLifecycleStateParams{State: page.SetWebLifecycleStateStateActive})
-	p.Converges("newest")
+	p.Converges(forms...)
 	p.Clean(false)
 }
 
@@ -279,9 +278,7 @@ func TestLiveQueryWakesWithItsTab(t *testing.T) {
 func TestLiveQueryKeepsPaceWhenTheClockIsSet(t *testing.T) {
 	t.Parallel()
 	s, token, p := startHarness(t)
-	p.Live(`"plain", {limit: 10}`)
-	p.Live(`"filtered", {filter: 'category = "a"', limit: 10}`)
-	p.Converges("plain", "filtered")
+	p.LiveForms()
 	eval[bool](p, `(() => {
 		const now = Date.now;
 		window.hours = 0;
@@ -292,7 +289,7 @@ func TestLiveQueryKeepsPaceWhenTheClockIsSet(t *testing.T) {
 		eval[int](p, fmt.Sprintf("hours = %d", hours))
 		for i := range 3 {
 			s.create(token, fmt.Sprint("Row ", i), "a", "")
-			p.Converges("plain", "filtered")
+			p.Converges(forms...)
 		}
 	}
 	p.Clean(true)

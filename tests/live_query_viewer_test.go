@@ -23,22 +23,23 @@ func TestLiveQueryShowsEachViewerTheirOwn(t *testing.T) {
 	}
 	p.Live(`"plain", {limit: 10}`)
 	p.Live(`"filtered", {filter: 'category = "a"', limit: 10}`)
+	p.Live(`"sorted", {sort: "-updated,id", limit: 10}`)
 	forbid("Secret")
-	p.Converges("plain", "filtered")
+	p.Converges("plain", "filtered", "sorted")
 
 	// Sign in: own content, at once and live.
 	forbid("of bob")
 	p.SignIn("ann@example.com", testPassword)
-	p.Converges("plain", "filtered")
+	p.Converges("plain", "filtered", "sorted")
 	s.create(token, "Secret news of ann", "a", ann)
 	s.create(token, "Secret news of bob", "a", bob)
 	await(t, "the news", func() bool { return shows("Secret news of ann") })
-	p.Converges("plain", "filtered")
+	p.Converges("plain", "filtered", "sorted")
 
 	// As somebody else: not a row of before, not for a moment.
 	forbid("of ann")
 	p.SignIn("bob@example.com", testPassword)
-	p.Converges("plain", "filtered")
+	p.Converges("plain", "filtered", "sorted")
 	if !shows("Secret news of bob") {
 		t.Error("bob's own content is missing")
 	}
@@ -49,20 +50,20 @@ func TestLiveQueryShowsEachViewerTheirOwn(t *testing.T) {
 	s.create(token, "Secret after sign-out of bob", "a", bob)
 	s.create(token, "Public after sign-out", "a", "")
 	await(t, "the public news", func() bool { return shows("Public after sign-out") })
-	p.Converges("plain", "filtered")
+	p.Converges("plain", "filtered", "sorted")
 
 	// A session that ends by itself.
 	s.shortenSessions(token)
 	forbid("of bob")
 	p.SignIn("ann@example.com", testPassword)
-	p.Converges("plain", "filtered")
+	p.Converges("plain", "filtered", "sorted")
 	p.Wait(`!pb.authStore.isValid`)
 	await(t, "ann's content is gone", func() bool { return !shows("Secret of ann") })
 	forbid("Secret")
 	s.create(token, "Secret after the end of ann", "a", ann)
 	s.create(token, "Public after the end", "a", "")
 	await(t, "the public news", func() bool { return shows("Public after the end") })
-	p.Converges("plain", "filtered")
+	p.Converges("plain", "filtered", "sorted")
 	p.Clean(true)
 }
 
@@ -92,7 +93,8 @@ func TestLiveQueryKeepsItsIdentity(t *testing.T) {
 	signIn()
 	p.Live(`"plain", {limit: 10}`)
 	p.Live(`"filtered", {filter: 'category = "a"', limit: 10}`)
-	p.Converges("plain", "filtered")
+	p.Live(`"sorted", {sort: "-updated,id", limit: 10}`)
+	p.Converges("plain", "filtered", "sorted")
 	// From here on it is the same person. The filtered query lists on its own time, with a
 	// token that may be dead, and gets what a guest gets.
 	p.ForbidEmpty("plain")
@@ -100,7 +102,7 @@ func TestLiveQueryKeepsItsIdentity(t *testing.T) {
 		t.Helper()
 		s.create(token, title, "a", ann)
 		p.Wait(fmt.Sprintf(`Object.values(queries).every((q) => q.result.items[0]?.title === %q)`, title))
-		p.Converges("plain", "filtered")
+		p.Converges("plain", "filtered", "sorted")
 	}
 	patch := func(path string, fields map[string]any) {
 		t.Helper()
