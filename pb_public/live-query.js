@@ -240,7 +240,7 @@ class List {
 		this.failures = 0;
 		this.refused = false;
 		this.fetched = true;
-		this.synced = synced;
+		this.synced = synced && this.active; // the stream may be lost since
 		let rows = reuse(this.result.items, items);
 		for (const change of this.meanwhile) {
 			const next = this.rows.apply(rows, change);
