@@ -18,9 +18,10 @@ const (
 
 // An audience is who is subscribed.
 type audience struct {
-	count int
-	users bool // distinct signed-in users under the privacy rule, not guests under none
-	own   bool // each watches a channel of its own, which nothing comes for
+	count  int
+	users  bool   // distinct signed-in users under the privacy rule, not guests under none
+	own    bool   // each watches a channel of its own, which nothing comes for
+	filter string // all watch the same rows
 }
 
 func (a audience) String() string {

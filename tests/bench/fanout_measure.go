@@ -64,7 +64,7 @@ func (b *bench) show(v variant, a audience, connections int, phase loadPhase) (r
 		return result, err
 	}
 	defer load.close()
-	watchers, memory, err := b.startWatchers(s, a, viewersConfig{Addr: s.addr, Count: a.count, First: warm, Limit: requests, Own: a.own})
+	watchers, memory, err := b.startWatchers(s, a, viewersConfig{Addr: s.addr, Count: a.count, First: warm, Limit: requests, Own: a.own, Filter: a.filter})
 	if err != nil {
 		return result, err
 	}

@@ -28,6 +28,7 @@ type loadConfig struct {
 	First    int  // the first sequence number
 	Count    int  // of requests that are built: a phase ends early when they are used up
 	Reuse    bool // begin again instead, for a server that stores nothing
+	Retry    bool // send again what a server that ends did not answer
 }
 
 // A loadPhase sends for a while: on every connection one request after the other, or
@@ -187,7 +188,13 @@ func (l *loader) send(conn *loadConn, end time.Time, due chan time.Time) []answe
 			}
 			i %= l.config.Count
 		}
-		err := conn.exchange(l.requests[i*l.size : (i+1)*l.size])
+		raw := l.requests[i*l.size : (i+1)*l.size]
+		err := conn.exchange(raw)
+		for limit := end.Add(time.Minute); err != nil && l.config.Retry && time.Now().Before(limit); {
+			if err = conn.again(l.config.Addr, limit); err == nil {
+				err = conn.exchange(raw)
+			}
+		}
 		if err != nil {
 			text := err.Error()
 			l.failed.CompareAndSwap(nil, &text)
@@ -224,6 +231,18 @@ func (c *loadConn) exchange(request []byte) error {
 		return fmt.Errorf("the server answered: %s", c.buffer[:min(n, 800)])
 	}
 	return nil
+}
+
+// again connects once more, and waits a moment if nobody listens.
+func (c *loadConn) again(addr string, deadline time.Time) error {
+	conn, err := net.Dial("tcp", addr)
+	if err != nil {
+		time.Sleep(20 * time.Millisecond)
+		return err
+	}
+	c.Close()
+	c.Conn = conn
+	return conn.SetDeadline(deadline)
 }
 
 // messageLength returns the length of the HTTP message that begins b, or -1 while its

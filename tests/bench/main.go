@@ -55,6 +55,8 @@ var parts = []struct {
 	{"fanout", (*bench).fanout},
 	{"viewers", (*bench).viewers},
 	{"own", (*bench).own},
+	{"live", (*bench).live},
+	{"storm", (*bench).storm},
 	{"size", (*bench).size},
 	{"outbox", (*bench).outbox},
 	{"start", (*bench).start},
@@ -66,6 +68,7 @@ type bench struct {
 	dir         string // removed at the end
 	rounds      int
 	duration    time.Duration
+	watched     time.Duration
 	connections []int
 	subscribers []int
 
@@ -154,6 +157,7 @@ func (b *bench) parseFlags() (options, error) {
 	only := flag.String("only", strings.Join(names, ","), "the parts to run")
 	flag.IntVar(&b.rounds, "rounds", 5, "how often each measurement is made, for the median")
 	flag.DurationVar(&b.duration, "duration", time.Second, "how long one measurement sends")
+	flag.DurationVar(&b.watched, "watched", shortWatch, "how long live has 1,000 pages watch rows of their own")
 	connections := flag.String("connections", "1,8,32,128", "the numbers of connections of ingest")
 	subscribers := flag.String("subscribers", "0,1,100,1000,5000", "the numbers of subscribers of fanout")
 	flag.BoolVar(&o.markdown, "markdown", false, "print the tables for docs/benchmarks.md")

@@ -122,13 +122,12 @@ func (b *bench) measureWake(data, token string) (result wake, err error) {
 	}
 	defer s.stop()
 
-	client := &http.Client{Timeout: 30 * time.Second}
-	defer client.CloseIdleConnections()
+	defer patience.CloseIdleConnections()
 	var times []time.Duration
 	for i := range rearmed {
 		receiver.expected <- rearmedId(i)
 		began := time.Now()
-		if err := rearm(client, s, token, rearmedId(i)); err != nil {
+		if err := s.patch(token, "modelriverCallbacks", rearmedId(i), `{"state":"pending"}`); err != nil {
 			return result, err
 		}
 		select {
@@ -175,24 +174,4 @@ func startWakeReceiver() *wakeReceiver {
 		}
 	}))
 	return receiver
-}
-
-// rearm sets a failed callback back to pending.
-func rearm(client *http.Client, s *server, token, id string) error {
-	request, err := http.NewRequest(http.MethodPatch, "http://"+s.addr+"/api/collections/modelriverCallbacks/records/"+id, strings.NewReader(`{"state":"pending"}`))
-	if err != nil {
-		return err
-	}
-	request.Header.Set("Content-Type", "application/json")
-	request.Header.Set("Authorization", token)
-	response, err := client.Do(request)
-	if err != nil {
-		return err
-	}
-	defer response.Body.Close()
-	answer, _ := io.ReadAll(response.Body)
-	if response.StatusCode != http.StatusOK {
-		return fmt.Errorf("PATCH was answered %s: %s", response.Status, answer)
-	}
-	return nil
 }

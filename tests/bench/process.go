@@ -209,6 +209,14 @@ func (b *bench) serve(kind serverKind, data string) (s *server, took time.Durati
 
 // serveIn is serve in a directory that is there, and is kept.
 func (b *bench) serveIn(kind serverKind, dir string) (s *server, took time.Duration, err error) {
+	addr, err := freeAddr()
+	if err != nil {
+		return nil, 0, err
+	}
+	return b.serveAt(kind, dir, addr)
+}
+
+func (b *bench) serveAt(kind serverKind, dir, addr string) (s *server, took time.Duration, err error) {
 	if kind.script {
 		hooksDir := filepath.Join(dir, "pb_hooks")
 		if err := os.MkdirAll(hooksDir, 0o700); err != nil {
@@ -217,10 +225,6 @@ func (b *bench) serveIn(kind serverKind, dir string) (s *server, took time.Durat
 		if err := os.WriteFile(filepath.Join(hooksDir, "webhook.pb.js"), webhookScript, 0o600); err != nil {
 			return nil, 0, err
 		}
-	}
-	addr, err := freeAddr()
-	if err != nil {
-		return nil, 0, err
 	}
 	output, err := os.Create(filepath.Join(dir, "output.txt"))
 	if err != nil {

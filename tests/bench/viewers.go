@@ -23,6 +23,7 @@ type viewersConfig struct {
 	Count  int
 	Tokens []string // of the users, one for each viewer; guests without
 	Own    bool     // each asks for a channel of its own only
+	Filter string   // or all for the same rows
 	First  int      // the first sequence number that comes, and how many at most
 	Limit  int
 }

@@ -53,7 +53,7 @@ func (w *watcher) dial() (fd int, err error) {
 	return fd, nil
 }
 
-// subscribe opens the stream, and asks for all records once it has told the client's id.
+// subscribe opens the stream, and asks for its records once it has told the client's id.
 func (w *watcher) subscribe(v *viewer) error {
 	if _, err := syscall.Write(v.fd, []byte("GET /api/realtime HTTP/1.1\r\nHost: "+w.config.Addr+"\r\nAccept: text/event-stream\r\n\r\n")); err != nil {
 		return err
@@ -61,9 +61,12 @@ func (w *watcher) subscribe(v *viewer) error {
 	if err := w.readClientId(v); err != nil {
 		return err
 	}
-	topic := "aiContent/*"
+	topic, filter := "aiContent/*", w.config.Filter
 	if w.config.Own {
-		topic += "?leave=1&options=" + url.QueryEscape(`{"query":{"filter":"channelId = '`+v.clientId+`'"}}`)
+		filter = "channelId = '" + v.clientId + "'"
+	}
+	if filter != "" {
+		topic += "?leave=1&options=" + url.QueryEscape(`{"query":{"filter":"`+filter+`"}}`)
 	}
 	request, err := http.NewRequest(http.MethodPost, "http://"+w.config.Addr+"/api/realtime",
 		strings.NewReader(`{"clientId":"`+v.clientId+`","subscriptions":["`+topic+`"]}`))

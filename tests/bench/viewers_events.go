@@ -67,11 +67,12 @@ func (w *watcher) messages(v *viewer) {
 
 var (
 	connectEvent  = []byte("event:PB_CONNECT\n")
-	contentEvent  = []byte("event:aiContent/*\n")
+	contentEvent  = []byte("event:aiContent/*")
 	dataStart     = []byte("data:")
 	channelStart  = []byte(`"channelId":"`)
 	createdAction = []byte(`"action":"create"`)
 	liveAction    = []byte(`"action":"live"`)
+	aliveAction   = []byte(`"action":"alive"`)
 )
 
 func (w *watcher) take(v *viewer, message []byte) {
@@ -89,7 +90,7 @@ func (w *watcher) take(v *viewer, message []byte) {
 		v.clientId = connect.ClientId
 		return
 	}
-	if w.config.Own && bytes.Contains(data, liveAction) {
+	if (w.config.Own || w.config.Filter != "") && (bytes.Contains(data, liveAction) || bytes.Contains(data, aliveAction)) {
 		return // what its subscription is answered
 	}
 	from := bytes.Index(data, channelStart) + len(channelStart)
