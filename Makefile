@@ -105,7 +105,7 @@ test: tools $(SDK) ## run all tests, about 15 minutes
 	go vet -tags no_ui ./...
 	$(AS_ROOT) go test -race -p 1 -timeout 20m -v ./... | grep --line-buffered -vE '^=== |^ +--- PASS|no test files'
 
-bench: ## measure beside stock PocketBase, about 15 minutes (see docs/benchmarks.md)
+bench: $(SDK) ## measure beside stock PocketBase, about 20 minutes (see docs/benchmarks.md)
 	go run ./tests/bench $(if $(COMPARE),-compare $(COMPARE)) $(BENCH)
 
 # How long, and with which faults: `make torture FOR=1h SEED=42`. The seed of a run is

@@ -3,12 +3,12 @@
 // Command bench measures PocketRiver beside stock PocketBase, on this machine and over
 // loopback, and prints tables with ratios. It needs Linux and the Go tool:
 //
-//	go run ./tests/bench                       # everything, about 15 minutes
+//	go run ./tests/bench                       # everything, about 20 minutes
 //	go run ./tests/bench -only ingest -connections 32 -rounds 1 -duration 1s
 //
 // It builds PocketRiver and PocketBase's own examples/base, starts each on a fresh copy
 // of the same data and compares them interleaved: every round measures every program
-// once, and the figures are medians over the rounds. Load generator, subscribers and
+// once, and the figures are medians over the rounds. Load generator, subscribers, pages and
 // callback receiver are processes of their own. Rows, callbacks and events are counted
 // after each measurement; one that is missing, or there twice, ends the run.
 package main

@@ -10,7 +10,7 @@ import { createInterface } from "node:readline";
 import { liveQuery } from "../../pb_public/live-query.js";
 import PocketBase from "../../pb_public/vendor/pocketbase.es.mjs";
 
-const OPENING = 32; // pages at the same time
+const OPENING = 200; // pages at the same time
 const agent = new http.Agent({ keepAlive: true });
 
 globalThis.fetch = (url, { method, headers, body, signal }) => new Promise((resolve, reject) => {

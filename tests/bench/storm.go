@@ -79,13 +79,14 @@ func (b *bench) measureStorm(data, token string) (result stormed, err error) {
 	}
 	var filters []string // each a question of its own, with the same rows
 	for i := range stormPages {
-		filters = append(filters, fmt.Sprintf("%s && channelId != %q", noticeFilter, channel(ownFrom+i)))
+		filters = append(filters, fmt.Sprintf(`%s && title != "%d"`, noticeFilter, i))
 	}
 	p, err := b.openPages(s, stormPages, noticeLimit, filters)
 	if err != nil {
 		return result, err
 	}
 	defer p.close()
+	progress("storm: %d pages are open", stormPages)
 	opened, err := p.untilRight(30*time.Second, before)
 	if err != nil {
 		return result, err
@@ -143,7 +144,7 @@ func (b *bench) stormChange(s *server, p *pages, token string) (report pagesRepo
 	if err != nil {
 		return report, err
 	}
-	return p.untilRight(90*time.Second, wanted)
+	return p.untilRight(3*time.Minute, wanted)
 }
 
 // A sending goes on until it is ended.
