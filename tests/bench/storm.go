@@ -68,31 +68,22 @@ func (b *bench) measureStorm(data, token string) (result stormed, err error) {
 	if err != nil {
 		return result, err
 	}
-	defer func() { s.stop() }()
+	defer func() { s.stop() }() // the one that is started again
 	const warm = 200
 	if err := b.warmUp(v, s, warm); err != nil {
 		return result, err
 	}
-	before, err := s.listed(noticeFilter, noticeLimit)
-	if err != nil {
-		return result, err
-	}
-	var filters []string // each a question of its own, with the same rows
-	for i := range stormPages {
-		filters = append(filters, fmt.Sprintf(`%s && title != "%d"`, noticeFilter, i))
-	}
-	p, err := b.openPages(s, stormPages, noticeLimit, filters)
+	p, err := b.openStorm(s)
 	if err != nil {
 		return result, err
 	}
 	defer p.close()
-	progress("storm: %d pages are open", stormPages)
-	opened, err := p.untilRight(30*time.Second, before)
+	opened, err := p.ask(pagesCommand{})
 	if err != nil {
 		return result, err
 	}
 
-	load, err := startReady("load", loadConfig{Addr: s.addr, Kind: v.kind.request, Conns: fanoutConns, First: warm, Count: 200 * webhookRate, Retry: true})
+	load, err := startReady("load", loadConfig{Addr: s.addr, Kind: v.kind.request, Conns: fanoutConns, First: warm, Count: 300 * webhookRate, Retry: true})
 	if err != nil {
 		return result, err
 	}
@@ -108,31 +99,57 @@ func (b *bench) measureStorm(data, token string) (result stormed, err error) {
 	if err != nil {
 		return result, err
 	}
-	s = again
 	answered := time.Now()
+	s = again
 	report, err := b.stormChange(s, p, token)
 	if err != nil {
 		return result, err
 	}
-	took := time.Since(killed)
+	result = stormed{
+		right:      time.Duration(report.Since - answered.UnixNano()),
+		lists:      float64(report.Lists-opened.Lists) / stormPages,
+		streams:    float64(report.Streams-opened.Streams) / stormPages,
+		pagesShare: (report.CPU - opened.CPU).Seconds() / time.Since(killed).Seconds(),
+	}
 	sent, err := sending.end()
 	if err != nil {
 		return result, err
 	}
-	calm, wild := sent.between(quiet.UnixNano(), killed.UnixNano()), sent.between(answered.UnixNano(), report.Since)
-	result = stormed{
-		quiet50: percentile(calm, 50), quiet99: percentile(calm, 99), storm50: percentile(wild, 50), storm99: percentile(wild, 99),
-		right:      time.Duration(report.Since - answered.UnixNano()),
-		lists:      float64(report.Lists-opened.Lists) / stormPages,
-		streams:    float64(report.Streams-opened.Streams) / stormPages,
-		pagesShare: (report.CPU - opened.CPU).Seconds() / took.Seconds(),
-	}
+	calm, wild := sent.between(quiet, killed), sent.between(answered, time.Unix(0, report.Since))
+	result.quiet50, result.quiet99 = percentile(calm, 50), percentile(calm, 99)
+	result.storm50, result.storm99 = percentile(wild, 50), percentile(wild, 99)
+	return result, checkStormStored(s, v, warm+len(sent.Seqs))
+}
+
+func checkStormStored(s *server, v variant, answered int) error {
 	db, err := openData(s)
 	if err != nil {
-		return result, err
+		return err
 	}
 	defer db.Close()
-	return result, checkStored(db, v, nil, ownRows+noticeRows, warm+len(sent.Seqs))
+	return checkStored(db, v, nil, ownRows+noticeRows, answered)
+}
+
+// openStorm opens pages whose filters all differ, though they show the same rows.
+func (b *bench) openStorm(s *server) (*pages, error) {
+	wanted, err := s.listed(noticeFilter, noticeLimit)
+	if err != nil {
+		return nil, err
+	}
+	var filters []string
+	for i := range stormPages {
+		filters = append(filters, fmt.Sprintf(`%s && title != "%d"`, noticeFilter, i))
+	}
+	p, err := b.openPages(s, stormPages, noticeLimit, filters)
+	if err != nil {
+		return nil, err
+	}
+	progress("storm: %d pages are open", stormPages)
+	if _, err := p.untilRight(time.Minute, wanted); err != nil {
+		p.close()
+		return nil, err
+	}
+	return p, nil
 }
 
 // stormChange changes a row that all pages show, and waits until they show that.
@@ -187,10 +204,10 @@ func (s *sending) end() (loadResult, error) {
 	return s.result, s.err
 }
 
-// between returns the latencies of those that were due within a time, in Unix nanoseconds.
-func (r *loadResult) between(from, to int64) (latencies []time.Duration) {
+// between returns the latencies of those that were due within a time.
+func (r *loadResult) between(from, to time.Time) (latencies []time.Duration) {
 	for i, sent := range r.Sent {
-		if sent >= from && sent <= to {
+		if sent >= from.UnixNano() && sent <= to.UnixNano() {
 			latencies = append(latencies, time.Duration(r.Done[i]-sent))
 		}
 	}
