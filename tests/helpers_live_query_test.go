@@ -44,12 +44,15 @@ const harness = `(async () => {
 		q.stop = () => { q.stopped = true; stop(); };
 		return true;
 	};
+	// The order of a query is always the same: by id in the end, in the last key's direction.
+	window.inOrder = (sort) => /(^|,)[-+]?id(,|$)/.test(sort) ? sort : sort + (/(^|,)-[^,]*$/.test(sort) ? ",-id" : ",id");
 	window.equal = async (name) => {
 		await new Promise((resolve) => timeout(resolve, 100)); // what is known is told within 50 ms
 		const { query: { filter, sort = "-created,-id", limit = 50, fields, expand }, collection, result } = queries[name];
-		const params = new URLSearchParams(Object.entries({ filter, sort, fields, expand, perPage: limit }).filter(([, value]) => value));
+		const params = new URLSearchParams(Object.entries({ filter, sort: inOrder(sort), fields, expand, perPage: limit }).filter(([, value]) => value));
 		const headers = pb.authStore.token ? { Authorization: pb.authStore.token } : {};
 		const response = await fetch("/api/collections/" + collection + "/records?" + params, { headers }).catch(() => null);
+		queries[name].answered = response?.status;
 		if (!response?.ok) return false;
 		const { items } = await response.json();
 		return queries[name].result.status === "live" && JSON.stringify(items) === JSON.stringify(queries[name].result.items);

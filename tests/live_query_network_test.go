@@ -21,6 +21,7 @@ type cuttable struct {
 	live map[net.Conn]bool
 
 	limit atomic.Int64 // bytes of an answer until its connection is cut; 0: none
+	idle  atomic.Int64 // nanoseconds that a connection may be silent until it is cut; 0: for ever
 }
 
 func startCuttable(t testing.TB, s *server) *cuttable {
@@ -55,6 +56,9 @@ func startCuttable(t testing.TB, s *server) *cuttable {
 			go func() {
 				buffer := make([]byte, 512)
 				for sent := int64(0); ; {
+					if idle := time.Duration(c.idle.Load()); idle > 0 {
+						out.SetReadDeadline(time.Now().Add(idle))
+					}
 					n, err := out.Read(buffer)
 					sent += int64(n)
 					if limit := c.limit.Load(); err != nil || limit > 0 && sent > limit {

@@ -18,7 +18,7 @@ const shortTorture = 8 * time.Second
 
 var (
 	tortureFor  = flag.Duration("torture", shortTorture, "how long TestTorture goes on")
-	tortureSeed = flag.Uint64("seed", 0, "of TestTorture's faults (default: a new one)")
+	tortureSeed = flag.Uint64("seed", 0, "of what TestTorture and TestLiveQueriesAtRandom do by chance (default: a new one)")
 )
 
 // Every fault, at random moments and on top of each other.
