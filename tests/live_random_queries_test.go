@@ -197,7 +197,7 @@ const liveSpy = `(() => {
 		const rows = [...result.items, ...list.items].filter((one) => !(shown.includes(row(one)) && listed.includes(row(one))));
 		const differ = [...new Set(rows.map(({ id }) => id))];
 		const topic = collection + "/*" + (filter ? "?" + JSON.stringify({ query: { filter } }) : "");
-		const events = heard.filter((line) => line.includes('"record"') ? differ.deck((id) => line.includes(id)) : !line.includes("/*") || line.includes(topic));
+		const events = heard.filter((line) => line.includes('"record"') ? differ.some((id) => line.includes(id)) : !line.includes("/*") || line.includes(topic));
 		return {
 			query, shown, listed, differ, events: events.slice(-200),
 			state: { status: result.status, error: String(result.error), answered, refused: list.err && String(list.err) },

@@ -24,7 +24,7 @@ var liveFor = flag.Duration("live", shortLive, "how long TestLiveQueriesAtRandom
 const (
 	decidableWithin = 2 * time.Second
 	polledWithin    = 10 * time.Second
-	pollsFaster     = 20
+	pollsFaster     = 40
 )
 
 // TestLiveQueriesAtRandom has some seventy live queries of every form, of guests, users and a

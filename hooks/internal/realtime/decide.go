@@ -10,6 +10,7 @@ import (
 	"github.com/pocketbase/dbx"
 	"github.com/pocketbase/pocketbase/core"
 	"github.com/pocketbase/pocketbase/tools/search"
+	"github.com/pocketbase/pocketbase/tools/types"
 )
 
 // A state is what a row is at a moment, as far as subscribers ask: the fields that rules
@@ -49,7 +50,21 @@ func (f *FanOut) decide(app core.App, action string, record *core.Record) *chang
 		return nil
 	}
 	c.answers = ask(app, c.record, asked)
+	c.overtaken = action != "delete" && c.row.isNewer(record)
 	return c
+}
+
+// isNewer reports whether the row was committed again since the record was: its saver's
+// after-success hooks may run when those of a later one have ended.
+func (r row) isNewer(record *core.Record) bool {
+	return slices.ContainsFunc(record.Collection().Fields, func(f core.Field) bool {
+		field, ok := f.(*core.AutodateField)
+		if !ok || !field.OnUpdate {
+			return false
+		}
+		committed, _ := types.ParseDateTime(r[field.Name].text)
+		return committed.String() != record.GetString(field.Name)
+	})
 }
 
 // accessTo returns who may see all records of the collection, and who one.

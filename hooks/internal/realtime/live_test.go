@@ -25,13 +25,14 @@ func liveTopic(path, filter string) string {
 // stream lives.
 func next(t *testing.T, s *apptest.Stream) string {
 	t.Helper()
+	timeout := time.After(time.Minute)
 	for {
 		select {
 		case event := <-s.Events:
 			if !strings.Contains(event, `"action":"live"`) && !strings.Contains(event, `"action":"alive"`) {
 				return event
 			}
-		case <-time.After(time.Minute):
+		case <-timeout:
 			t.Fatal("no event within a minute")
 		}
 	}

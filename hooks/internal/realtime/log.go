@@ -61,13 +61,18 @@ func (f *FanOut) publish(c *change) (err error) {
 	return nil
 }
 
-// dataFor returns what a topic of the view is sent, or nothing.
+// dataFor returns what a topic of the view is sent, or nothing. Whoever is told what leaves
+// counts on the last event of a record to be what the database has, and plain subscribers
+// get each, as from PocketBase.
 func (c *change) dataFor(v view, t topic) []byte {
 	access, about := t.access(c)
 	switch {
 	case !about:
 		return nil
 	case c.shows(v, t, access):
+		if t.leave && c.overtaken {
+			return nil
+		}
 		if v.superuser {
 			return c.superuser()
 		}

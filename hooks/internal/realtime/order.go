@@ -19,6 +19,7 @@ type change struct {
 	list, view access
 	state            // as committed
 	before     state // the change, if it is an update and somebody is to be told who loses sight of it
+	overtaken  bool  // by another commit to the record, of which another change tells
 
 	// Set when it is published.
 	data      []byte

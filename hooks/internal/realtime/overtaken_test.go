@@ -1,0 +1,65 @@
+package realtime
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/pocketbase/pocketbase/core"
+
+	"github.com/pocketriver/pocketriver/hooks/internal/apptest"
+)
+
+// Of two commits to a record, the later one's hooks may end first: the other's event comes
+// after it then. Whoever is told what leaves gets only what the database has, and plain
+// subscribers get what PocketBase sends them.
+func TestLastEventOfARecordIsWhatWasCommitted(t *testing.T) {
+	t.Parallel()
+	for name, again := range map[string]func(t *testing.T, app core.App, id string){
+		"an update": func(t *testing.T, app core.App, id string) { saveRecord(t, app, id, map[string]any{"title": "later"}) },
+		"it leaves": func(t *testing.T, app core.App, id string) {
+			saveRecord(t, app, id, map[string]any{"title": "later", "userId": "somebody"})
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			app, _ := newTest(t)
+			content, err := app.FindCollectionByNameOrId(collectionName)
+			if err != nil {
+				t.Fatal(err)
+			}
+			content.Fields.Add(&core.AutodateField{Name: "updated", OnCreate: true, OnUpdate: true})
+			if err := app.Save(content); err != nil {
+				t.Fatal(err)
+			}
+			app.OnRecordAfterUpdateSuccess(collectionName).BindFunc(func(e *core.RecordEvent) error {
+				if e.Record.GetString("title") == "sooner" {
+					again(t, app, e.Record.Id)
+				}
+				return e.Next()
+			})
+			const id = "record000000001"
+			saveRecord(t, app, id, map[string]any{"title": "first"})
+			server := apptest.Serve(t, app)
+			live, plain := server.Subscribe(t, "", liveTopic("aiContent/*", "")), server.Subscribe(t, "", "aiContent/*")
+			saveRecord(t, app, id, map[string]any{"title": "sooner"})
+			saveRecord(t, app, "end000000000000", nil)
+
+			var got []string
+			for event := ""; !strings.Contains(event, "end0"); got = append(got, event) {
+				event = next(t, live)
+			}
+			last := got[len(got)-2]
+			if name == "an update" && (len(got) != 2 || !strings.Contains(last, `"later"`)) || name == "it leaves" && !strings.Contains(last, `"leave"`) {
+				t.Errorf("got %s, want in the end what the database has", strings.Join(got, "\n"))
+			}
+			if name == "an update" {
+				if event := next(t, plain); !strings.Contains(event, `"later"`) {
+					t.Errorf("plain: got %s", event)
+				}
+				if event := next(t, plain); !strings.Contains(event, `"sooner"`) {
+					t.Errorf("plain: got %s, want every event", event)
+				}
+			}
+		})
+	}
+}
