@@ -21,6 +21,7 @@ type viewer struct {
 	unequal []string // of the last check
 	checks  int      // that it took
 	slowest time.Duration
+	late    int // checks that took too long
 }
 
 // What depends on the record and the viewer alone. ANN and BOB are users' ids.

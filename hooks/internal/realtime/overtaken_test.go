@@ -3,6 +3,7 @@ package realtime
 import (
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/pocketbase/pocketbase/core"
 
@@ -33,6 +34,7 @@ func TestLastEventOfARecordIsWhatWasCommitted(t *testing.T) {
 			}
 			app.OnRecordAfterUpdateSuccess(collectionName).BindFunc(func(e *core.RecordEvent) error {
 				if e.Record.GetString("title") == "sooner" {
+					time.Sleep(2 * time.Millisecond) // that "updated" shows
 					again(t, app, e.Record.Id)
 				}
 				return e.Next()
