@@ -152,6 +152,28 @@ func TestStreamEndsThatCannotBeTold(t *testing.T) {
 	}
 }
 
+// A topic that others have taken the place of meanwhile has missed something.
+func TestTopicThatWasAwayDoesNotGoOn(t *testing.T) {
+	t.Parallel()
+	app, _ := newTest(t)
+	server := apptest.Serve(t, app)
+	topic := liveTopic("aiContent/*", `category = "a"`)
+	s := server.Subscribe(t, "", topic)
+	apptest.Eventually(t, "it is told", func() bool { return len(s.Events) == 1 })
+	server.SetTopics(t, s.ID, "", "aiContent/*")
+	saveRecord(t, app, "record000000001", map[string]any{"category": "a"})
+	next(t, s)
+	server.SetTopics(t, s.ID, "", topic)
+	select {
+	case event := <-s.Events:
+		if !strings.Contains(event, `"live"`) || strings.Contains(event, "continued") {
+			t.Errorf("got %s, want that it does not go on", event)
+		}
+	case <-time.After(time.Minute):
+		t.Error("not told within a minute")
+	}
+}
+
 // A filter means what the collection's fields are now.
 func TestFiltersFollowTheCollection(t *testing.T) {
 	t.Parallel()

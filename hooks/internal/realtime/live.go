@@ -39,11 +39,8 @@ func (s *subscriber) tellWhatIsLive() {
 // tellThatItLives has a stream that expects leave hear something: JavaScript can see no
 // comment, and would take a dead connection for a quiet one.
 func (s *subscriber) tellThatItLives() {
-	for _, t := range *s.topics.Load() {
-		if t.leave {
-			s.tell(t, []byte(`{"action":"alive"}`))
-			return
-		}
+	if t := s.leaveTopic(""); t != nil {
+		s.tell(*t, []byte(`{"action":"alive"}`))
 	}
 }
 

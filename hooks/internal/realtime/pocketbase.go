@@ -108,7 +108,7 @@ func (f *FanOut) renewAll(e *core.CollectionEvent) error {
 	}
 	f.mu.Lock()
 	for s := range f.subscribers {
-		if s.away != nil || s.expectsLeave(e.Collection.Name) {
+		if s.away != nil || s.leaveTopic(e.Collection.Name) != nil {
 			f.cut(s)
 		}
 	}

@@ -41,8 +41,7 @@ func (f *FanOut) depart(s *subscriber) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	_, watches := f.subscribers[s]
-	leaves := slices.ContainsFunc(*s.topics.Load(), func(t topic) bool { return t.leave })
-	if !watches || !leaves || s.IsDiscarded() || !f.takesOver() || f.away+s.topicCount > maxAllAway {
+	if !watches || s.leaveTopic("") == nil || s.IsDiscarded() || !f.takesOver() || f.away+s.topicCount > maxAllAway {
 		return
 	}
 	s.away = time.AfterFunc(maxAway, func() {

@@ -1,9 +1,6 @@
 package realtime
 
 import (
-	"slices"
-	"strings"
-
 	"github.com/pocketbase/pocketbase/apis"
 	"github.com/pocketbase/pocketbase/core"
 )
@@ -91,12 +88,7 @@ func (f *FanOut) cut(s *subscriber) {
 }
 
 func (s *subscriber) Subscribe(names ...string) {
-	if !slices.ContainsFunc(names, func(name string) bool { return strings.Contains(name, "leave=1") }) {
-		s.DefaultClient.Subscribe(names...)
-		s.renew()
-		return
-	}
-	s.tellings.Add(1) // before any event of it
+	s.tellings.Add(1) // before any event of what it tells of
 	s.DefaultClient.Subscribe(names...)
 	s.renew()
 	s.tellWhatIsLive()
@@ -133,10 +125,15 @@ func (s *subscriber) Unset(key string) {
 	}
 }
 
-// expectsLeave reports whether the subscriber is to be told of what it loses sight of in
-// the collection.
-func (s *subscriber) expectsLeave(collection string) bool {
-	return slices.ContainsFunc(*s.topics.Load(), func(t topic) bool { return t.leave && t.collection == collection })
+// leaveTopic returns one of the subscriber's topics of the collection, or of any if that is
+// empty, that is told what leaves it, or nil.
+func (s *subscriber) leaveTopic(collection string) *topic {
+	for _, t := range *s.topics.Load() {
+		if t.leave && (collection == "" || t.collection == collection) {
+			return &t
+		}
+	}
+	return nil
 }
 
 // renew finds out who the subscriber is now and which of its subscriptions the
