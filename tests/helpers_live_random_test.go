@@ -16,7 +16,6 @@ import (
 
 	"github.com/chromedp/cdproto/cdp"
 	"github.com/chromedp/cdproto/network"
-	"github.com/chromedp/cdproto/page"
 )
 
 // A liveRun is a real server under random changes, and tabs full of live queries of it.
@@ -130,15 +129,6 @@ func (r *liveRun) faults() []liveFault {
 			r.do(http.MethodPatch, "/api/collections/users/records/"+r.users[r.rng.IntN(2)], map[string]any{
 				"name": pick(r.rng, "anna", "bob", ""), "verified": r.rng.IntN(2) == 0,
 			})
-		}},
-		{"a tab sleeps", func() {
-			v := anyone()
-			state := func(state page.SetWebLifecycleStateState) {
-				callDevTools(v.tab, page.SetWebLifecycleState, page.SetWebLifecycleStateParams{State: state})
-			}
-			state(page.SetWebLifecycleStateStateFrozen)
-			r.sleep(time.Second, 3*time.Second)
-			state(page.SetWebLifecycleStateStateActive)
 		}},
 	}
 }

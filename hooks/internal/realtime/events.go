@@ -23,7 +23,7 @@ func (f *FanOut) afterSave(action string) func(e *core.ModelEvent) error {
 	return func(e *core.ModelEvent) error {
 		before := f.takeUpdating(e.Model)
 		record := f.recordOf(e)
-		if record == nil {
+		if record == nil || !f.hasSubscribers() {
 			return e.Next()
 		}
 		f.mu.Lock()
@@ -142,7 +142,8 @@ func (f *FanOut) afterUpdateError(e *core.ModelErrorEvent) error {
 }
 
 // beforeDelete decides who hears of a delete while the record is there, outside of the
-// transaction that deletes it, as PocketBase does.
+// transaction that deletes it, as PocketBase does. Whoever comes before that commits, and
+// lists a record that will be gone, may be the first.
 func (f *FanOut) beforeDelete(e *core.ModelEvent) error {
 	record := f.recordOf(e)
 	if record == nil {
@@ -185,6 +186,7 @@ func (f *FanOut) forgetDelete(key any, c *change) {
 func (f *FanOut) afterDelete(e *core.ModelEvent) error {
 	f.mu.Lock()
 	if c := f.takeDeleting(e.Model); c != nil {
+		c.until = f.moment + 1 // any view of now
 		f.append(c)
 	}
 	f.mu.Unlock()
@@ -216,12 +218,15 @@ func deletingKey(model core.Model) any {
 	return [2]any{model.TableName(), model.PK()}
 }
 
-// recordOf returns the event's record if anyone could be told of it.
-func (f *FanOut) recordOf(e *core.ModelEvent) *core.Record {
+func (f *FanOut) hasSubscribers() bool {
 	f.mu.Lock()
-	none := len(f.subscribers) == 0
-	f.mu.Unlock()
-	if none || !f.takesOver() {
+	defer f.mu.Unlock()
+	return len(f.subscribers) > 0
+}
+
+// recordOf returns the event's record if it is told of here.
+func (f *FanOut) recordOf(e *core.ModelEvent) *core.Record {
+	if !f.takesOver() {
 		return nil
 	}
 	if record := asRecord(e.Model); record != nil {

@@ -85,22 +85,30 @@ func (c *change) dataFor(v view, t topic) []byte {
 }
 
 // unsure reports whether nobody knows if the topic loses sight of the record, since it is
-// younger than the look at the row before.
+// younger than the look at the row before, or before a delete.
 func (c *change) unsure(v view, t topic) bool {
 	access, about := t.access(c)
-	if !t.leave || !about || c.before.row == nil || c.shows(v, t, access) {
+	switch {
+	case !t.leave || !about:
 		return false
+	case c.action == "delete":
+		return !c.knows(v, t, access)
 	}
+	return c.before.row != nil && !c.shows(v, t, access) && !c.before.knows(v, t, access)
+}
+
+// knows reports whether all was found out that the topic asks of the row.
+func (s state) knows(v view, t topic, a access) bool {
 	known := func(q question) bool {
-		_, asked := c.before.answers[q]
+		_, asked := s.answers[q]
 		return asked
 	}
 	switch {
-	case t.filter.asks() && !known(t.filter.question(v)), access.asks() && !v.superuser && !known(access.question(v, t)):
-		return true
+	case t.filter.asks() && !known(t.filter.question(v)), a.asks() && !v.superuser && !known(a.question(v, t)):
+		return false
 	}
-	return slices.ContainsFunc(slices.Concat(access.fields, t.filter.fields), func(field string) bool {
-		_, read := c.before.row[field]
+	return !slices.ContainsFunc(slices.Concat(a.fields, t.filter.fields), func(field string) bool {
+		_, read := s.row[field]
 		return !read
 	})
 }

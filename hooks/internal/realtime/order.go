@@ -15,6 +15,7 @@ type change struct {
 
 	// Set at the moment when it is decided who may see it.
 	moment     int64
+	until      int64        // of a delete, the moment when it was committed
 	record     *core.Record // a copy; nil while the place is only reserved
 	list, view access
 	state            // as committed

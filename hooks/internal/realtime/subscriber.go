@@ -117,32 +117,55 @@ func (s *subscriber) collect(messages []message, tellings int64) ([]message, boo
 			break
 		}
 		position++
-		v := viewAt(views, c.moment)
+		more, sure := s.messagesOf(c, views, position)
+		if !sure {
+			return messages, false
+		}
+		messages = append(messages, more...)
+		for _, m := range more {
+			size += len(m.Data)
+		}
+	}
+	s.fanOut.sent(s, position)
+	return messages, true
+}
+
+// messagesOf returns what the change is to the subscriber's topics, and false if nobody
+// knows. Whoever is told what leaves hears of a delete, too, that had begun when it came:
+// its list may still have the record.
+func (s *subscriber) messagesOf(c *change, views []view, position int64) (messages []message, sure bool) {
+	last := -1 // only with the last message of a change it is all there
+	for _, leave := range []bool{false, true} {
+		moment := c.moment
+		if leave {
+			moment = max(moment, c.until)
+		}
+		v := viewAt(views, moment)
 		if v == nil {
 			continue
 		}
-		last := -1 // only with the last message of a change it is all there
 		for _, t := range v.topics {
+			if t.leave != leave {
+				continue
+			}
 			if c.unsure(*v, t) {
-				return messages, false
+				return nil, false
 			}
 			data := c.dataFor(*v, t)
 			if len(data) == 0 {
 				continue
 			}
 			m := message{Message: subscriptions.Message{Name: t.name, Data: data}, id: s.Id()}
-			if t.leave {
+			if leave {
 				m.id = s.eventId(position - 1)
 				last = len(messages)
 			}
 			messages = append(messages, m)
-			size += len(data)
-		}
-		if last >= 0 {
-			messages[last].id = s.eventId(position)
 		}
 	}
-	s.fanOut.sent(s, position)
+	if last >= 0 {
+		messages[last].id = s.eventId(position)
+	}
 	return messages, true
 }
 

@@ -1,0 +1,70 @@
+package realtime
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/pocketbase/pocketbase/core"
+
+	"github.com/pocketriver/pocketriver/hooks/internal/apptest"
+)
+
+// Who subscribes while a delete is under way may have listed the record: it is told, or
+// fetches again if nobody knows whether it could see it.
+func TestDeletesThatBeganBeforeASubscription(t *testing.T) {
+	t.Parallel()
+	for name, row := range map[string]struct {
+		filter      string
+		before      bool // it has another topic, or is nobody yet
+		told, fetch bool
+	}{
+		"the first subscriber":                {told: true},
+		"a filter that lets it through":       {filter: `id = "record000000001"`, told: true},
+		"a filter that does not":              {filter: `id != "record000000001"`},
+		"a filter of a long field":            {filter: `title = "x"`, fetch: true},
+		"a filter that the database is asked": {filter: `data.n > 1`, fetch: true},
+		"another topic of a subscriber":       {filter: `title = "x"`, before: true, told: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			app, _ := newTest(t)
+			server := apptest.Serve(t, app)
+			const id = "record000000001"
+			saveRecord(t, app, id, map[string]any{"title": "x", "data": `{"n":2}`})
+			other, topic := liveTopic("aiContent/*", `title = "none"`), liveTopic("aiContent/*", row.filter)
+			var s *apptest.Stream
+			if row.before {
+				s = server.Subscribe(t, "", other)
+			}
+			app.OnRecordDeleteExecute(collectionName).BindFunc(func(e *core.RecordEvent) error {
+				if row.before {
+					server.SetTopics(t, s.ID, "", other, topic)
+				} else {
+					s = server.Subscribe(t, "", topic)
+				}
+				return e.Next()
+			})
+			record, err := app.FindRecordById(collectionName, id)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := app.Delete(record); err != nil {
+				t.Fatal(err)
+			}
+			if row.fetch {
+				select {
+				case <-s.Ended:
+				case <-time.After(time.Minute):
+					t.Errorf("the stream goes on, with %q", s.Take())
+				}
+				return
+			}
+			saveRecord(t, app, "end000000000000", map[string]any{"title": "x"})
+			event := next(t, s)
+			if told := strings.Contains(event, `"delete"`) && strings.Contains(event, id); told != row.told {
+				t.Errorf("got %s", event)
+			}
+		})
+	}
+}
