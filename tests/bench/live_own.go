@@ -183,7 +183,7 @@ func (b *bench) addOwnTable(order []ownCell, cells map[ownCell][]watching) {
 			streams += w.streams
 			minutes += w.minutes * float64(cell.count)
 		}
-		t.add(fmt.Sprint(cell.count), cell.server, ratio(float64(lists)/minutes),
+		t.add(fmt.Sprint(cell.count), cell.server, fmt.Sprintf("%.3g", float64(lists)/minutes),
 			ms(duration(func(w watching) time.Duration { return w.ack99 })(all)),
 			us(duration(func(w watching) time.Duration { return w.none })(all)),
 			us(duration(func(w watching) time.Duration { return w.perWebhook })(all)),
