@@ -55,6 +55,7 @@ func (f *FanOut) newSubscriber(client *subscriptions.DefaultClient, request *htt
 		key: security.RandomString(15), lastEventId: lastEventId(request),
 	}
 	s.topics.Store(&[]topic{})
+	s.onlyOurs.Store(true) // it has none: one that waits for its turn costs PocketBase's broadcast nothing
 	return s
 }
 
