@@ -10,7 +10,8 @@
  * Who has a connection. It hears nothing of one that it has closed.
  * @typedef {object} Owner
  * @property {(tellsLeave: string[]) => void} connected with the collections of which the server tells what leaves
- * @property {() => Set<string>} topics that the server is to bring
+ * @property {() => Set<string>} wanted topics, that the server is to bring
+ * @property {() => void} [asks] the server is asked now, for what is untold, or in a moment
  * @property {(topics: Set<string>) => void} opened the events of these come from now on
  * @property {(topic: string, message: any) => void} hear
  * @property {() => void} lost
@@ -20,6 +21,8 @@
 const CONNECT_TIMEOUT = 15_000;
 const RETRY_MIN = 200;
 const RETRY_MAX = 5_000;
+export const TOPICS = 1000; // PocketBase refuses all for one more, or for a longer one
+export const TOPIC_BYTES = 2500;
 
 export class Connection {
 	clientId = "";
@@ -59,6 +62,7 @@ export class Connection {
 			};
 			if (!wait) return begin();
 			this.waiting = true;
+			owner.asks?.();
 			clearTimeout(this.timer);
 			this.timer = setTimer(begin, wait);
 		});
@@ -69,7 +73,7 @@ export class Connection {
 		this.source.close();
 		this.request?.abort();
 		this.clientId = "";
-		this.open = false;
+		this.open = this.waiting = false;
 	}
 
 	/** @param {number} time without a word of the server, in milliseconds */
@@ -102,11 +106,12 @@ export class Connection {
 	async post() {
 		while (this.clientId && !this.request && !this.owner.checkViewer()) {
 			const { token } = this.pb.authStore;
-			const topics = this.owner.topics();
+			const topics = this.owner.wanted();
 			const sameTopics = topics.size === this.topics.size && [...topics].every((topic) => this.topics.has(topic));
 			if (!topics.size || (sameTopics && token === this.token)) return;
 			this.askedToken = token;
 			this.untold = new Set([...topics].filter(asksForLeave));
+			this.owner.asks?.();
 			clearTimeout(this.timer);
 			this.timer = setTimer(() => this.owner.lost(), CONNECT_TIMEOUT);
 			const sent = await this.send({ clientId: this.clientId, subscriptions: [...topics] });
@@ -134,6 +139,24 @@ export class Connection {
 		this.request = null;
 		return sent;
 	}
+}
+
+/**
+ * Returns the topic of a query. PocketBase filters the events of a topic, but does not tell
+ * what leaves the filter: without that, all events are needed.
+ * @param {{ collection: string, filter?: string }} query
+ * @param {string[]} tellsLeave collections of which the server tells it
+ */
+export function topicOf({ collection, filter }, tellsLeave) {
+	const all = collection + "/*";
+	const options = filter ? "&options=" + encodeURIComponent(JSON.stringify({ query: { filter } })) : "";
+	const topic = all + "?leave=1" + options;
+	return tellsLeave.includes(collection) && bytes(topic) <= TOPIC_BYTES ? topic : all;
+}
+
+/** @param {string} topic */
+export function bytes(topic) {
+	return new TextEncoder().encode(topic).length;
 }
 
 /**

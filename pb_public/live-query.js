@@ -10,8 +10,9 @@
  * PocketRiver also tells what leaves, and whether its events tell everything of a query.
  * Then they alone keep the list, and it is not asked for again while the stream is open.
  *
- * The module is four files: copy them together. live-stream.js and live-connection.js
- * bring the events, and live-rows.js knows what they make of a list.
+ * The module is five files: copy them together. live-stream.js and live-connection.js bring
+ * the events, live-tabs.js those of one stream to all tabs of a browser, and live-rows.js
+ * knows what they make of a list.
  *
  * @module
  */

@@ -5,17 +5,19 @@
  * the identity it was opened with: after a sign-out it still brings the old user's
  * events. It could only be renewed by dropping the subscriptions of others.
  *
- * A browser has six connections to a host over HTTP/1.1, and each tab's stream takes one.
- * So a tab that has been hidden for 10 seconds gives it up, and asks nothing until it is
- * shown again; one that nobody has seen yet lists once.
+ * A browser has six connections to a host over HTTP/1.1. So tabs share one, see live-tabs.js,
+ * and one that has been hidden for 10 seconds has none: it asks nothing until it is shown
+ * again, unless another tab tells it everything. One that nobody has seen yet lists once.
  *
  * @module
  */
 
-import { asksForLeave, backoff, Connection, setTimer } from "./live-connection.js";
+import { asksForLeave, backoff, bytes, Connection, setTimer, TOPIC_BYTES, topicOf, TOPICS } from "./live-connection.js";
+import { markOf, tabOf } from "./live-tabs.js";
 
 /** @typedef {import("pocketbase").default} PocketBase */
 /** @typedef {import("./live-rows.js").Change} Change */
+/** @typedef {import("./live-tabs.js").Tab} Tab */
 
 /**
  * What the server says of a subscription: exact if its events tell of every row that
@@ -45,8 +47,6 @@ const UNUSED = 1_000; // a page that goes on to another query keeps its connecti
 const ASLEEP = 60_000; // a page that long unseen may have a stream that only looks open
 const SILENT = 330_000; // PocketBase ends a stream that is idle for 5 minutes: later it is dead
 const ALIVE = 60_000; // PocketRiver is heard every 25 seconds
-const TOPIC_BYTES = 2500; // PocketBase refuses all topics for a longer one, or for more
-const TOPICS = 1000;
 
 /** @type {WeakMap<PocketBase, Stream>} */
 const streams = new WeakMap();
@@ -62,14 +62,17 @@ export function streamOf(pb) {
 }
 
 /** A stream of events, open while somebody listens. */
-class Stream {
+export class Stream {
 	/** @type {Set<Listener>} */
 	listeners = new Set();
 	failing = false; // the last attempt to open it did
 	parked = false; // hidden, and without a stream
 
-	/** @type {Connection | null} */
+	/** @type {Connection | Tab | null} */
 	connection = null;
+	/** @type {Tab | null} */
+	tab = null; // which shares the connection with others
+	alone = false; // it may not, for now
 	deadToken = ""; // that the server knows no more, while a new one is waited for
 	/** @type {string[]} */
 	tellsLeave = []; // collections of which the server tells what leaves
@@ -121,10 +124,8 @@ class Stream {
 		if (!this.ticker) return this.begin();
 		if (!this.connection?.clientId) return; // the stream gives it its topic
 		this.listen(listener);
-		if (!this.connection.topics.has(listener.topic)) {
-			this.post();
-			return;
-		}
+		this.post();
+		if (!this.connection?.topics.has(listener.topic)) return;
 		const live = this.said.get(listener.topic);
 		if (live) listener.live({ ...live, continued: false });
 		else if (!asksForLeave(listener.topic)) listener.opened();
@@ -146,12 +147,16 @@ class Stream {
 		/** @type {[EventTarget | undefined, string, (event: any) => void][]} */
 		const bindings = [
 			[globalThis.window, "online", connect],
-			[globalThis.window, "offline", () => this.lost()],
-			[globalThis.window, "pageshow", (event) => event.persisted && connect()],
+			[globalThis.window, "offline", () => this.follows || this.lost()],
+			[globalThis.window, "pagehide", () => this.park()],
+			[globalThis.window, "pageshow", (event) => event.persisted && this.turn()],
 			[page, "resume", connect],
 			[page, "visibilitychange", () => this.turn()],
 		];
-		const unbindAuth = this.pb.authStore.onChange(() => this.checkViewer() || this.recognized() || this.post());
+		const unbindAuth = this.pb.authStore.onChange(() => {
+			this.alone = false;
+			this.checkViewer() || this.recognized() || this.post();
+		});
 		for (const [target, type, run] of bindings) target?.addEventListener(type, run);
 		this.unbind = () => {
 			unbindAuth();
@@ -163,32 +168,52 @@ class Stream {
 	end() {
 		this.unbind();
 		clearInterval(this.ticker);
-		clearTimeout(this.hideTimer);
+		this.unhide();
 		this.ticker = this.attempts = 0;
 		this.failing = this.parked = false;
-		this.close();
+		this.leave();
 		this.position = "";
+	}
+
+	/** Whether another tab has the connection. */
+	get follows() {
+		return !!this.tab && this.connection === this.tab;
 	}
 
 	/** Gives the stream up if the page stays hidden, and opens it when it is shown. */
 	turn() {
-		clearTimeout(this.hideTimer);
 		if (globalThis.document.hidden) {
-			this.hideTimer = setTimer(() => this.park(), HIDDEN);
+			this.tab?.hide();
+			this.hide();
 			return;
 		}
-		if (this.parked) {
+		this.unhide();
+		if (this.parked || this.follows) {
 			this.parked = false;
 			this.connect();
 		}
 		this.tick();
 	}
 
+	hide() {
+		if (this.follows) this.unhide(); // the next holder may need a moment
+		this.hideTimer ||= setTimer(() => {
+			this.hideTimer = 0;
+			const told = [...this.listeners].every(({ topic }) => this.said.get(topic)?.exact);
+			if (!this.follows || !told) this.park();
+		}, HIDDEN);
+	}
+
+	unhide() {
+		clearTimeout(this.hideTimer);
+		this.hideTimer = 0;
+	}
+
 	park() {
 		this.parked = true;
 		this.failing = false;
 		this.attempts = 0;
-		this.close();
+		this.leave();
 	}
 
 	/** Looks after what no event tells. */
@@ -196,12 +221,14 @@ class Stream {
 		if (this.checkViewer() || globalThis.document?.hidden) return;
 		const slept = Date.now() - this.seen > ASLEEP;
 		this.seen = Date.now();
-		if (slept || this.connection?.silent(this.said.size ? ALIVE : SILENT)) this.connect();
+		this.tab?.gather();
+		if (this.follows && this.tab?.foreign()) this.goAlone();
+		else if (slept || this.connection?.silent(this.said.size ? ALIVE : SILENT)) this.connect();
 	}
 
 	currentViewer() {
 		const { isValid, record, token } = this.pb.authStore;
-		return !isValid ? "" : record ? record.collectionId + "/" + record.id : token;
+		return !isValid ? "" : record ? record.collectionId + "/" + record.id : markOf(token);
 	}
 
 	/** Begins anew if somebody else is signed in, or nobody any more. */
@@ -209,7 +236,7 @@ class Stream {
 		const now = this.currentViewer();
 		if (now === this.viewer) return false;
 		this.viewer = now;
-		this.close();
+		this.leave();
 		this.position = "";
 		for (const listener of this.listeners) listener.reset();
 		this.connect();
@@ -217,17 +244,33 @@ class Stream {
 	}
 
 	connect() {
-		if (this.parked) return;
+		this.seen = Date.now();
+		if (this.parked || this.tab?.goesOn()) return;
 		this.close();
 		this.deadToken = "";
-		this.seen = Date.now();
-		this.connection = new Connection(this.pb, this, this.position);
+		this.tab ??= this.alone ? null : tabOf(this);
+		this.connection = this.tab ? this.tab.connect() : new Connection(this.pb, this, this.position);
+		if (globalThis.document?.hidden) this.hide();
+	}
+
+	/** Takes a connection that no other tab has. */
+	goAlone() {
+		this.leave();
+		this.alone = true;
+		this.connect();
+	}
+
+	leave() {
+		this.close();
+		this.tab?.leave();
+		this.tab = null;
+		this.alone = false;
 	}
 
 	close() {
 		clearTimeout(this.retryTimer);
 		const { connection } = this;
-		connection?.close();
+		(this.tab ?? connection)?.close();
 		this.position = connection?.position ?? this.position;
 		this.connection = null;
 		this.said = new Map();
@@ -249,19 +292,12 @@ class Stream {
 	}
 
 	/**
-	 * Gives the listener its topic on this stream. PocketBase filters the events of a topic,
-	 * but does not tell what leaves the filter: without that, all events are needed.
+	 * Gives the listener its topic on this stream.
 	 * @param {Listener} listener
 	 */
 	listen(listener) {
-		const { collection, filter } = listener;
-		let topic = collection + "/*";
-		if (this.tellsLeave.includes(collection)) {
-			const options = filter ? "&options=" + encodeURIComponent(JSON.stringify({ query: { filter } })) : "";
-			if (bytes(topic + "?leave=1" + options) <= TOPIC_BYTES) topic += "?leave=1" + options;
-		}
-		listener.topic = topic;
-		this.connection?.listen(topic);
+		listener.topic = topicOf(listener, this.tellsLeave);
+		this.connection?.listen(listener.topic);
 	}
 
 	/**
@@ -298,10 +334,11 @@ class Stream {
 	}
 
 	post() {
+		this.tab?.want();
 		return this.connection?.post();
 	}
 
-	topics() {
+	wanted() {
 		return new Set([...this.listeners].map((listener) => listener.topic).filter(Boolean));
 	}
 
@@ -313,9 +350,4 @@ class Stream {
 		// leaves, the server tells whether it was.
 		for (const listener of this.listeners) if (topics.has(listener.topic) && !asksForLeave(listener.topic)) listener.opened();
 	}
-}
-
-/** @param {string} topic */
-function bytes(topic) {
-	return new TextEncoder().encode(topic).length;
 }

@@ -143,7 +143,7 @@ func showsInBrowser(t *testing.T, app npmApp) {
 	p.Clean(true)
 
 	for _, page := range []string{"/react.html", "/vue.html", "/svelte.html", "/development/vue.html", "/development/svelte.html"} {
-		other := p.Another(s.URL + page)
+		other := openTab(t, s.URL+page) // in a browser of its own, or the tabs would share a stream
 		other.Wait(fmt.Sprintf(`document.querySelectorAll("#feed.live li").length === %d`, stories))
 		shows(other, send())
 		if n := other.Requests("GET /api/realtime"); n != 1 {
