@@ -9,7 +9,7 @@ import (
 // change makes a random change, or several at once, and returns how many were made.
 func (r *liveRun) change(rng *rand.Rand) int {
 	if r.many() && rng.IntN(2) == 0 {
-		return r.batch(rng, 10)
+		return r.batch(rng, 40)
 	}
 	switch rng.IntN(12) {
 	case 0, 1:
@@ -142,7 +142,7 @@ func (r *liveRun) someUser(rng *rand.Rand) string {
 // webhooks sends a few, which bring a row each.
 func (r *liveRun) webhooks(rng *rand.Rand) int {
 	made := 0
-	for range 1 + rng.IntN(5) {
+	for range 1 + rng.IntN(30) {
 		channel := fmt.Sprint("live-", r.sent.Add(1))
 		status := r.Send(fmt.Appendf(nil, `{"type":"task.ai_generated","event":"new_content","channel_id":%q,
 			"ai_response":{"data":{"title":%s,"body":"x","n":%d,"tags":["x"]}},"customer_data":{"category":%q,"user_id":%q}}`,

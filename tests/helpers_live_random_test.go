@@ -39,7 +39,8 @@ type liveRun struct {
 }
 
 const (
-	writerPause = 15 * time.Millisecond // of one writer for each change
+	writers     = 8
+	writerPause = 10 * time.Millisecond // of one writer for each change
 	rows        = 300                   // that are kept, about
 )
 
@@ -48,7 +49,7 @@ func newLiveRun(t testing.TB, seed uint64) *liveRun {
 	s := startServer(t, filepath.Join(t.TempDir(), "pb_data"))
 	r := &liveRun{server: s, t: t, rng: rand.New(rand.NewPCG(seed, 1)), token: s.Superuser()}
 	r.users = [2]string{s.user(r.token, "ann@example.com"), s.user(r.token, "bob@example.com")}
-	s.API(r.token, http.MethodPatch, "/api/settings", map[string]any{"batch": map[string]any{"enabled": true, "maxRequests": 50, "timeout": 10}}, nil)
+	s.API(r.token, http.MethodPatch, "/api/settings", map[string]any{"batch": map[string]any{"enabled": true, "maxRequests": 100, "timeout": 10}}, nil)
 
 	var users, content struct {
 		ID     string

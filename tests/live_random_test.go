@@ -172,11 +172,11 @@ func (r *liveRun) summary(rounds int) string {
 func (r *liveRun) whileWriting(fault func()) {
 	r.t.Helper()
 	end := make(chan struct{})
-	var writers sync.WaitGroup
+	var writing sync.WaitGroup
 	r.refresh()
-	for range 4 {
+	for range writers {
 		rng := rand.New(rand.NewPCG(r.rng.Uint64(), 2))
-		writers.Go(func() {
+		writing.Go(func() {
 			for {
 				n := r.change(rng)
 				r.changes.Add(int64(n))
@@ -191,12 +191,12 @@ func (r *liveRun) whileWriting(fault func()) {
 	r.sleep(300*time.Millisecond, time.Second)
 	fault()
 	if r.long() {
-		r.sleep(3*time.Second, 6*time.Second)
+		r.sleep(4*time.Second, 9*time.Second)
 	} else {
 		r.sleep(time.Second, 2*time.Second)
 	}
 	close(end)
-	writers.Wait()
+	writing.Wait()
 }
 
 func (r *liveRun) sleep(from, to time.Duration) {
