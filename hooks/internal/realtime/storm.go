@@ -10,7 +10,7 @@ import (
 // rest of the machine is for webhooks meanwhile.
 const (
 	comeAtOnce = 100               // streams that come together and need not wait
-	comeEvery  = time.Second / 600 // one of the others
+	comeEvery  = time.Second / 450 // one of the others
 	maxTurn    = 30 * time.Second  // some proxies end a stream that is silent for longer
 )
 
