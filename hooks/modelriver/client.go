@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"net/url"
 	"strconv"
 	"strings"
 	"time"
@@ -51,29 +50,30 @@ func Retryable(err error) bool {
 	return err != nil && !errors.Is(err, ErrCallbackHost)
 }
 
-// A Client sends callbacks. An empty Client is not valid: use [NewClient]. It is
+// A Client sends requests and callbacks. An empty Client is not valid: use [NewClient]. It is
 // safe for concurrent use.
 type Client struct {
 	apiKey  string
 	hosts   []allowedHost
+	askURL  string
 	timeout time.Duration
 	http    http.Client
 }
 
 // ClientOptions are the settings of a [Client].
 type ClientOptions struct {
-	// APIKey is sent with each callback. It may be empty.
+	// APIKey is sent with each request and callback. It may be empty.
 	APIKey string
 
-	// APIURL is ModelRiver's address, such as https://api.modelriver.com: its host may
-	// get the key. http is allowed for a loopback host.
+	// APIURL is ModelRiver's address, such as https://api.modelriver.com: requests go
+	// there, and its host may get the key. http is allowed for a loopback host.
 	APIURL string
 
 	// Hosts are the others that may get the key, each "host" or "host:port". One without
 	// a port stands for port 443, or for every port of a loopback host.
 	Hosts []string
 
-	// Timeout is how long a callback may take. It must be longer than zero.
+	// Timeout is how long a request or a callback may take. It must be longer than zero.
 	Timeout time.Duration
 
 	// HTTPClient is what callbacks are sent with, for a proxy or a certificate of one's
@@ -94,7 +94,10 @@ func NewClient(options ClientOptions) (*Client, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &Client{apiKey: options.APIKey, timeout: options.Timeout, hosts: []allowedHost{api}}
+	c := &Client{
+		apiKey: options.APIKey, timeout: options.Timeout, hosts: []allowedHost{api},
+		askURL: strings.TrimRight(options.APIURL, "/") + "/v1/ai/async",
+	}
 	for _, entry := range options.Hosts {
 		host, err := parseHost(entry)
 		if err != nil {
@@ -132,26 +135,13 @@ func (c *Client) SendCallback(ctx context.Context, callbackURL string, body []by
 	ctx, cancel := context.WithTimeout(ctx, c.timeout)
 	defer cancel()
 
-	request, err := http.NewRequestWithContext(ctx, http.MethodPost, callbackURL, bytes.NewReader(body))
+	request, err := c.newRequest(ctx, callbackURL, body)
 	if err != nil {
 		return 0, fmt.Errorf("%w: %w", ErrCallbackHost, err)
 	}
-	request.Header.Set("Authorization", "Bearer "+c.apiKey)
-	request.Header.Set("Content-Type", "application/json")
-	request.Header.Set("User-Agent", "PocketRiver")
-
 	response, err := c.http.Do(request)
 	if err != nil {
-		var withURL *url.Error
-		if errors.As(err, &withURL) {
-			err = withURL.Err // the row names the URL already
-		}
-		if ctx.Err() == context.DeadlineExceeded {
-			err = fmt.Errorf("no answer within %s", c.timeout)
-		} else if text := c.excerpt([]byte(err.Error())); text != err.Error() {
-			err = errors.New(text) // a broken answer is quoted in it
-		}
-		return 0, err
+		return 0, c.networkError(ctx, err)
 	}
 	defer response.Body.Close()
 

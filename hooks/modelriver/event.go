@@ -44,6 +44,14 @@ type Event struct {
 	// Category and UserID are what Customer has for them, empty if it has nothing.
 	Category, UserID string
 
+	// RequestID is the asker's own id of the request, if cache fields echo it as
+	// request_id or metadata.request_id. It is taken from what is signed only.
+	RequestID string
+
+	// Error is the message of an event that tells of an error, empty for others. What an
+	// event with data says of one does not count.
+	Error string
+
 	// Model and Provider name the AI model that answered, if the event says so.
 	Model, Provider string
 }
@@ -84,6 +92,7 @@ func ParseEvent(header http.Header, payload []byte) (*Event, error) {
 	customer := rawjson.OptionalMembers(event.Customer)
 	event.Category = rawjson.Text(customer["category"])
 	event.UserID = userID(customer)
+	event.RequestID = s.requestID()
 
 	meta := s.meta()
 	event.Model = firstText(meta["model"], meta["used_model"])
@@ -94,6 +103,9 @@ func ParseEvent(header http.Header, payload []byte) (*Event, error) {
 		event.Data = nil // a null counts only where a type announces it and no error explains it
 	}
 	event.Title, event.Body = titleAndBody(event.Data)
+	if event.Data == nil {
+		event.Error = failureOf(s.member)
+	}
 	return event, nil
 }
 
@@ -102,13 +114,14 @@ type shape struct {
 	top      map[string]json.RawMessage
 	data     map[string]json.RawMessage // of the data member, if that is an object
 	envelope map[string]json.RawMessage // data, if it is an envelope itself; else nil
+	partly   bool                       // only data is signed
 }
 
 func shapeOf(header http.Header, payload []byte) (s shape, err error) {
 	if s.top, err = rawjson.Members(payload); err != nil {
 		return s, err
 	}
-	if s.top["data"] != nil && header.Get(HeaderXSignature) != "" {
+	if s.partly = s.top["data"] != nil && header.Get(HeaderXSignature) != ""; s.partly {
 		delete(s.top, "ai_response") // it is not signed
 	}
 	s.data = rawjson.OptionalMembers(s.top["data"])
@@ -139,6 +152,9 @@ func (s shape) answersBeside() bool {
 func (s shape) address(header http.Header) (channelID, callbackURL string) {
 	channelID = rawjson.Text(s.member("channel_id"))
 	callbackURL = rawjson.Text(s.member("callback_url"))
+	if s.partly { // what is signed counts before a channel id that is not
+		channelID = cmp.Or(rawjson.Text(s.envelope["channel_id"]), lastSegment(rawjson.Text(s.envelope["callback_url"])), channelID)
+	}
 	if s.answersBeside() {
 		channelID = rawjson.Text(s.data["channel_id"])
 		callbackURL = cmp.Or(callbackURL, rawjson.Text(s.data["callback_url"]))
@@ -155,6 +171,16 @@ func (s shape) customer() json.RawMessage {
 		}
 	}
 	return nil
+}
+
+// requestID returns the request id that the customer data echoes, if that is signed.
+func (s shape) requestID() string {
+	customer := s.customer()
+	if s.partly {
+		customer = s.envelope["customer_data"]
+	}
+	members := rawjson.OptionalMembers(customer)
+	return firstText(members["request_id"], members["metadata.request_id"])
 }
 
 // meta returns the members that tell which AI model answered.
