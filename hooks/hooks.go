@@ -1,7 +1,8 @@
 // Package hooks connects a PocketBase app to ModelRiver: it receives signed webhooks,
 // stores the AI data of each as a record of the collection aiContent, which PocketBase
 // pushes to every subscriber, and owes ModelRiver one callback for each, which a
-// background outbox sends until it is accepted.
+// background outbox sends until it is accepted. It also asks ModelRiver for whoever creates
+// a record of the collection aiRequests, and gives the answer to that user.
 //
 //	config, _ := hooks.ConfigFromEnv() // serve says what is wrong with it
 //	hooks.MustRegister(app, app.RootCmd, config)
@@ -47,11 +48,12 @@ type Config struct {
 	// none. Defaults to none.
 	WebhookSecrets []string
 
-	// APIKey is the ModelRiver project key that callbacks are sent with. Without it
-	// they wait, and fail when CallbackWindow ends. Defaults to none.
+	// APIKey is the ModelRiver project key that requests and callbacks are sent with. Without
+	// it requests fail, and callbacks wait, and fail when CallbackWindow ends. Defaults to
+	// none.
 	APIKey string
 
-	// APIURL is ModelRiver's address; callbacks may go to its host. Only https is
+	// APIURL is ModelRiver's address; requests go there, and callbacks may go to its host. Only https is
 	// allowed, or http to a loopback host. Defaults to "https://api.modelriver.com".
 	APIURL string
 
@@ -71,11 +73,15 @@ type Config struct {
 	// retries and replays that keep their first timestamp. Defaults to 0, any.
 	Tolerance time.Duration
 
-	// CallbackTimeout is how long one attempt to send a callback may take. Defaults
-	// to 30 seconds.
+	// CallbackTimeout is how long one attempt to send a callback or a request may take.
+	// Defaults to 30 seconds.
 	CallbackTimeout time.Duration
 
-	// HTTPClient is what callbacks are sent with, for a proxy or a client certificate of
+	// MaxInput is the largest input of a request that a client may create, in bytes; a larger
+	// one is answered 400. Defaults to 256 KiB.
+	MaxInput int64
+
+	// HTTPClient is what requests and callbacks are sent with, for a proxy or a client certificate of
 	// your own. Hosts stay pinned, and redirects are not followed. Defaults to a client
 	// that takes the proxy from the environment.
 	HTTPClient *http.Client
@@ -84,9 +90,9 @@ type Config struct {
 	// to 5 minutes, as long as ModelRiver waits for one.
 	CallbackWindow time.Duration
 
-	// Retention is how long delivered callbacks are kept, and the rows that keep deleted
-	// records from coming back. Failed ones are kept until they are retried or deleted
-	// by hand. Defaults to 45 days: a webhook may come again for 30.
+	// Retention is how long delivered callbacks are kept, requests that ended, and the rows
+	// that keep deleted records from coming back. Failed callbacks are kept until they are
+	// retried or deleted by hand. Defaults to 45 days: a webhook may come again for 30.
 	Retention time.Duration
 
 	fromEnv bool // the settings that have a variable come from there
@@ -99,6 +105,7 @@ func (c Config) withDefaults() Config {
 	c.APIURL = cmp.Or(c.APIURL, "https://api.modelriver.com")
 	c.Path = cmp.Or(c.Path, "/webhooks/modelriver")
 	c.MaxBodySize = cmp.Or(c.MaxBodySize, 5<<20)
+	c.MaxInput = cmp.Or(c.MaxInput, 256<<10)
 	c.CallbackTimeout = cmp.Or(c.CallbackTimeout, 30*time.Second)
 	c.CallbackWindow = cmp.Or(c.CallbackWindow, 5*time.Minute)
 	c.Retention = cmp.Or(c.Retention, 45*24*time.Hour)
@@ -111,6 +118,8 @@ func (c Config) validate() error {
 		return fmt.Errorf("Path %q: use a plain path that begins with /", c.Path)
 	case c.MaxBodySize < 0 || c.MaxBodySize > maxBodySizeLimit:
 		return fmt.Errorf("MaxBodySize %d: use at most %d bytes", c.MaxBodySize, maxBodySizeLimit)
+	case c.MaxInput < 0 || c.MaxInput > maxBodySizeLimit:
+		return fmt.Errorf("MaxInput %d: use at most %d bytes", c.MaxInput, maxBodySizeLimit)
 	case c.Tolerance < 0, c.CallbackTimeout < 0, c.CallbackWindow < 0, c.Retention < 0:
 		return errors.New("Tolerance, CallbackTimeout, CallbackWindow and Retention: a duration cannot be negative")
 	}
@@ -165,7 +174,7 @@ func newPlugin(app core.App, config Config) (*plugin, error) {
 	if p.verifier, client, p.unusable = config.protocol(); p.unusable != nil {
 		_, client, _ = Config{CallbackTimeout: config.CallbackTimeout}.withDefaults().protocol() // for the commands, which send nothing
 	}
-	p.fanOut = realtime.New(app, store.Content, store.Callbacks)
+	p.fanOut = realtime.New(app, store.Content, store.Callbacks, store.Requests)
 	p.fanOut.Partly = []string{store.Callbacks} // which the outbox writes by plain SQL
 	p.commits = commit.New(app, store.Content)
 	p.commits.Committed, p.commits.Settled = p.fanOut.Committed, p.fanOut.Settled
@@ -195,6 +204,7 @@ func (p *plugin) bind() {
 	p.fanOut.Bind()
 	p.schema.Bind(p.app)
 	store.BindContent(p.app)
+	p.bindRequests()
 }
 
 func (p *plugin) addCommands(rootCmd *cobra.Command) {
@@ -292,7 +302,7 @@ func (p *plugin) warnOfSettings(app core.App) {
 	}
 	switch {
 	case p.config.APIKey == "":
-		warn("No ModelRiver API key: callbacks wait and then fail. Set MODELRIVER_API_KEY")
+		warn("No ModelRiver API key: requests fail, callbacks wait and then fail. Set MODELRIVER_API_KEY")
 	case cli.InQuotes(p.config.APIKey):
 		warn("MODELRIVER_API_KEY is in quotes, and they count as a part of it. Docker keeps those of an --env-file: write the value without them")
 	}

@@ -2,6 +2,7 @@ package hooks
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -18,10 +19,16 @@ import (
 
 // ingest stores the event as a record, and with it, in one transaction, the callback
 // that is owed for it. It returns nil when that is committed, also for an event that
-// is stored already or that was refused; any error is the database's.
+// is stored already or that was refused. The error is [errUndecided], or the database's.
 func (p *plugin) ingest(event *modelriver.Event, payload []byte) error {
+	id := recordId(event, payload)
+	if event.UserID == "" { // else it is that user's, whoever asked
+		if err := p.checkDecided(event, id); err != nil {
+			return err
+		}
+	}
 	now := p.outbox.Now()
-	ticket, cb := p.outbox.Admit(recordId(event, payload), event.CallbackURL)
+	ticket, cb := p.outbox.Admit(id, event.CallbackURL)
 	var record *core.Record
 	err := p.commits.Wait(&commit.Write{
 		Size: len(payload),
@@ -63,9 +70,16 @@ func (p *plugin) store(tx core.App, event *modelriver.Event, cb *store.Callback,
 		if stored.State == store.Failed {
 			err = store.RearmFailed(tx, cb.Id, now, cb.Expires)
 		}
+		if stored.Record && err == nil {
+			err = p.completeAgain(tx, event, cb.Id)
+		}
 		return nil, err
 	}
 
+	event, answer, err := p.findAsker(tx, event, now)
+	if err != nil {
+		return nil, err
+	}
 	var record *core.Record
 	if stored.Record {
 		record, err = tx.FindRecordById(store.Content, cb.Id)
@@ -73,6 +87,9 @@ func (p *plugin) store(tx core.App, event *modelriver.Event, cb *store.Callback,
 		record, err = saveRecord(tx, event, cb.Id)
 	}
 	if err != nil {
+		return nil, err
+	}
+	if err := answer.Complete(tx, record.Id); err != nil {
 		return nil, err
 	}
 	if cb.URL == "" { // no callback is owed, nor any longer one that tells of a refusal
@@ -107,6 +124,13 @@ func (p *plugin) refuse(tx core.App, event *modelriver.Event, payload []byte, cb
 	}
 	if stored.Record || stored.State != "" && !stored.Refused {
 		return p.store(tx, event, cb, now)
+	}
+	event, answer, err := p.findAsker(tx, event, now)
+	if err != nil {
+		return nil, err
+	}
+	if err := answer.Fail(tx, cmp.Or(event.Error, reasonRefused)); err != nil {
+		return nil, err
 	}
 	cb.Refused, cb.Reason = true, refused.Error()
 	cb.Body = modelriver.ErrorCallbackBody(cb.Reason)

@@ -103,6 +103,15 @@ func keptPayload(event *modelriver.Event, payload []byte) string {
 		// With the headers of the data scheme, an ai_response beside data didn't count.
 		added = append(added, rawjson.Member{Name: "ai_response", Value: json.RawMessage("null")})
 	}
+	if again.UserID != event.UserID { // the request's
+		customer := event.Customer
+		if customer == nil {
+			customer = json.RawMessage("{}")
+		}
+		if customer, err = rawjson.SetMembers(customer, rawjson.Member{Name: "user_id", Value: rawjson.String(event.UserID)}); err == nil {
+			added = append(added, rawjson.Member{Name: "customer_data", Value: customer})
+		}
+	}
 	if len(added) > 0 {
 		if with, err := rawjson.SetMembers(payload, added...); err == nil {
 			return string(with)

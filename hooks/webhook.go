@@ -64,6 +64,9 @@ func (p *plugin) handleWebhook(e *core.RequestEvent) error {
 		return answerError(e, http.StatusBadRequest, "Invalid JSON")
 	}
 	if !event.Stores() && !event.LacksData() {
+		if err := p.failRequest(event, payload); err != nil {
+			return p.unavailableNow(e, event, err)
+		}
 		e.App.Logger().Info("Ignored a webhook without AI data: it has none in ai_response or data", "type", event.Type, "event", event.Name, "channelId", event.ChannelID)
 		return answer(e, http.StatusOK, `{"received":true}`)
 	}
@@ -72,10 +75,19 @@ func (p *plugin) handleWebhook(e *core.RequestEvent) error {
 		return unavailable(e, err.Error())
 	}
 	if err := p.ingest(event, payload); err != nil {
-		e.App.Logger().Error("Failed to store a webhook: ModelRiver sends it again", "error", err, "channelId", event.ChannelID)
-		return unavailable(e, "The database cannot store this now")
+		return p.unavailableNow(e, event, err)
 	}
 	return answer(e, http.StatusOK, `{"received":true}`)
+}
+
+// unavailableNow answers a webhook that could not be ingested, and comes again.
+func (p *plugin) unavailableNow(e *core.RequestEvent, event *modelriver.Event, err error) error {
+	if errors.Is(err, errUndecided) {
+		e.App.Logger().Info("A webhook came before it was known whose it is: ModelRiver sends it again", "channelId", event.ChannelID)
+		return unavailable(e, errUndecided.Error())
+	}
+	e.App.Logger().Error("Failed to store a webhook: ModelRiver sends it again", "error", err, "channelId", event.ChannelID)
+	return unavailable(e, "The database cannot store this now")
 }
 
 var errTooLarge = errors.New("payload too large")

@@ -95,7 +95,9 @@ func (c *Client) Ask(ctx context.Context, body []byte) (asked Asked) {
 		asked.Err = c.networkError(ctx, err)
 	}
 	if members, err := rawjson.Members(bytes.TrimPrefix(answer, []byte("\ufeff"))); err == nil {
-		asked.ChannelID = rawjson.TextOrNumber(members["channel_id"])
+		if id := rawjson.TextOrNumber(members["channel_id"]); len(id) <= 1000 && !strings.Contains(id, "\x00") {
+			asked.ChannelID = id
+		}
 		asked.Message = c.excerpt([]byte(failureOf(func(name string) json.RawMessage { return members[name] })))
 	}
 	return asked

@@ -1,6 +1,8 @@
 // Package outbox sends callbacks: new ones at once, from memory, and from the table what is
 // due again. At least once: a crash after an accepted attempt, before that is written
 // down, sends once more.
+//
+// It also sends requests, from the table, at most once: see asking.
 package outbox
 
 import (
@@ -54,12 +56,13 @@ type Outbox struct {
 	client  *modelriver.Client
 	options Options
 
-	wake chan struct{}
+	callbacks loop
+	asking    asking
 
 	lifecycle sync.Mutex // held by Start and Stop
 	cancel    context.CancelFunc
 	ended     chan struct{} // closed when nothing is left of what the last Stop ended
-	loop      sync.WaitGroup
+	loops     sync.WaitGroup
 
 	mu      sync.Mutex
 	running bool
@@ -67,17 +70,20 @@ type Outbox struct {
 	senders sync.WaitGroup  // and the writes of their outcomes
 	lanes   map[string]*lane
 	held    map[string]bool // ids of callbacks in memory
-	next    time.Time       // when the loop wakes by itself
 }
 
 // New returns an outbox that does not run yet.
 func New(app core.App, commits *commit.Committer, client *modelriver.Client, options Options) *Outbox {
-	return &Outbox{
+	o := &Outbox{
 		Now: time.Now, app: app, commits: commits, client: client, options: options,
-		wake:  make(chan struct{}, 1),
 		lanes: map[string]*lane{},
 		held:  map[string]bool{},
 	}
+	o.callbacks = loop{what: "callbacks", wake: make(chan struct{}, 1), resume: o.resume, once: o.RunOnce}
+	o.asking.loop = loop{what: "requests", wake: make(chan struct{}, 1), resume: o.resumeRequests, once: o.runRequests}
+	o.asking.posts, o.asking.unmatched, o.asking.unsure = map[string]time.Time{}, map[string]time.Time{}, map[string]time.Time{}
+	o.asking.used.Store(true) // until the table says otherwise
+	return o
 }
 
 // Start begins to send, first what a crash cut off. It does nothing if the outbox runs.
@@ -96,7 +102,8 @@ func (o *Outbox) Start() {
 	o.mu.Lock()
 	o.ctx = sendCtx
 	o.mu.Unlock()
-	o.loop.Go(func() { o.run(loopCtx) })
+	o.loops.Go(func() { o.run(loopCtx, &o.callbacks) })
+	o.loops.Go(func() { o.run(loopCtx, &o.asking.loop) })
 	o.cancel = func() {
 		cancelLoop()
 		o.dropWaiting()
@@ -123,7 +130,7 @@ func (o *Outbox) awaitEnd(cancelSends func()) {
 	ended := make(chan struct{})
 	o.ended = ended
 	go func() {
-		o.loop.Wait()
+		o.loops.Wait()
 		o.senders.Wait()
 		close(ended)
 	}()
@@ -143,26 +150,37 @@ func (o *Outbox) Running() bool {
 	return o.running
 }
 
-// Wake makes the outbox look at the table now. It never blocks.
-func (o *Outbox) Wake() {
+// Wake makes the outbox look at the table of callbacks now. It never blocks.
+func (o *Outbox) Wake() { o.callbacks.wakeUp() }
+
+// wakeAt makes the loop look at its table at the given time, or earlier.
+func (o *Outbox) wakeAt(l *loop, t time.Time) {
+	o.mu.Lock()
+	earlier := t.Before(l.next)
+	o.mu.Unlock()
+	if earlier {
+		l.wakeUp()
+	}
+}
+
+// A loop looks at a table for what is due.
+type loop struct {
+	what   string // that is due
+	wake   chan struct{}
+	next   time.Time // when it wakes by itself
+	resume func(ctx context.Context) error
+	once   func() (next time.Time, err error)
+}
+
+func (l *loop) wakeUp() {
 	select {
-	case o.wake <- struct{}{}:
+	case l.wake <- struct{}{}:
 	default:
 	}
 }
 
-// wakeAt makes the outbox look at the table at the given time, or earlier.
-func (o *Outbox) wakeAt(t time.Time) {
-	o.mu.Lock()
-	earlier := t.Before(o.next)
-	o.mu.Unlock()
-	if earlier {
-		o.Wake()
-	}
-}
-
-// run is only the loop; resume and RunOnce do the work.
-func (o *Outbox) run(ctx context.Context) {
+// run is only the loop; its functions do the work.
+func (o *Outbox) run(ctx context.Context, l *loop) {
 	resumed := false
 	timer := time.NewTimer(0)
 	defer timer.Stop()
@@ -170,25 +188,25 @@ func (o *Outbox) run(ctx context.Context) {
 		select {
 		case <-ctx.Done():
 			return
-		case <-o.wake:
+		case <-l.wake:
 		case <-timer.C:
 		}
 
 		var next time.Time
 		err := routine.SafeWrap(func() (err error) {
 			if !resumed {
-				if err := o.resume(ctx); err != nil {
+				if err := l.resume(ctx); err != nil {
 					return err
 				}
 				resumed = true
 			}
-			next, err = o.RunOnce()
+			next, err = l.once()
 			return err
 		})()
 		if err != nil {
-			o.app.Logger().Error("Failed to find or claim due callbacks", "error", err)
+			o.app.Logger().Error("Failed to find or claim due "+l.what, "error", err)
 			select { // places given back because of the error must not wake us at once
-			case <-o.wake:
+			case <-l.wake:
 			default:
 			}
 		}
@@ -198,7 +216,7 @@ func (o *Outbox) run(ctx context.Context) {
 			wait = min(wait, max(next.Sub(o.Now()), 10*time.Millisecond))
 		}
 		o.mu.Lock()
-		o.next = o.Now().Add(wait)
+		l.next = o.Now().Add(wait)
 		o.mu.Unlock()
 		timer.Reset(wait)
 	}

@@ -25,7 +25,7 @@ func (o *Outbox) postpone(cb *store.Callback, status int, cause error, next time
 		return cb.Postpone(tx, o.Now(), next, status, failure(cb, cause))
 	}, func(err error) {
 		o.written(cb, err)
-		o.wakeAt(next)
+		o.wakeAt(&o.callbacks, next)
 	})
 }
 

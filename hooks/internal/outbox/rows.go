@@ -27,6 +27,7 @@ func (o *Outbox) Bind() {
 			return e.Next()
 		},
 	})
+	o.bindRequests()
 	// Daily, at an hour when little else runs. It may be run from the dashboard too.
 	o.app.Cron().MustAdd("modelriverRetention", "17 3 * * *", o.deleteOld)
 }
@@ -51,8 +52,11 @@ func (o *Outbox) rearmEdited(record *core.Record) {
 }
 
 // deleteOld deletes callbacks that were delivered longer ago than Retention, and rows of
-// records that were deleted longer ago.
+// records that were deleted longer ago; and requests as old that ended.
 func (o *Outbox) deleteOld() {
+	if err := o.deleteEnded(); err != nil {
+		o.app.Logger().Warn("Failed to delete ended requests", "error", err)
+	}
 	before := store.DateTime(o.Now().Add(-o.options.Retention))
 	for {
 		var deleted int64

@@ -87,6 +87,8 @@ func guardUserId(e *core.RecordRequestEvent) error {
 	var named bool
 	err := e.App.DB().NewQuery(`
 		SELECT EXISTS (SELECT 1 FROM aiContent WHERE userId = {:id})
+			OR EXISTS (SELECT 1 FROM aiRequests WHERE userId = {:id})
+			OR EXISTS (SELECT 1 FROM modelriverChannels WHERE userId = {:id})
 			OR EXISTS (SELECT 1 FROM modelriverCallbacks WHERE payload != '' AND instr(payload, {:id}))`,
 	).Bind(dbx.Params{"id": e.Record.Id}).Row(&named)
 	if err != nil {

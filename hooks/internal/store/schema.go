@@ -4,6 +4,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"slices"
 	"strings"
@@ -46,13 +47,39 @@ var neededFields = map[string]map[string][]string{
 		"created":     {core.FieldTypeAutodate},
 		"updated":     {core.FieldTypeAutodate},
 	},
+	Requests: {
+		"workflow":    {core.FieldTypeText},
+		"input":       {core.FieldTypeJSON},
+		"userId":      {core.FieldTypeText},
+		"state":       {core.FieldTypeSelect},
+		"channelId":   {core.FieldTypeText},
+		"record":      {core.FieldTypeRelation},
+		"error":       {core.FieldTypeText},
+		"attempts":    {core.FieldTypeNumber},
+		"nextAttempt": {core.FieldTypeDate},
+		"expires":     {core.FieldTypeDate},
+		"created":     {core.FieldTypeAutodate},
+		"updated":     {core.FieldTypeAutodate},
+	},
+	Channels: {
+		"request":   {core.FieldTypeText},
+		"channelId": {core.FieldTypeText},
+		"userId":    {core.FieldTypeText},
+		"expires":   {core.FieldTypeDate},
+		"created":   {core.FieldTypeAutodate},
+	},
 }
+
+// collections are the names of all that the plugin needs.
+var collections = []string{Content, Callbacks, Requests, Channels}
 
 // defaultIds are the ids that PocketBase gives the collections, by which one that was
 // renamed is found.
 var defaultIds = map[string]string{
 	Content:   "pbc_2861173258",
 	Callbacks: "pbc_2755497107",
+	Requests:  "pbc_873360185",
+	Channels:  "pbc_1775179939",
 }
 
 // A Schema knows whether the collections are as the plugin needs them. While they are
@@ -95,7 +122,7 @@ func (s *Schema) Bind(app core.App) {
 		return e.Next()
 	}}
 	// By id too: a collection that was renamed has its new name here.
-	tags := []string{Content, defaultIds[Content], Callbacks, defaultIds[Callbacks]}
+	tags := slices.Concat(collections, slices.Collect(maps.Values(defaultIds)))
 	app.OnCollectionAfterCreateSuccess(tags...).Bind(check)
 	app.OnCollectionAfterUpdateSuccess(tags...).Bind(check)
 	app.OnCollectionAfterDeleteSuccess(tags...).Bind(check)
@@ -103,7 +130,7 @@ func (s *Schema) Bind(app core.App) {
 
 // SchemaProblem returns what the collections lack, or nil.
 func SchemaProblem(app core.App) error {
-	for _, name := range []string{Content, Callbacks} {
+	for _, name := range collections {
 		collection, err := app.FindCollectionByNameOrId(name)
 		if errors.Is(err, sql.ErrNoRows) {
 			if renamed, err := app.FindCollectionByNameOrId(defaultIds[name]); err == nil {

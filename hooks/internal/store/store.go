@@ -7,10 +7,13 @@ import (
 	"github.com/pocketbase/pocketbase/tools/types"
 )
 
-// The collections. A callback's row has the id of its record.
+// The collections. A callback's row has the id of its record. Channels are those of requests
+// that are not in Requests any more.
 const (
 	Content   = "aiContent"
 	Callbacks = "modelriverCallbacks"
+	Requests  = "aiRequests"
+	Channels  = "modelriverChannels"
 )
 
 // DateTime rounds t to what a date field keeps.

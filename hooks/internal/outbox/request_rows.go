@@ -1,0 +1,139 @@
+package outbox
+
+import (
+	"time"
+
+	"github.com/pocketbase/dbx"
+	"github.com/pocketbase/pocketbase/core"
+	"github.com/pocketbase/pocketbase/tools/hook"
+
+	"github.com/pocketriver/pocketriver/hooks/internal/store"
+)
+
+// bindRequests adds the hooks for requests: new ones, those that someone edits, in the
+// dashboard or by a hook, and those that are deleted. A request is sent only once it is
+// committed, for that is when it is found in the table.
+func (o *Outbox) bindRequests() {
+	o.app.OnRecordCreate(store.Requests).Bind(&hook.Handler[*core.RecordEvent]{
+		Id: "modelriverQueue",
+		Func: func(e *core.RecordEvent) error {
+			if state := e.Record.GetString("state"); state == "" || state == store.Queued {
+				o.queue(e.Record)
+			}
+			return e.Next()
+		},
+	})
+	o.app.OnRecordUpdateExecute(store.Requests).Bind(&hook.Handler[*core.RecordEvent]{
+		Id: "modelriverEdited",
+		Func: func(e *core.RecordEvent) error {
+			if err := o.editRequest(e.App, e.Record); err != nil {
+				return err
+			}
+			return e.Next()
+		},
+	})
+	note := &hook.Handler[*core.RecordEvent]{
+		Id: "modelriverNote",
+		Func: func(e *core.RecordEvent) error {
+			o.noteRequest(e.Record)
+			return e.Next()
+		},
+	}
+	o.app.OnRecordAfterCreateSuccess(store.Requests).Bind(note)
+	o.app.OnRecordAfterUpdateSuccess(store.Requests).Bind(note)
+	o.app.OnRecordDeleteExecute(store.Requests).Bind(&hook.Handler[*core.RecordEvent]{
+		Id: "modelriverKeepChannel", Priority: 10000, // inside PocketBase's transaction
+		Func: func(e *core.RecordEvent) error {
+			if err := e.Next(); err != nil {
+				return err
+			}
+			return o.keepChannel(e.App, e.Record)
+		},
+	})
+}
+
+// queue makes the request one that was never sent.
+func (o *Outbox) queue(request *core.Record) {
+	now := o.Now()
+	request.Set("state", store.Queued)
+	request.Set("attempts", 0)
+	request.Set("nextAttempt", store.DateTime(now))
+	request.Set("expires", store.DateTime(now.Add(askWindow)))
+	request.Set("channelId", "")
+	request.Set("record", "")
+	request.Set("error", "")
+}
+
+// noteRequest has a request sent that is to be sent, and its answer looked for.
+func (o *Outbox) noteRequest(request *core.Record) {
+	o.asking.used.Store(true)
+	if request.GetString("state") == store.Queued && !isSending(request) {
+		o.asking.loop.wakeUp()
+	}
+}
+
+// editRequest makes what someone changed by hand complete: a request that is set back to
+// queued is asked again, and one that is set to failed while it is sent may be answered.
+func (o *Outbox) editRequest(tx core.App, request *core.Record) error {
+	before := request.Original()
+	was, is := before.GetString("state"), request.GetString("state")
+	switch {
+	case is == store.Queued && was != store.Queued:
+		if err := o.keepChannel(tx, before); err != nil { // of what was asked before
+			return err
+		}
+		o.queue(request)
+	case is == store.Failed && was == store.Queued && request.GetDateTime("expires").Equal(before.GetDateTime("expires")):
+		request.Set("nextAttempt", "")
+		request.Set("expires", "")
+		if isSending(before) {
+			request.Set("expires", store.DateTime(o.Now().Add(store.ReplayTime)))
+		}
+	}
+	return nil
+}
+
+// keepChannel remembers whose the answer to a request is that is deleted or asked again, if
+// it was ever sent.
+func (o *Outbox) keepChannel(tx core.App, request *core.Record) error {
+	if request.GetInt("attempts") == 0 {
+		return nil
+	}
+	until := time.Time{}
+	switch {
+	case isSending(request):
+		until = o.Now().Add(store.ReplayTime)
+	case request.GetString("state") == store.Failed:
+		until = request.GetDateTime("expires").Time()
+	}
+	return store.KeepChannel(tx, request.Id, request.GetString("channelId"), request.GetString("userId"), until)
+}
+
+// deleteEnded deletes requests that ended and are older than Retention, and channels from
+// which no answer can come any more.
+func (o *Outbox) deleteEnded() error {
+	params := dbx.Params{
+		"before": store.DateTime(o.Now().Add(-o.options.Retention)),
+		"now":    store.DateTime(o.Now()), "replayed": store.DateTime(o.Now().Add(-store.ReplayTime)),
+	}
+	for {
+		var ids []string
+		// The inner query reads an index only, not the inputs.
+		err := o.app.ConcurrentDB().NewQuery(`
+			SELECT id FROM aiRequests WHERE state IN ('answered', 'failed')
+			AND rowid IN (SELECT rowid FROM aiRequests WHERE created < {:before}) LIMIT 100`).Bind(params).Column(&ids)
+		if err != nil {
+			return err
+		}
+		if len(ids) == 0 {
+			break
+		}
+		err = o.changeRequests(ids, func(tx core.App, request *core.Record) error { return tx.Delete(request) })
+		if err != nil {
+			return err
+		}
+	}
+	_, err := o.app.NonconcurrentDB().NewQuery(
+		"DELETE FROM modelriverChannels WHERE created < {:replayed} AND expires < {:now}").Bind(params).Execute()
+	return err
+}

@@ -1,0 +1,246 @@
+package outbox
+
+import (
+	"context"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/pocketbase/pocketbase/core"
+
+	"github.com/pocketriver/pocketriver/hooks/internal/commit"
+	"github.com/pocketriver/pocketriver/hooks/internal/store"
+)
+
+const (
+	maxAsking    = 64              // requests that are sent at the same time, beside all callbacks
+	askWindow    = 5 * time.Minute // in which a request is tried
+	tidyInterval = time.Minute
+)
+
+// asking is the part of an outbox that sends requests: at most once, unlike callbacks. A
+// request is claimed by a committed write before its first byte goes out. What is claimed
+// and not among posts is not being sent by this process.
+type asking struct {
+	loop loop
+
+	used atomic.Bool // there may be a request whose answer can come
+
+	mu        sync.Mutex
+	resumed   bool                 // nothing is left of the last process
+	posts     map[string]time.Time // ids of requests that are being sent, and since when
+	unmatched map[string]time.Time // webhooks nobody is known to have asked for, and when they came first
+	unsure    map[string]time.Time // requests whose claim failed, or was committed when nobody waited for it any more
+	tidied    time.Time
+}
+
+// Asking reports whether a webhook may be the answer to a request.
+func (o *Outbox) Asking() bool { return o.asking.used.Load() }
+
+// NoteRequest has the outbox look for requests to be sent. It never blocks.
+func (o *Outbox) NoteRequest() {
+	o.asking.used.Store(true)
+	o.asking.loop.wakeUp()
+}
+
+// resumeRequests ends what the last process was sending: nobody knows what became of it.
+func (o *Outbox) resumeRequests(context.Context) error {
+	anyRequest, err := store.AnyRequest(o.app)
+	if err != nil {
+		return err
+	}
+	if !anyRequest {
+		o.asking.used.Store(false) // until the first one is claimed
+	}
+	for {
+		ids, err := store.FindSending(o.app, 100)
+		if err != nil {
+			return err
+		}
+		if len(ids) == 0 {
+			break
+		}
+		o.app.Logger().Error("Requests were being sent when the server ended: they failed, as it is not known whether ModelRiver took them", "requests", ids)
+		err = o.changeRequests(ids, func(tx core.App, request *core.Record) error {
+			if !isSending(request) {
+				return nil
+			}
+			return store.EndRequest(tx, request, reasonUnknown, o.Now().Add(store.ReplayTime))
+		})
+		if err != nil {
+			return err
+		}
+	}
+	o.asking.mu.Lock()
+	defer o.asking.mu.Unlock()
+	o.asking.resumed = true
+	return nil
+}
+
+func isSending(request *core.Record) bool {
+	return request.GetString("state") == store.Queued && request.GetDateTime("nextAttempt").IsZero()
+}
+
+// changeRequests changes those of the requests that are still there, in one transaction.
+func (o *Outbox) changeRequests(ids []string, change func(tx core.App, request *core.Record) error) error {
+	return o.commits.Do(func(tx core.App) error {
+		for _, id := range ids {
+			request, err := store.FindRequest(tx, id)
+			if err == nil && request != nil {
+				err = change(tx, request)
+			}
+			if err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// runRequests claims and sends the requests that are due, as many as there is room for. It
+// returns when the next one is due, or the zero time.
+func (o *Outbox) runRequests() (next time.Time, err error) {
+	if err := o.tidyRequests(); err != nil {
+		return next, err
+	}
+	o.asking.mu.Lock()
+	room := maxAsking - len(o.asking.posts)
+	o.asking.mu.Unlock()
+	if room == 0 {
+		return next, nil // the one that ends wakes us
+	}
+	ids, err := store.FindDueRequests(o.app, o.Now(), askWindow, room)
+	if err != nil {
+		return next, err
+	}
+	if len(ids) > 0 {
+		if err := o.claimAndAsk(ids); err != nil {
+			return next, err
+		}
+	}
+	return store.FindNextRequest(o.app, o.Now())
+}
+
+// claimAndAsk claims the requests, in one transaction, and sends them.
+func (o *Outbox) claimAndAsk(ids []string) error {
+	o.asking.used.Store(true)
+	if !o.options.Keyed {
+		o.app.Logger().Error(o.options.InWords("Requests failed, as there is no API key: set MODELRIVER_API_KEY, and restart"), "requests", ids)
+		return o.changeRequests(ids, func(tx core.App, request *core.Record) error {
+			if request.GetString("state") != store.Queued {
+				return nil
+			}
+			return store.EndRequest(tx, request, reasonUnset, time.Time{})
+		})
+	}
+
+	o.asking.mu.Lock()
+	began := o.Now()
+	for _, id := range ids {
+		o.asking.posts[id] = began
+	}
+	o.asking.mu.Unlock()
+	var claimed []*core.Record
+	err := o.commits.Do(func(tx core.App) error {
+		claimed = nil
+		for _, id := range ids {
+			request, err := store.ClaimRequest(tx, id)
+			if err != nil {
+				return err
+			}
+			if request != nil {
+				claimed = append(claimed, request)
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		claimed = nil
+		o.asking.mu.Lock()
+		for _, id := range ids {
+			o.asking.unsure[id] = began
+		}
+		o.asking.mu.Unlock()
+	}
+	sent := map[string]bool{}
+	o.mu.Lock()
+	ctx := o.ctx
+	o.mu.Unlock()
+	for _, request := range claimed {
+		sent[request.Id] = true
+		o.senders.Go(func() { o.ask(ctx, request) })
+	}
+	for _, id := range ids {
+		if !sent[id] {
+			o.notAsking(id)
+		}
+	}
+	return err
+}
+
+// notAsking ends the sending of a request.
+func (o *Outbox) notAsking(id string) {
+	o.asking.mu.Lock()
+	defer o.asking.mu.Unlock()
+	full := len(o.asking.posts) >= maxAsking
+	delete(o.asking.posts, id)
+	if full {
+		o.asking.loop.wakeUp()
+	}
+}
+
+// tidyRequests ends, now and then, those whose answer did not come, and sets free those that
+// were claimed when nobody waited for it any more.
+func (o *Outbox) tidyRequests() error {
+	now := o.Now()
+	if since := now.Sub(o.asking.tidied); since >= 0 && since < tidyInterval {
+		return nil
+	}
+	unanswered, err := store.FindUnanswered(o.app, now, 100)
+	if err != nil {
+		return err
+	}
+	if len(unanswered) > 0 {
+		o.app.Logger().Error("Requests failed: "+reasonUnanswered, "requests", unanswered)
+		err := o.changeRequests(unanswered, func(tx core.App, request *core.Record) error {
+			if request.GetString("state") != store.Sent || request.GetDateTime("expires").Time().After(now) {
+				return nil
+			}
+			return store.EndRequest(tx, request, reasonUnanswered, time.Time{})
+		})
+		if err != nil {
+			return err
+		}
+	}
+	if unsure := o.takeUnsure(now); len(unsure) > 0 {
+		err := o.changeRequests(unsure, func(tx core.App, request *core.Record) error {
+			if !isSending(request) {
+				return nil
+			}
+			return store.PostponeRequest(tx, request, now)
+		})
+		if err != nil {
+			return err // they stay as they are until the next start
+		}
+	}
+	if len(unanswered) < 100 {
+		o.asking.tidied = now
+	}
+	return nil
+}
+
+// takeUnsure returns the requests that nobody sends, though they may be claimed.
+func (o *Outbox) takeUnsure(now time.Time) (ids []string) {
+	a := &o.asking
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for id, since := range a.unsure {
+		if now.Sub(since) > 2*commit.MaxWait { // what was withdrawn too late is committed by now
+			delete(a.unsure, id)
+			if _, sending := a.posts[id]; !sending {
+				ids = append(ids, id)
+			}
+		}
+	}
+	return ids
+}
