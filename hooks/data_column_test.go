@@ -102,7 +102,7 @@ func TestDataStaysText(t *testing.T) {
 	}
 	export := func(t *testing.T, server *testServer) []map[string]any {
 		var exported []map[string]any
-		for _, name := range []string{store.Content, store.Callbacks} {
+		for _, name := range []string{store.Content, store.Callbacks, store.Requests} {
 			collection, err := server.FindCollectionByNameOrId(name)
 			if err != nil {
 				t.Fatal(err)
@@ -140,6 +140,7 @@ func TestDataStaysText(t *testing.T) {
 		}},
 		{"an import of what was deleted", func(t *testing.T, server *testServer) {
 			exported := export(t, server)
+			deleteCollection(t, server, store.Requests)
 			deleteCollection(t, server, store.Callbacks)
 			deleteCollection(t, server, store.Content)
 			if err := server.ImportCollections(exported, false); err != nil {

@@ -5,6 +5,7 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -50,6 +51,7 @@ func newReceiver(t testing.TB, answer http.HandlerFunc) *receiver {
 		answer := r.answer
 		r.mu.Unlock()
 		if answer != nil {
+			request.Body = io.NopCloser(strings.NewReader(string(body)))
 			answer(w, request)
 		}
 	}))

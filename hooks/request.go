@@ -40,7 +40,7 @@ func (p *plugin) guardRequest(e *core.RecordRequestEvent) error {
 			e.Record.Set("userId", e.Auth.Id)
 		}
 		if name := serversName(input); name != "" {
-			return refuseInput(e, "validation_server_member", fmt.Sprintf("%s is set by the server: leave it out.", name))
+			return refuseInput(e, "validation_server_member", fmt.Sprintf("The server sets %s: leave it out.", name))
 		}
 	}
 	members, err := rawjson.Members(input)
@@ -50,7 +50,7 @@ func (p *plugin) guardRequest(e *core.RecordRequestEvent) error {
 	case err != nil:
 		return refuseInput(e, "validation_not_object", "Must be a JSON object.")
 	case members["metadata"] != nil && !rawjson.IsObject(members["metadata"]):
-		return refuseInput(e, "validation_metadata_not_object", "metadata must be a JSON object.")
+		return refuseInput(e, "validation_metadata_not_object", "Its metadata must be a JSON object.")
 	}
 	return e.Next()
 }

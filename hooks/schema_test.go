@@ -19,7 +19,7 @@ func newEmptyApp(t *testing.T) *tests.TestApp {
 		t.Fatal(err)
 	}
 	t.Cleanup(app.Cleanup)
-	for _, name := range []string{store.Callbacks, store.Content} {
+	for _, name := range []string{store.Requests, store.Channels, store.Callbacks, store.Content} {
 		deleteCollection(t, app, name)
 	}
 	if _, err := app.NonconcurrentDB().NewQuery("DELETE FROM _migrations WHERE file LIKE '%_modelriver_%'").Execute(); err != nil {
