@@ -43,6 +43,7 @@ func openRequests(t testing.TB, app core.App) {
 	app.Settings().Batch.Enabled = true
 	app.Settings().Batch.MaxRequests = 100
 	app.Settings().Batch.Timeout = 60
+	app.Settings().Logs.MaxDays = 5 // the test app keeps none
 	if err := app.Save(app.Settings()); err != nil {
 		t.Fatal(err)
 	}
