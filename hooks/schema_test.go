@@ -147,6 +147,16 @@ func TestMigrationIndexes(t *testing.T) {
 		{"SELECT id FROM modelriverCallbacks WHERE state = 'pending' AND host = 'x' AND nextAttempt <= 'x' ORDER BY nextAttempt LIMIT 9", "idx_modelriver_due"},
 		{"SELECT MIN(host) FROM modelriverCallbacks WHERE state = 'pending' AND host > 'x'", "idx_modelriver_due"},
 		{"SELECT id FROM modelriverCallbacks WHERE state = 'delivered' AND deliveredAt < 'x'", "idx_modelriver_delivered"},
+		{"SELECT id FROM aiRequests WHERE record = 'x'", "idx_modelriver_request_record"},
+		{"SELECT id FROM aiRequests WHERE channelId = 'x'", "idx_modelriver_request_channel"},
+		{"SELECT id FROM aiRequests WHERE state = 'queued' AND nextAttempt > 'x'", "idx_modelriver_request_due"},
+		{"SELECT created FROM aiRequests WHERE state = 'answered' AND nextAttempt = '' ORDER BY rowid DESC LIMIT 9", "idx_modelriver_request_due"},
+		{"SELECT * FROM aiRequests WHERE userId = 'x' ORDER BY created DESC", "idx_modelriver_request_user"},
+		{"SELECT rowid FROM aiRequests WHERE created < 'x'", "COVERING INDEX idx_modelriver_request_user"},
+		{"SELECT userId FROM modelriverChannels WHERE channelId = 'x'", "idx_modelriver_channel_id"},
+		{"SELECT userId FROM modelriverChannels WHERE request = 'x'", "idx_modelriver_channel_request"},
+		{"SELECT id FROM modelriverChannels WHERE userId = 'x'", "idx_modelriver_channel_user"},
+		{"DELETE FROM modelriverChannels WHERE created < 'x'", "idx_modelriver_channel_created"},
 	} {
 		var plan []struct {
 			Detail string `db:"detail"`
@@ -196,6 +206,9 @@ func TestSchemaProblems(t *testing.T) {
 		{"the collection is renamed", rename(store.Content, "posts"), `was renamed to \"posts\": rename it back`, rename("posts", store.Content)},
 		{"the callbacks are deleted", func(t *testing.T, app core.App) { deleteCollection(t, app, store.Callbacks) },
 			`\"modelriverCallbacks\" was deleted: restart`, nil},
+		{"the requests are deleted", func(t *testing.T, app core.App) { deleteCollection(t, app, store.Requests) },
+			`\"aiRequests\" was deleted: restart`, nil},
+		{"the channels are renamed", rename(store.Channels, "mine"), `was renamed to \"mine\": rename it back`, rename("mine", store.Channels)},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			t.Parallel()

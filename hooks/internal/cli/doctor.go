@@ -63,7 +63,7 @@ carries no AI data. The server counts it as rejected if the secrets differ.`,
 			}
 			problems := 0
 			for _, check := range []func(ctx context.Context, target *url.URL) []finding{
-				c.checkSettings, c.checkSecret, c.checkKey, c.checkAPI, c.checkWebhook, c.checkLive, c.checkCollections, c.checkLimits, c.checkDisk,
+				c.checkSettings, c.checkSecret, c.checkKey, c.checkAPI, c.checkWebhook, c.checkLive, c.checkCollections, c.checkRequests, c.checkLimits, c.checkDisk,
 			} {
 				for _, f := range check(ctx, target) {
 					f.text, f.remedy = c.options.InWords(f.text), c.options.InWords(f.remedy)
@@ -127,7 +127,7 @@ func (c *commands) checkSecret(context.Context, *url.URL) []finding {
 func (c *commands) checkKey(context.Context, *url.URL) []finding {
 	if c.options.APIKey == "" {
 		return []finding{{"key", gradeProblem, "none is set",
-			"Callbacks wait, and fail when their window ends. Set MODELRIVER_API_KEY to a project key of ModelRiver's console, and restart."}}
+			"Requests fail, and callbacks wait, and fail when their window ends. Set MODELRIVER_API_KEY to a project key of ModelRiver's console, and restart."}}
 	}
 	if InQuotes(c.options.APIKey) {
 		return []finding{{"key", gradeProblem, "is in quotes", quotesRemedy}}

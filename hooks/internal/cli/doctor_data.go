@@ -54,6 +54,14 @@ func (c *commands) checkRules() []finding {
 				fmt.Sprintf("They hold what ModelRiver sent, private content too. Clear the %s rule of %s in the dashboard.", r.verb, store.Callbacks))
 		}
 	}
+	if channels, err := c.app.FindCollectionByNameOrId(store.Channels); err == nil {
+		for _, r := range rulesOf(channels) {
+			if r.rule != nil {
+				add(gradeProblem, fmt.Sprintf("others than superusers may %s channels", r.verb),
+					fmt.Sprintf("They decide whose an answer is. Clear the %s rule of %s in the dashboard.", r.verb, store.Channels))
+			}
+		}
+	}
 	for _, r := range rulesOf(content) {
 		switch r.verb {
 		case "list", "view":

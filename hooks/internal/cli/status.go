@@ -19,6 +19,7 @@ type status struct {
 	DataDir string `json:"dataDir"`
 	store.Figures
 	store.Latest
+	Requests store.RequestFigures `json:"requests"`
 	Rejected *store.Rejected `json:"rejected"` // webhooks in the last 24 hours; null if the log, which counts them, is off
 }
 
@@ -79,6 +80,9 @@ func (c *commands) readStatus() (*status, error) {
 	if s.Latest, err = store.ReadLatest(c.app); err != nil {
 		return nil, err
 	}
+	if s.Requests, err = store.ReadRequestFigures(c.app); err != nil {
+		return nil, err
+	}
 	s.Rejected, err = store.ReadRejected(c.app, time.Now().Add(-24*time.Hour))
 	return s, err
 }
@@ -102,6 +106,15 @@ func (s *status) print(out io.Writer, now time.Time) error {
 	}
 	row("waiting", s.Waiting, oldest)
 	row("failed", s.Failed, "")
+	if r := s.Requests; r.Open+r.Failed+r.Answered > 0 {
+		row("open requests", r.Open, "")
+		row("failed requests", r.Failed, "")
+		answeredIn := ""
+		if r.Median != nil {
+			answeredIn = "the median within " + (time.Duration(*r.Median) * time.Millisecond).String()
+		}
+		row("answered requests", r.Answered, answeredIn)
+	}
 	switch {
 	case s.Rejected == nil:
 		fmt.Fprintln(table, "rejected\t-\tunknown: the log, which counts them, is off or leaves warnings out (dashboard, Logs, settings)")

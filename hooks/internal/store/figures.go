@@ -74,16 +74,24 @@ func readMedian(app core.App, window time.Duration) (*int64, error) {
 	err := app.ConcurrentDB().NewQuery(latestTimes).Bind(dbx.Params{
 		"n": medianOf, "window": fmt.Sprintf("+%.3f seconds", window.Seconds()),
 	}).All(&latest)
-	if err != nil || len(latest) == 0 {
+	if err != nil {
 		return nil, err
 	}
 	times := make([]int64, len(latest))
 	for i, row := range latest {
 		times[i] = row.DeliveredAt.Sub(row.Created).Milliseconds()
 	}
+	return medianTime(times), nil
+}
+
+// medianTime returns nil if there are no times.
+func medianTime(times []int64) *int64 {
+	if len(times) == 0 {
+		return nil
+	}
 	slices.Sort(times)
 	median := (times[(len(times)-1)/2] + times[len(times)/2]) / 2
-	return &median, nil
+	return &median
 }
 
 // Latest are the rows that an operator asks for first. Each is nil if there is none.

@@ -1,0 +1,46 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+	"net/url"
+
+	"github.com/dustin/go-humanize/english"
+	"github.com/pocketbase/pocketbase/core"
+
+	"github.com/pocketriver/pocketriver/hooks/internal/store"
+)
+
+// checkRequests finds out who may ask ModelRiver at the operator's cost, and how often.
+func (c *commands) checkRequests(context.Context, *url.URL) []finding {
+	requests, err := c.app.FindCollectionByNameOrId(store.Requests)
+	if err != nil {
+		return nil // the collections' own finding says it
+	}
+	var findings []finding
+	add := func(g grade, text, remedy string) { findings = append(findings, finding{"asking", g, text, remedy}) }
+	for _, r := range rulesOf(requests) {
+		if r.verb != "create" && r.rule != nil && *r.rule == "" {
+			add(gradeProblem, fmt.Sprintf("everybody may %s all requests", r.verb),
+				fmt.Sprintf(`Set the %s rule of %s to: @request.auth.id != "" && userId = @request.auth.id`, r.verb, store.Requests))
+		}
+	}
+	if requests.UpdateRule != nil {
+		add(gradeProblem, "others than superusers may update requests, so they can have them sent again", "Clear the update rule of "+store.Requests+" in the dashboard.")
+	}
+	limits := c.app.Settings().RateLimits
+	rule, limited := limits.FindRateLimitRule([]string{store.Requests + ":create", "*:create"}, core.RateLimitRuleAudienceAll, core.RateLimitRuleAudienceAuth)
+	switch {
+	case requests.CreateRule == nil:
+		add(gradeOK, "closed: only superusers create requests", "")
+	case *requests.CreateRule == "":
+		add(gradeWarning, "everybody may ask, signed in or not, and the answer to a guest is everybody's to read",
+			fmt.Sprintf(`Set the create rule of %s to: @request.auth.id != ""`, store.Requests))
+	case !limits.Enabled || !limited:
+		add(gradeWarning, "open without a limit: each request costs money",
+			fmt.Sprintf(`In the dashboard, Settings, Application, Rate limiting, add a rule "%s:create"; or count in a hook.`, store.Requests))
+	default:
+		add(gradeOK, fmt.Sprintf("open, to %s in %ds from one address by the rule %q", english.Plural(rule.MaxRequests, "request", ""), rule.Duration, rule.Label), "")
+	}
+	return findings
+}
