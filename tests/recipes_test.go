@@ -25,6 +25,8 @@ func TestRecipes(t *testing.T) {
 		"delete a user's content":    recipeForgets,
 		"approval before publishing": recipeAwaitsApproval,
 		"a Slack message":            recipeTellsSlack,
+		"asking some workflows only": recipeOpensAsking,
+		"a quota for each user":      recipeCountsRequests,
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
