@@ -20,7 +20,7 @@ type status struct {
 	store.Figures
 	store.Latest
 	Requests store.RequestFigures `json:"requests"`
-	Rejected *store.Rejected `json:"rejected"` // webhooks in the last 24 hours; null if the log, which counts them, is off
+	Rejected *store.Rejected      `json:"rejected"` // webhooks in the last 24 hours; null if the log, which counts them, is off
 }
 
 func (c *commands) newStatusCommand() *cobra.Command {

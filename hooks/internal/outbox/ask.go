@@ -50,10 +50,10 @@ func (o *Outbox) logFate(id string, asked modelriver.Asked, f fate) {
 	} else if asked.Message != "" {
 		details = append(details, "error", asked.Message)
 	}
-	switch {
-	case f.state == store.Queued:
+	switch f.state {
+	case store.Queued:
 		o.app.Logger().Warn("ModelRiver took no request now: it is sent again", append(details, "next", f.next)...)
-	case f.state == store.Failed:
+	case store.Failed:
 		if f.remedy != "" {
 			details = append(details, "remedy", o.options.InWords(f.remedy))
 		}

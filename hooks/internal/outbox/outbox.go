@@ -12,7 +12,6 @@ import (
 
 	"github.com/pocketbase/dbx"
 	"github.com/pocketbase/pocketbase/core"
-	"github.com/pocketbase/pocketbase/tools/routine"
 
 	"github.com/pocketriver/pocketriver/hooks/internal/commit"
 	"github.com/pocketriver/pocketriver/hooks/internal/store"
@@ -152,75 +151,6 @@ func (o *Outbox) Running() bool {
 
 // Wake makes the outbox look at the table of callbacks now. It never blocks.
 func (o *Outbox) Wake() { o.callbacks.wakeUp() }
-
-// wakeAt makes the loop look at its table at the given time, or earlier.
-func (o *Outbox) wakeAt(l *loop, t time.Time) {
-	o.mu.Lock()
-	earlier := t.Before(l.next)
-	o.mu.Unlock()
-	if earlier {
-		l.wakeUp()
-	}
-}
-
-// A loop looks at a table for what is due.
-type loop struct {
-	what   string // that is due
-	wake   chan struct{}
-	next   time.Time // when it wakes by itself
-	resume func(ctx context.Context) error
-	once   func() (next time.Time, err error)
-}
-
-func (l *loop) wakeUp() {
-	select {
-	case l.wake <- struct{}{}:
-	default:
-	}
-}
-
-// run is only the loop; its functions do the work.
-func (o *Outbox) run(ctx context.Context, l *loop) {
-	resumed := false
-	timer := time.NewTimer(0)
-	defer timer.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-l.wake:
-		case <-timer.C:
-		}
-
-		var next time.Time
-		err := routine.SafeWrap(func() (err error) {
-			if !resumed {
-				if err := l.resume(ctx); err != nil {
-					return err
-				}
-				resumed = true
-			}
-			next, err = l.once()
-			return err
-		})()
-		if err != nil {
-			o.app.Logger().Error("Failed to find or claim due "+l.what, "error", err)
-			select { // places given back because of the error must not wake us at once
-			case <-l.wake:
-			default:
-			}
-		}
-
-		wait := PollInterval
-		if !next.IsZero() {
-			wait = min(wait, max(next.Sub(o.Now()), 10*time.Millisecond))
-		}
-		o.mu.Lock()
-		l.next = o.Now().Add(wait)
-		o.mu.Unlock()
-		timer.Reset(wait)
-	}
-}
 
 // resume makes due what the last process left: a first attempt without an outcome was
 // under way when it ended, or waits for a key, which there is now. Only then may this

@@ -197,11 +197,12 @@ func SentRequest(tx core.App, id string, attempts int, channelId string, now tim
 		return nil // written already
 	}
 	request.Set("channelId", channelId)
-	if state == Queued {
+	switch state {
+	case Queued:
 		request.Set("state", Sent)
 		request.Set("nextAttempt", "")
 		request.Set("expires", DateTime(now.Add(AnswerTime)))
-	} else if state == Failed {
+	case Failed:
 		request.Set("expires", "") // it was ended by hand, but its channel is known now
 	}
 	if err := saveSurely(tx, request); err != nil {
