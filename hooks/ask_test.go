@@ -274,7 +274,7 @@ func TestAskThatNobodyAnswers(t *testing.T) {
 	awaitRequest(t, server, id, store.Answered)
 }
 
-// Set back to queued, as a superuser does in the dashboard, a request is asked again; set to
+// Set back to queued, by the retry command or in the dashboard, a request is asked again; set to
 // failed before it is sent, it is not.
 func TestRequestIsEditedByHand(t *testing.T) {
 	t.Parallel()
@@ -289,7 +289,12 @@ func TestRequestIsEditedByHand(t *testing.T) {
 			t.Fatalf("got %d %s", status, answer)
 		}
 	}
-	edit(id, store.Queued)
+	_, err := runCommand(server.plugin, "retry", id)
+	wantError(t, err, "give --ask-again")
+	out := mustRun(t, server.plugin, "retry", "--ask-again", id)
+	wantLines(t, out, `^1 request to be sent again`)
+	_, err = runCommand(server.plugin, "retry", "--ask-again", "norequesthasit0")
+	wantError(t, err, "there is no such request")
 	if sent := awaitRequest(t, server, id, store.Sent); sent.GetString("error") != "" {
 		t.Errorf("got %v", sent)
 	}

@@ -76,7 +76,9 @@ func TestAsk(t *testing.T) {
 		{"limited", answer(429, `{}`), Asked{Status: 429}, false},
 		{"cut off before the answer", hijacked(""), Asked{}, true},
 		{"cut off in the answer", hijacked("HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{\"channel_id\":\"c1\""), Asked{Status: 200}, true},
-		{"a redirect", func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "http://127.0.0.1:1/", http.StatusTemporaryRedirect) }, Asked{Status: 307}, false},
+		{"a redirect", func(w http.ResponseWriter, r *http.Request) {
+			http.Redirect(w, r, "http://127.0.0.1:1/", http.StatusTemporaryRedirect)
+		}, Asked{Status: 307}, false},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			t.Parallel()

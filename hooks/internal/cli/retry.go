@@ -14,19 +14,26 @@ import (
 )
 
 func (c *commands) newRetryCommand() *cobra.Command {
-	var allFailed bool
+	var allFailed, askAgain bool
 	command := &cobra.Command{
 		Use:   "retry {ID... | --all-failed}",
 		Short: "Has failed callbacks sent again, and refused events ingested again",
 		Long: `Has failed callbacks sent again, with all their attempts, and refused events
 ingested again. A running server sees that within seconds; otherwise the next one
-sends them when it starts.`,
+sends them when it starts.
+
+With --ask-again, it has requests that failed asked again. Those of which nobody knows
+whether ModelRiver took them may cost a second time.`,
 		Example: `  modelriver retry 2k1vdvlw6w1ioj0
   modelriver retry --all-failed
+  modelriver retry --ask-again 7h2kq0v1mz4x9ab
   modelriver callbacks --state failed --since 1h | sed 1d | cut -f1 | xargs modelriver retry`,
 		Args: func(_ *cobra.Command, args []string) error {
 			if allFailed == (len(args) > 0) {
 				return errors.New("name the callbacks to retry, or give --all-failed")
+			}
+			if allFailed && askAgain {
+				return errors.New("name the requests to ask again: --all-failed is for callbacks, as asking costs money")
 			}
 			return nil
 		},
@@ -42,10 +49,13 @@ sends them when it starts.`,
 					return err
 				}
 			}
-			var problems []error
-			armed := 0
+			rearm, noun := c.rearm, "callback"
+			if askAgain {
+				rearm, noun = c.askAgain, "request"
+			}
+			armed, problems := 0, []error(nil)
 			for _, id := range ids {
-				if err := c.rearm(id); err != nil {
+				if err := rearm(id); err != nil {
 					problems = append(problems, err)
 					continue
 				}
@@ -53,7 +63,7 @@ sends them when it starts.`,
 			}
 			switch {
 			case armed > 0:
-				fmt.Fprintf(command.OutOrStdout(), "%s to be sent again: a running server begins within seconds.\n", english.Plural(armed, "callback", ""))
+				fmt.Fprintf(command.OutOrStdout(), "%s to be sent again: a running server begins within seconds.\n", english.Plural(armed, noun, ""))
 			case len(problems) == 0:
 				fmt.Fprintln(command.OutOrStdout(), "No callback has failed.")
 			}
@@ -61,6 +71,7 @@ sends them when it starts.`,
 		},
 	}
 	command.Flags().BoolVar(&allFailed, "all-failed", false, "retry every callback that failed")
+	command.Flags().BoolVar(&askAgain, "ask-again", false, "the ids are of requests, which may cost a second time")
 	return command
 }
 
@@ -70,6 +81,9 @@ func (c *commands) rearm(id string) error {
 	return c.app.RunInTransaction(func(tx core.App) error {
 		record, err := tx.FindRecordById(store.Callbacks, id)
 		if errors.Is(err, sql.ErrNoRows) {
+			if request, _ := store.FindRequest(tx, id); request != nil {
+				return fmt.Errorf("%s: is a request, which may cost a second time: give --ask-again", id)
+			}
 			return fmt.Errorf("%s: there is no such callback: \"modelriver callbacks\" lists them", id)
 		}
 		if err != nil {
@@ -83,6 +97,26 @@ func (c *commands) rearm(id string) error {
 		}
 		record.Set("state", store.Pending)
 		if err := tx.Save(record); err != nil {
+			return fmt.Errorf("%s: %w", id, err)
+		}
+		return nil
+	})
+}
+
+// askAgain has a failed request asked again, as editing its state in the dashboard does.
+func (c *commands) askAgain(id string) error {
+	return c.app.RunInTransaction(func(tx core.App) error {
+		request, err := store.FindRequest(tx, id)
+		switch {
+		case err != nil:
+			return err
+		case request == nil:
+			return fmt.Errorf("%s: there is no such request: the dashboard lists them in %s", id, store.Requests)
+		case request.GetString("state") != store.Failed:
+			return fmt.Errorf("%s: is %s, not failed", id, request.GetString("state"))
+		}
+		request.Set("state", store.Queued)
+		if err := tx.Save(request); err != nil {
 			return fmt.Errorf("%s: %w", id, err)
 		}
 		return nil

@@ -21,6 +21,9 @@ type RequestFigures struct {
 // inputs, the latest only: nextAttempt is empty in all that are answered, and rows behind it
 // are in the order of their creation.
 func ReadRequestFigures(app core.App) (figures RequestFigures, err error) {
+	if !app.HasTable(Requests) { // a command beside the server of an earlier release
+		return figures, nil
+	}
 	var counts []struct {
 		State string `db:"state"`
 		N     int    `db:"n"`
