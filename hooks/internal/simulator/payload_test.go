@@ -137,7 +137,7 @@ func TestOwnPayloadsPassModelRiversVerifier(t *testing.T) {
 	s.base = "http://127.0.0.1:8787"
 	for _, c := range contents() {
 		r := &aiRequest{channel: "c", workflow: "a & b", event: "<new>", customer: json.RawMessage(`{}`), content: c}
-		add("simulated", s.payload(r, time.Now()), nil)
+		add("simulated", s.payload(r, r.event, time.Now()), nil)
 	}
 
 	input, err := json.Marshal(all)

@@ -9,7 +9,6 @@ import (
 	"net"
 	"net/http"
 	"net/url"
-	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -18,45 +17,12 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/pocketriver/pocketriver/hooks/internal/rawjson"
-	"github.com/pocketriver/pocketriver/hooks/modelriver"
 )
 
 const (
 	webhookTimeout = 30 * time.Second
 	callbackWindow = 5 * time.Minute
 )
-
-// Options say what [Run] does, named as the flags of its command.
-type Options struct {
-	Listen, Target, Scheme, Event string
-	Delay, Every                  time.Duration
-	Speed                         float64
-	Count, Refuse                 int
-	CacheFields                   []string
-}
-
-// Validate returns why the options make no sense, or nil.
-func (o Options) Validate() error {
-	if host, _, err := net.SplitHostPort(o.Listen); err != nil || host != "localhost" && !net.ParseIP(host).IsLoopback() {
-		return fmt.Errorf("--listen %q: use a loopback address such as 127.0.0.1:8787: it checks no one's rights but the key", o.Listen)
-	}
-	if u, err := url.Parse(o.Target); err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
-		return fmt.Errorf("--target %q: use the URL where webhooks are received", o.Target)
-	}
-	switch {
-	case !slices.Contains(modelriver.Schemes(), o.Scheme):
-		return fmt.Errorf("--scheme %q: use one of %s", o.Scheme, strings.Join(modelriver.Schemes(), ", "))
-	case o.Speed <= 0:
-		return errors.New("--speed: use a number above 0")
-	case o.Delay < 0 || o.Every < 0:
-		return errors.New("--delay and --every: a duration cannot be negative")
-	case o.Count < 0 || o.Refuse < 0:
-		return errors.New("--count and --refuse-callbacks: a number cannot be negative")
-	case o.Count > 0 && o.Every == 0:
-		return errors.New("--count: it is how many requests --every makes, so give that too")
-	}
-	return nil
-}
 
 // Run takes ModelRiver's place until ctx ends or, with a count, until all requests have
 // ended. It prints the life of each to out.
@@ -82,17 +48,26 @@ type simulator struct {
 	next     int            // of contents
 	refuse   int            // callbacks that are still to be answered 422
 	ends     map[string]int // how requests ended
+
+	posts       int // of requests, taken or not
+	generations int // those of them that were taken: ModelRiver takes money for each
 }
 
-// An aiRequest is one request to the AI and what became of it. Its fields below
-// channel are guarded by the simulator's mu.
+// ends are how a request can end.
+var ends = []string{"completed", "error", "timeout", "undelivered", "unanswered"}
+
+// An aiRequest is one request to the AI and what became of it. Its fields from
+// sent on are guarded by the simulator's mu.
 type aiRequest struct {
 	channel  string
 	workflow string
 	event    string // empty for a standard webhook
 	target   string
 	customer json.RawMessage
-	content  content
+	content  content       // the AI's answer; begin chooses one if there is none
+	ways     []string      // in which its answer comes, of answerWays
+	reached  chan struct{} // closed once the webhook was answered for the first time, or is never sent
+	reach    func()        // closes reached
 
 	sent     time.Time // the last webhook
 	deadline time.Time // of the callback; zero until a webhook was sent
@@ -121,8 +96,9 @@ func (s *simulator) run(ctx context.Context) error {
 	mux := http.NewServeMux()
 	mux.HandleFunc("POST /v1/ai/async", func(w http.ResponseWriter, r *http.Request) { s.handleRequest(ctx, w, r) })
 	mux.HandleFunc("POST /v1/callback/{channel}", s.handleCallback)
+	mux.HandleFunc("GET /status", s.handleStatus)
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
-		writeAPIError(w, http.StatusNotFound, "invalid_request_error", "The simulator has POST /v1/ai/async and POST /v1/callback/{channel}")
+		writeAPIError(w, http.StatusNotFound, "invalid_request_error", "The simulator has POST /v1/ai/async, POST /v1/callback/{channel} and GET /status")
 	})
 	server := &http.Server{Handler: mux, ReadTimeout: 30 * time.Second}
 	go server.Serve(listener)
@@ -139,7 +115,7 @@ func (s *simulator) run(ctx context.Context) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	fmt.Fprintf(s.out, "\n%s", english.Plural(len(s.requests), "request", ""))
-	for _, end := range []string{"completed", "error", "timeout", "undelivered"} {
+	for _, end := range ends {
 		if n := s.ends[end]; n > 0 {
 			fmt.Fprintf(s.out, ", %d %s", n, end)
 		}
@@ -189,11 +165,15 @@ func (s *simulator) feed(ctx context.Context) {
 // begin gives the request a channel and an answer, and starts its life.
 func (s *simulator) begin(ctx context.Context, r *aiRequest, prepare func(content)) {
 	r.channel = uuid.NewString()
-	r.called = make(chan struct{})
+	r.called, r.reached = make(chan struct{}), make(chan struct{})
+	r.reach = sync.OnceFunc(func() { close(r.reached) })
 	s.mu.Lock()
-	r.content = contents()[s.next%len(contents())]
-	s.next++
+	if r.content.Data == nil {
+		r.content = contents()[s.next%len(contents())]
+		s.next++
+	}
 	s.requests[r.channel] = r
+	r.ways = fitting(s.options.Answer, len(s.requests))
 	s.mu.Unlock()
 	if prepare != nil {
 		prepare(r.content)
@@ -204,6 +184,25 @@ func (s *simulator) begin(ctx context.Context, r *aiRequest, prepare func(conten
 	}
 	s.log(r, "request", "workflow %s, %s", r.workflow, kind)
 	s.lives.Go(func() { s.live(ctx, r) })
+}
+
+// increase adds one to a counter and returns what it is then.
+func (s *simulator) increase(counter *int) int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	*counter++
+	return *counter
+}
+
+// handleStatus answers GET /status.
+func (s *simulator) handleStatus(w http.ResponseWriter, _ *http.Request) {
+	s.mu.Lock()
+	status := map[string]int{"posts": s.posts, "generations": s.generations}
+	for _, end := range ends {
+		status[end] = s.ends[end]
+	}
+	s.mu.Unlock()
+	writeJSON(w, http.StatusOK, status)
 }
 
 func (s *simulator) end(r *aiRequest, end, why string) {

@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"net/http"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/pocketriver/pocketriver/hooks/internal/rawjson"
@@ -19,18 +21,42 @@ var webhookDelays = []time.Duration{
 // live is a request's life: the AI's answer, the webhook until it is taken, and the
 // callback until it comes or the window ends.
 func (s *simulator) live(ctx context.Context, r *aiRequest) {
+	defer r.reach()
 	if !sleep(ctx, s.options.Delay) {
 		return
 	}
-	s.log(r, "ai", "%s: %s", r.content.Model, r.content.summary())
+	switch {
+	case slices.Contains(r.ways, "never"):
+		s.end(r, "unanswered", "no webhook is sent, as --answer never asks for")
+		return
+	case slices.Contains(r.ways, "error"):
+		s.log(r, "ai", "failed, as --answer error asks for")
+	default:
+		s.log(r, "ai", "%s: %s", r.content.Model, r.content.summary())
+	}
 
-	if !s.deliver(ctx, r) {
+	if !s.deliver(ctx, r, r.event) {
+		return
+	}
+	if slices.Contains(r.ways, "twice") {
+		s.log(r, "again", "the same webhook and a second event, as --answer twice asks for")
+		if !s.deliver(ctx, r, r.event) || !s.deliver(ctx, r, strings.TrimPrefix(r.event+"_second", "_")) {
+			return
+		}
+	}
+	if slices.Contains(r.ways, "error") {
+		s.end(r, "error", "the webhook tells of it, and wants no callback")
 		return
 	}
 	if r.event == "" {
 		s.end(r, "completed", "no callback is wanted for a standard webhook")
 		return
 	}
+	s.awaitCallback(ctx, r)
+}
+
+// awaitCallback waits until the callback comes or the window ends.
+func (s *simulator) awaitCallback(ctx context.Context, r *aiRequest) {
 	s.mu.Lock()
 	remaining := time.Until(r.deadline)
 	s.mu.Unlock()
@@ -52,8 +78,9 @@ func (s *simulator) live(ctx context.Context, r *aiRequest) {
 	}
 }
 
-// deliver posts the webhook until it is taken, and reports whether it was.
-func (s *simulator) deliver(ctx context.Context, r *aiRequest) bool {
+// deliver posts the webhook of an event, or without one a standard webhook, until it is
+// taken, and reports whether it was.
+func (s *simulator) deliver(ctx context.Context, r *aiRequest, event string) bool {
 	client := &Sender{Secret: s.secret, Scheme: s.options.Scheme, URL: r.target, HTTP: &http.Client{
 		Timeout: webhookTimeout, CheckRedirect: NoRedirect,
 	}}
@@ -62,11 +89,12 @@ func (s *simulator) deliver(ctx context.Context, r *aiRequest) bool {
 			return false
 		}
 		now := time.Now()
-		payload := s.payload(r, now)
+		payload := s.payload(r, event, now)
 		s.mu.Lock()
 		r.sent, r.deadline = now, now.Add(s.window)
 		s.mu.Unlock()
-		a, err := client.Post(ctx, payload, s.header(r))
+		a, err := client.Post(ctx, payload, s.header(r, event))
+		r.reach()
 		if ctx.Err() != nil {
 			return false
 		}
@@ -88,19 +116,20 @@ func (s *simulator) deliver(ctx context.Context, r *aiRequest) bool {
 	return false
 }
 
-func (s *simulator) callbackURL(r *aiRequest) string {
-	if r.event == "" {
+// callbackURL is where the event wants its callback, empty if it wants none.
+func (s *simulator) callbackURL(r *aiRequest, event string) string {
+	if event == "" || slices.Contains(r.ways, "error") {
 		return ""
 	}
 	return s.base + "/v1/callback/" + r.channel
 }
 
 // header is what the webhook has beside its signature.
-func (s *simulator) header(r *aiRequest) http.Header {
+func (s *simulator) header(r *aiRequest, event string) http.Header {
 	h := http.Header{}
 	if s.options.Scheme == modelriver.Schemes()[0] {
 		h.Set(modelriver.HeaderChannelID, r.channel)
-	} else if callback := s.callbackURL(r); callback != "" {
+	} else if callback := s.callbackURL(r, event); callback != "" {
 		h.Set(modelriver.HeaderCallbackURL, callback)
 	}
 	return h
@@ -108,20 +137,29 @@ func (s *simulator) header(r *aiRequest) http.Header {
 
 // payload is the webhook's body: flat, as the documentation has it, or in the envelope
 // that ModelRiver's own servers take.
-func (s *simulator) payload(r *aiRequest, now time.Time) []byte {
+func (s *simulator) payload(r *aiRequest, event string, now time.Time) []byte {
 	meta := fmt.Appendf(nil, `{"provider":%s,"model":%s,"duration_ms":%d,"workflow":%s}`,
 		rawjson.String(r.content.Provider), rawjson.String(r.content.Model), s.options.Delay.Milliseconds(), rawjson.String(r.workflow))
-	channel, data := rawjson.String(r.channel), compactJSON(r.content.Data)
-	timestamp := rawjson.String(now.UTC().Format("2006-01-02T15:04:05.000Z"))
-	if r.event == "" {
-		return fmt.Appendf(nil, `{"type":"task.completed","workflow":%s,"status":"success","channel_id":%s,"data":%s,"meta":%s,"customer_data":%s,"timestamp":%s}`,
-			rawjson.String(r.workflow), channel, data, meta, r.customer, timestamp)
+	data := compactJSON(r.content.Data)
+	var members []byte
+	switch {
+	case slices.Contains(r.ways, "error"):
+		// ModelRiver publishes no such webhook. This is inferred from its API's errors
+		// (https://modelriver.com/docs/api/error-handling) and its client's.
+		members = fmt.Appendf(nil, `"type":"task.completed","workflow":%s,"status":"error","data":null,"error":{"message":%s},"meta":%s,"customer_data":%s`,
+			rawjson.String(r.workflow), rawjson.String(failedMessage), meta, r.customer)
+	case event == "":
+		members = fmt.Appendf(nil, `"type":"task.completed","workflow":%s,"status":"success","data":%s,"meta":%s,"customer_data":%s`,
+			rawjson.String(r.workflow), data, meta, r.customer)
+	default:
+		members = fmt.Appendf(nil, `"type":"task.ai_generated","event":%s,"ai_response":{"data":%s},"callback_url":%s,"callback_required":true,"customer_data":%s,"meta":%s`,
+			rawjson.String(event), data, rawjson.String(s.callbackURL(r, event)), r.customer, meta)
 	}
-	event := fmt.Sprintf(`"type":"task.ai_generated","event":%s,"ai_response":{"data":%s},"callback_url":%s,"callback_required":true,"customer_data":%s,"meta":%s`,
-		rawjson.String(r.event), data, rawjson.String(s.callbackURL(r)), r.customer, meta)
-	if s.options.Scheme == "data" {
+	channel := rawjson.String(r.channel)
+	isAnswer := event == "" && !slices.Contains(r.ways, "error") // data is the answer there, and no envelope
+	if s.options.Scheme == "data" && !isAnswer {
 		return fmt.Appendf(nil, `{"channel_id":%s,"timestamp":"%d","data":{%s},"callback_url":%s}`,
-			channel, now.Unix(), event, rawjson.String(s.callbackURL(r)))
+			channel, now.Unix(), members, rawjson.String(s.callbackURL(r, event)))
 	}
-	return fmt.Appendf(nil, `{%s,"channel_id":%s,"timestamp":%s}`, event, channel, timestamp)
+	return fmt.Appendf(nil, `{%s,"channel_id":%s,"timestamp":%s}`, members, channel, rawjson.String(now.UTC().Format("2006-01-02T15:04:05.000Z")))
 }
