@@ -9,8 +9,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/pocketbase/pocketbase/core"
-
 	"github.com/pocketriver/pocketriver/hooks/internal/apptest"
 	"github.com/pocketriver/pocketriver/hooks/internal/simulator"
 	"github.com/pocketriver/pocketriver/hooks/internal/store"
@@ -157,67 +155,4 @@ func TestSimulatorRefusesCallbacks(t *testing.T) {
 	mustRun(t, s.plugin, "retry", "--all-failed")
 	awaitState(t, s, store.Delivered)
 	sim.await(t, ` completed +after the error$`)
-}
-
-func TestSimulateOptions(t *testing.T) {
-	t.Parallel()
-	_, p := newTestApp(t, testConfig())
-	for _, row := range []struct{ flag, value, problem string }{
-		{"--listen", "0.0.0.0:8787", "loopback address"},
-		{"--listen", "8787", "loopback address"},
-		{"--target", "localhost:8090", "--target"},
-		{"--scheme", "x", "use one of"},
-		{"--speed", "0", "above 0"},
-		{"--delay", "-1s", "negative"},
-		{"--count", "3", "--every"},
-	} {
-		_, err := runCommand(p, "simulate", row.flag, row.value)
-		wantError(t, err, row.problem)
-	}
-}
-
-// Ctrl-C ends the command with a summary before PocketBase ends the process.
-func TestSimulateEndsWithTheProcess(t *testing.T) {
-	t.Parallel()
-	app, p := newTestApp(t, testConfig())
-	address := apptest.FreeAddress(t)
-	type result struct {
-		out string
-		err error
-	}
-	ended := make(chan result, 1)
-	go func() {
-		out, err := runCommand(p, "simulate", "--listen", address, "--target", "http://127.0.0.1:1/", "--delay", "0s")
-		ended <- result{out, err}
-	}()
-	eventually(t, "the simulator takes a request", func() bool {
-		request, err := http.NewRequest(http.MethodPost, "http://"+address+"/v1/ai/async", strings.NewReader(`{"workflow":"w"}`))
-		if err != nil {
-			t.Fatal(err)
-		}
-		request.Header.Set("Authorization", "Bearer "+testKey)
-		response, err := http.DefaultClient.Do(request)
-		if err != nil {
-			return false
-		}
-		response.Body.Close()
-		return response.StatusCode == 200
-	})
-	err := app.OnTerminate().Trigger(&core.TerminateEvent{App: app}, func(e *core.TerminateEvent) error {
-		select {
-		case r := <-ended:
-			ended <- r
-		case <-time.After(time.Minute):
-			t.Error("the process goes on to end before the command has")
-		}
-		return nil
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	r := <-ended
-	if r.err != nil {
-		t.Error(r.err)
-	}
-	wantLines(t, r.out, `^1 request$`)
 }
