@@ -12,12 +12,7 @@ import (
 	"github.com/pocketriver/pocketriver/hooks/modelriver"
 )
 
-func (c *commands) newSimulateCommand() *cobra.Command {
-	var options simulator.Options
-	command := &cobra.Command{
-		Use:   "simulate",
-		Short: "Takes ModelRiver's place on this machine, to try things without an account",
-		Long: c.options.InWords(`Takes ModelRiver's place on this machine, to try things without an account: it
+const simulateHelp = `Takes ModelRiver's place on this machine, to try things without an account: it
 takes requests, posts a signed webhook for each, tries again as ModelRiver does, takes
 the callback within 5 minutes, and prints each request's life. Its AI repeats the
 question, or answers with ready-made content if there is none. It has no WebSocket, and
@@ -41,7 +36,7 @@ gets in place of the channel id:
 
 --answer is how the webhook of a request comes:
 
-  early  before the request is answered: that waits until a first webhook was
+  early  before the request is answered, which waits until the webhook has been answered
   twice  once more, and then for a second event of the same channel
   never  not at all
   error  with "status": "error" and "error": {"message": "..."}, as if the AI had failed.
@@ -50,7 +45,14 @@ gets in place of the channel id:
 Each is for all requests. Add :first=2 for the first two only, :every=3 for each third; write
 several with a comma. Of --fail the first that fits is done, of --answer all that fit; what
 --fail has refused is not counted by --answer. For late answers, see --delay. For webhooks
-that do not say whose request they answer, use --cache-fields "".`),
+that do not say whose request they answer, use --cache-fields "".`
+
+func (c *commands) newSimulateCommand() *cobra.Command {
+	var options simulator.Options
+	command := &cobra.Command{
+		Use:   "simulate",
+		Short: "Takes ModelRiver's place on this machine, to try things without an account",
+		Long:  c.options.InWords(simulateHelp),
 		Example: `  modelriver simulate --every 5s
   modelriver simulate --target http://127.0.0.1:4000/webhook/modelriver --scheme data
   modelriver simulate --speed 60 --refuse-callbacks 1
