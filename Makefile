@@ -33,19 +33,19 @@ run: pocketriver ## serve on http://127.0.0.1:8090 with a development secret
 
 # Ctrl-C reaches both processes, and each ends by itself; any other end of one ends both.
 # Each has a data directory of its own: two that set up the same one at once trip over it.
-# The superuser and the password are gone with the demo.
-demo: pocketriver ## serve, with a stand-in for ModelRiver that feeds the page
+# The users and their password are gone with the demo.
+demo: pocketriver ## serve, with a stand-in for ModelRiver that feeds the page and answers
 	@data=$$(mktemp -d); password=$$(od -An -N8 -tx1 /dev/urandom | tr -d ' \n'); \
-	export $(DEV) MODELRIVER_API_URL=http://$(DEMO_API); \
+	export $(DEV) MODELRIVER_API_URL=http://$(DEMO_API) DEMO_PASSWORD=$$password; \
 	trap 'kill $$server $$simulator 2>/dev/null' INT TERM; \
 	$(BINARY) superuser upsert demo@example.com $$password --dir $$data/server >/dev/null || { rm -rf $$data; exit 1; }; \
-	$(BINARY) serve --dir $$data/server --http $(DEMO_ADDRESS) >$$data/started & server=$$!; \
+	$(BINARY) serve --dir $$data/server --hooksDir docs/demo --http $(DEMO_ADDRESS) >$$data/started & server=$$!; \
 	until grep -q started $$data/started; do \
 		kill -0 $$server 2>/dev/null || { rm -rf $$data; \
 			echo "The server did not start. If its port is taken: make demo DEMO_ADDRESS=127.0.0.1:8190 DEMO_API=127.0.0.1:8887" >&2; exit 1; }; \
 		sleep 0.1; \
 	done; \
-	echo "Feed:      http://$(DEMO_ADDRESS)/"; \
+	echo "Feed:      http://$(DEMO_ADDRESS)/    sign in to ask: asker@example.com with $$password"; \
 	echo "Dashboard: http://$(DEMO_ADDRESS)/_/  sign in as demo@example.com with $$password"; \
 	$(BINARY) modelriver simulate --dir $$data/simulator --listen $(DEMO_API) --every $(DEMO_EVERY) \
 		--target http://$(DEMO_ADDRESS)/webhooks/modelriver & simulator=$$!; \

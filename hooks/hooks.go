@@ -222,6 +222,7 @@ func (p *plugin) serve(e *core.ServeEvent) error {
 	if err := p.bindRoutes(e); err != nil {
 		return err
 	}
+	p.bindAsking(e)
 	if err := p.bindDashboard(e); err != nil {
 		return err
 	}

@@ -3,9 +3,11 @@ package hooks
 import (
 	"encoding/json"
 	"fmt"
+	"net/http"
 	"strings"
 
 	validation "github.com/pocketbase/ozzo-validation/v4"
+	"github.com/pocketbase/pocketbase/apis"
 	"github.com/pocketbase/pocketbase/core"
 	"github.com/pocketbase/pocketbase/tools/hook"
 
@@ -24,6 +26,21 @@ func (p *plugin) bindRequests() {
 	p.app.OnRecordCreateRequest(store.Requests).Bind(&hook.Handler[*core.RecordRequestEvent]{
 		Id: "modelriverRequest", Func: p.guardRequest, Priority: -10000, // the app's own hooks may add to what is left
 	})
+}
+
+// bindAsking adds the route by which a page knows whether to offer asking.
+func (p *plugin) bindAsking(e *core.ServeEvent) {
+	e.Router.GET("/api/modelriver/asking", p.handleAsking).Bind(apis.SkipSuccessActivityLog())
+}
+
+// handleAsking answers whether anybody but superusers may create requests. Who may is known
+// only when they do: the collection's rule may read what is asked.
+func (p *plugin) handleAsking(e *core.RequestEvent) error {
+	requests, err := e.App.FindCachedCollectionByNameOrId(store.Requests)
+	if err != nil {
+		return e.InternalServerError("", err)
+	}
+	return e.JSON(http.StatusOK, map[string]bool{"open": requests.CreateRule != nil || e.HasSuperuserAuth()})
 }
 
 // guardRequest leaves of a new request what a client decides: the workflow and the input.

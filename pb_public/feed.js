@@ -1,6 +1,7 @@
 // The feed page: aiContent as it arrives, through liveQuery. Text goes to the page only
 // as textContent.
 import PocketBase from "./vendor/pocketbase.es.mjs";
+import { offerAsking } from "./ask-box.js";
 import { copier, make, openData } from "./data.js";
 import { liveQuery } from "./live-query.js";
 
@@ -297,6 +298,7 @@ function checkViewer() {
 	$("news").textContent = "";
 	change(viewer ? { mine: "" } : { q: "", category: "", event: "", mine: "" });
 	offer();
+	offerAsking(pb);
 	return true;
 }
 pb.authStore.onChange(() => checkViewer() || showAccount());
@@ -308,6 +310,7 @@ setInterval(() => {
 offer();
 showAccount();
 start();
+offerAsking(pb);
 if (pb.authStore.isValid) {
 	pb.collection("users").authRefresh().catch(({ status }) => [401, 403, 404].includes(status) && pb.authStore.clear());
 }
