@@ -1,4 +1,5 @@
 import { useMemo, useSyncExternalStore } from "react";
+import { askerOf } from "./asker.js";
 import { follow, nothing } from "./adapter.js";
 import { pagesOf } from "./pages.js";
 
@@ -36,6 +37,18 @@ export function useLiveQuery(pb, collection, query = {}) {
 export function usePaginatedLiveQuery(pb, collection, query, { initialNumItems }) {
 	const key = JSON.stringify(query);
 	const store = useMemo(() => pagesOf(pb, collection, JSON.parse(key), initialNumItems), [pb, collection, key, initialNumItems]);
+	return useSyncExternalStore(store.subscribe, store.read, store.read);
+}
+
+/**
+ * Asks ModelRiver on demand, and holds what becomes of it.
+ *
+ * @template [T=RecordModel]
+ * @param {PocketBase} pb one for all renders
+ * @returns {import("./asker.js").Asked<T>}
+ */
+export function useAsk(pb) {
+	const store = useMemo(() => askerOf(pb), [pb]);
 	return useSyncExternalStore(store.subscribe, store.read, store.read);
 }
 

@@ -21,9 +21,9 @@ func TestPackageHasWhatIsMeant(t *testing.T) {
 	for _, name := range []string{"LICENSE", "README.md", "package.json"} {
 		want = append(want, "package/"+name)
 	}
-	for _, pattern := range []string{"npm/*.js", "pb_public/live-*.js"} {
+	for pattern, least := range map[string]int{"npm/*.js": 4, "pb_public/live-*.js": 4, "pb_public/ask.js": 1} {
 		modules, err := filepath.Glob(filepath.Join(repository, pattern))
-		if err != nil || len(modules) < 4 {
+		if err != nil || len(modules) < least {
 			t.Fatalf("%s: got %q (%v)", pattern, modules, err)
 		}
 		for _, module := range modules {
@@ -66,7 +66,7 @@ func TestPackageFiles(t *testing.T) {
 	}
 }
 
-// The type AiContent has the collection's fields.
+// The types AiContent and AiRequest have their collections' fields.
 func TestPackageNamesTheFields(t *testing.T) {
 	t.Parallel()
 	app, err := tests.NewTestApp(t.TempDir())
@@ -74,19 +74,27 @@ func TestPackageNamesTheFields(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer app.Cleanup()
-	collection, err := app.FindCollectionByNameOrId("aiContent")
-	if err != nil {
-		t.Fatal(err)
-	}
-	want := append(collection.Fields.FieldNames(), "collectionId", "collectionName")
-	var got []string
-	for _, match := range regexp.MustCompile(`@property \{[^}]+\} (\w+)`).FindAllStringSubmatch(repositoryFile(t, "npm/index.js"), -1) {
-		got = append(got, match[1])
-	}
-	slices.Sort(want)
-	slices.Sort(got)
-	if !slices.Equal(got, want) {
-		t.Errorf("fields: got %q\nwant %q", got, want)
+	types := strings.Split(repositoryFile(t, "npm/index.js"), "@typedef {object} ")
+	for name, collection := range map[string]string{"AiContent": "aiContent", "AiRequest": "aiRequests"} {
+		found, err := app.FindCollectionByNameOrId(collection)
+		if err != nil {
+			t.Fatal(err)
+		}
+		want := append(found.Fields.FieldNames(), "collectionId", "collectionName")
+		var got []string
+		for _, text := range types {
+			if !strings.HasPrefix(text, name+"\n") {
+				continue
+			}
+			for _, match := range regexp.MustCompile(`@property \{[^}]+\} (\w+)`).FindAllStringSubmatch(text, -1) {
+				got = append(got, match[1])
+			}
+		}
+		slices.Sort(want)
+		slices.Sort(got)
+		if !slices.Equal(got, want) {
+			t.Errorf("fields of %s: got %q\nwant %q", name, got, want)
+		}
 	}
 }
 
@@ -126,7 +134,7 @@ func showsInBrowser(t *testing.T, app npmApp) {
 	app.Tool(t, "vite", "build")
 	// React's strict mode does nothing in a build for production.
 	app.Run(t, "env", "NODE_ENV=development", "node_modules/.bin/vite", "build", "--mode", "development", "--outDir", "dist/development")
-	s := startServer(t, "")
+	s, _ := startAsking(t, "--delay", "500ms", "--fail", "error:every=2")
 	s.args = []string{"--publicDir", filepath.Join(app.Dir, "dist")}
 	s.Restart()
 
@@ -140,6 +148,7 @@ func showsInBrowser(t *testing.T, app npmApp) {
 	p := openTab(t, s.URL+"/development/react.html")
 	reactIsStrict(t, p, send)
 	reactLoadsMore(t, p, stories)
+	reactAsks(t, s, p)
 	p.Clean(true)
 
 	for _, page := range []string{"/react.html", "/vue.html", "/svelte.html", "/development/vue.html", "/development/svelte.html"} {
@@ -210,4 +219,18 @@ func reactLoadsMore(t *testing.T, p *tab, stories int) {
 	if got := slices.Compact(eval[[]string](p, "seen.pages")); !slices.Equal(got, want) {
 		t.Errorf("pages: got %q, want %q", got, want)
 	}
+}
+
+// Who asks gets the answer, or why there is none, and nobody else on the page after them.
+func reactAsks(t *testing.T, s *server, p *tab) {
+	s.user(s.Superuser(), "ann@example.com")
+	p.SignIn("ann@example.com", testPassword)
+	shown := `document.querySelector("#asker span").textContent`
+	p.Click("#ask")
+	p.Wait(`document.querySelector("#asker.asking")`)
+	p.Wait(`document.querySelector("#asker.answered") && ` + shown + `.includes("Why?")`)
+	p.Click("#ask")
+	p.Wait(`document.querySelector("#asker.failed") && ` + shown + `.includes("providers")`)
+	eval[bool](p, `(pb.authStore.clear(), true)`)
+	p.Wait(`document.querySelector("#asker.idle") && ` + shown + ` === ""`)
 }

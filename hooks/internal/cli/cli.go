@@ -85,7 +85,7 @@ Every command works beside a running server on the same data directory (--dir).`
 		RunE:                       func(command *cobra.Command, _ []string) error { return command.Help() },
 	}
 	group.AddCommand(
-		c.newSendCommand(), c.newSimulateCommand(),
+		c.newAskCommand(), c.newSendCommand(), c.newSimulateCommand(),
 		c.newStatusCommand(), c.newCallbacksCommand(), c.newRetryCommand(), c.newDoctorCommand(),
 	)
 	return group

@@ -1,6 +1,6 @@
 import PocketBase from "pocketbase";
 import { type AiContent } from "pocketriver";
-import { useLiveQuery, usePaginatedLiveQuery } from "pocketriver/react";
+import { useAsk, useLiveQuery, usePaginatedLiveQuery } from "pocketriver/react";
 import { StrictMode, useEffect, useState } from "react";
 import { createRoot } from "react-dom/client";
 
@@ -8,7 +8,7 @@ const pb = new PocketBase("/");
 
 // What the test reads: how often effects ran, and each state of the pages.
 const seen = { effects: 0, pages: [] as string[] };
-Object.assign(window, { seen });
+Object.assign(window, { seen, pb });
 
 function Feed({ category }: { category: string }) {
 	const { items, status } = useLiveQuery<AiContent>(pb, "aiContent", { filter: pb.filter("category = {:category}", { category }), limit: 10 });
@@ -33,6 +33,16 @@ function Skipped() {
 	return <p id="skipped">{items.length} {status}</p>;
 }
 
+function Asker() {
+	const { ask, status, request, answer, error } = useAsk<AiContent>(pb);
+	return (
+		<p id="asker" className={status}>
+			<button id="ask" onClick={() => ask({ workflow: "story", input: { messages: [{ role: "user", content: "Why?" }] } })}>Ask</button>
+			<span>{answer?.title ?? error?.message ?? request?.state}</span>
+		</p>
+	);
+}
+
 function App() {
 	const [renders, setRenders] = useState(1);
 	const [category, setCategory] = useState("stories");
@@ -46,6 +56,7 @@ function App() {
 			<Feed category={category} />
 			<Pages />
 			<Skipped />
+			<Asker />
 		</>
 	);
 }

@@ -1,7 +1,7 @@
 // What the package's types promise.
 import PocketBase, { type RecordModel } from "pocketbase";
-import { liveQuery, type AiContent, type Query, type Result } from "pocketriver";
-import { useLiveQuery as useReact, usePaginatedLiveQuery } from "pocketriver/react";
+import { ask, AskError, liveQuery, type AiContent, type AiRequest, type Query, type Result } from "pocketriver";
+import { useAsk, useLiveQuery as useReact, usePaginatedLiveQuery } from "pocketriver/react";
 import { liveQueryStore } from "pocketriver/svelte";
 import { useLiveQuery as useVue } from "pocketriver/vue";
 import { ref } from "vue";
@@ -26,7 +26,20 @@ liveQuery(pb, "posts", { filters: "" }, () => {});
 // @ts-expect-error the client is not a URL
 liveQuery("/", "posts", {}, () => {});
 
+export async function asking() {
+	const answer = await ask<AiContent<{ summary: string }>>(pb, { workflow: "story", input: { messages: [] } }, { timeout: 1000, signal: AbortSignal.timeout(1000) });
+	same<typeof answer.data, { summary: string }>();
+	// @ts-expect-error no workflow
+	await ask(pb, { input: {} });
+	liveQuery<AiRequest>(pb, "aiRequests", {}, ({ items }) => same<(typeof items)[0]["state"], "queued" | "sent" | "answered" | "failed">());
+	return new AskError("", answer).request;
+}
+
 export function components() {
+	const asked = useAsk<AiContent>(pb);
+	same<typeof asked.answer, AiContent | null>();
+	same<typeof asked.status, "idle" | "asking" | "answered" | "failed">();
+	asked.ask({ workflow: "story", input: { messages: [] } });
 	const plain = useReact(pb, "posts");
 	same<typeof plain, Result<RecordModel>>();
 	const skipped = useReact<AiContent>(pb, "aiContent", null);
