@@ -12,9 +12,9 @@ import (
 
 const requestsPath = "/api/collections/aiRequests/records"
 
-// startAsking starts a server with the code of recipes in files beside its data. It asks a
+// startRecipes starts a server with the code of recipes in files beside its data. It asks a
 // server that answers as told.
-func startAsking(t *testing.T, answer http.HandlerFunc, files map[string]string) *server {
+func startRecipes(t *testing.T, answer http.HandlerFunc, files map[string]string) *server {
 	t.Helper()
 	river := httptest.NewServer(answer)
 	t.Cleanup(river.Close)
@@ -35,7 +35,7 @@ func (s *server) askerToken(root, email string) string {
 }
 
 func recipeOpensAsking(t *testing.T) {
-	s := startAsking(t, func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusBadRequest) }, map[string]string{
+	s := startRecipes(t, func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusBadRequest) }, map[string]string{
 		"pb_migrations/1767300100_ask.js": "Let users ask, some workflows only",
 		"pb_hooks/ask_alarm.pb.js":        "An alarm on a failed request",
 	})
@@ -64,7 +64,7 @@ func recipeOpensAsking(t *testing.T) {
 
 func recipeCountsRequests(t *testing.T) {
 	var sent atomic.Int32
-	s := startAsking(t, func(w http.ResponseWriter, _ *http.Request) { sent.Add(1); w.WriteHeader(http.StatusBadRequest) }, map[string]string{
+	s := startRecipes(t, func(w http.ResponseWriter, _ *http.Request) { sent.Add(1); w.WriteHeader(http.StatusBadRequest) }, map[string]string{
 		"pb_migrations/1767300100_ask.js": "Let users ask, some workflows only",
 		"pb_hooks/quota.pb.js":            "A quota for each user",
 	})

@@ -14,7 +14,6 @@ import (
 	"github.com/pocketbase/pocketbase/core"
 	"github.com/spf13/cobra"
 
-	"github.com/pocketriver/pocketriver/hooks/internal/rawjson"
 	"github.com/pocketriver/pocketriver/hooks/internal/store"
 )
 
@@ -83,7 +82,8 @@ func (o askOptions) readInput(stdin io.Reader) (json.RawMessage, error) {
 	if err != nil {
 		return nil, err
 	}
-	if !rawjson.IsObject(content) || !json.Valid(content) {
+	var members map[string]json.RawMessage
+	if err := json.Unmarshal(content, &members); err != nil || members == nil {
 		return nil, fmt.Errorf("--input %s: it is not a JSON object", o.input)
 	}
 	return content, nil
