@@ -96,7 +96,8 @@ type FanOut struct {
 
 	others *othersBroker // see withoutOurs; nil if it is to be made anew
 
-	nextTurn time.Time // of a stream that comes: see turn
+	nextTurn time.Time     // of a stream that comes: see turn
+	turns    chan struct{} // places for what they ask: see inTurn
 
 	rules ruleCache
 	rows  rowReader
@@ -119,6 +120,7 @@ func New(app core.App, collections ...string) *FanOut {
 		decided: map[*change]struct{}{},
 		rules:   ruleCache{of: map[string]collectionRules{}},
 		rows:    rowReader{of: map[string]preparedQuery{}},
+		turns:   newTurns(),
 	}
 }
 
@@ -156,6 +158,13 @@ func (f *FanOut) Bind() {
 
 	f.app.OnCollectionAfterUpdateSuccess().Bind(&hook.Handler[*core.CollectionEvent]{
 		Id: "modelriverRealtime", Func: f.renewAll,
+	})
+	f.app.OnServe().Bind(&hook.Handler[*core.ServeEvent]{
+		Id: "modelriverRealtime",
+		Func: func(e *core.ServeEvent) error {
+			e.Router.Bind(&hook.Handler[*core.RequestEvent]{Id: "modelriverTurns", Func: f.inTurn})
+			return e.Next()
+		},
 	})
 	f.app.OnRealtimeConnectRequest().Bind(&hook.Handler[*core.RealtimeConnectRequestEvent]{
 		Id: "modelriverRealtime", Func: f.serve, Priority: 9999, // inside the app's own

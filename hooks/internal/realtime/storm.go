@@ -2,12 +2,17 @@ package realtime
 
 import (
 	"math/rand/v2"
+	"net/http"
+	"runtime"
+	"strings"
 	"time"
+
+	"github.com/pocketbase/pocketbase/core"
 )
 
 // After a restart, or a proxy's, all viewers come back at once, and each subscribes and
-// lists. So a stream is told when its turn is, as PocketRiver's client waits for it: the
-// rest of the machine is for webhooks meanwhile.
+// lists. So a stream is told when its turn is, as PocketRiver's client waits for it, and as
+// long as some wait, one processor is kept free of what they ask: it is for webhooks.
 const (
 	comeAtOnce = 100               // streams that come together and need not wait
 	comeEvery  = time.Second / 450 // one of the others
@@ -29,3 +34,30 @@ func (f *FanOut) turn() time.Duration {
 	f.nextTurn = f.nextTurn.Add(comeEvery)
 	return max(0, wait)
 }
+
+// inTurn has the requests of those who come back wait for each other.
+func (f *FanOut) inTurn(e *core.RequestEvent) error {
+	f.mu.Lock()
+	storm := time.Now().Before(f.nextTurn.Add(-comeAtOnce * comeEvery))
+	f.mu.Unlock()
+	if !storm || !isOfViewer(e.Request) {
+		return e.Next()
+	}
+	select {
+	case f.turns <- struct{}{}:
+		defer func() { <-f.turns }()
+	case <-e.Request.Context().Done():
+		return e.Request.Context().Err()
+	}
+	return e.Next()
+}
+
+// isOfViewer reports whether the request is one that a stream begins with.
+func isOfViewer(r *http.Request) bool {
+	path := r.URL.Path
+	return r.Method == http.MethodPost && path == "/api/realtime" ||
+		r.Method == http.MethodGet && strings.HasPrefix(path, "/api/collections/") && strings.HasSuffix(path, "/records")
+}
+
+// newTurns returns a place for each processor but one.
+func newTurns() chan struct{} { return make(chan struct{}, max(1, runtime.GOMAXPROCS(0)-1)) }

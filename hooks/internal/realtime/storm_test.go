@@ -1,8 +1,12 @@
 package realtime
 
 import (
+	"context"
+	"net/http"
 	"testing"
 	"time"
+
+	"github.com/pocketriver/pocketriver/hooks/internal/apptest"
 )
 
 // Those who come together are given turns one after the other, nobody is kept beyond the
@@ -42,5 +46,61 @@ func TestTurns(t *testing.T) {
 	f.nextTurn = f.nextTurn.Add(-maxTurn - 5*time.Second) // as if that time had passed
 	if wait := f.turn(); wait > 0 {
 		t.Errorf("one waits %s after the storm", wait)
+	}
+}
+
+// While streams wait for their turns, what they ask is asked one after the other, and
+// everything else is answered at once.
+func TestRequestsOfAStormWaitForEachOther(t *testing.T) {
+	t.Parallel()
+	app, f := newTest(t)
+	server := apptest.Serve(t, app)
+	f.mu.Lock()
+	f.nextTurn = time.Now().Add(time.Hour)
+	f.mu.Unlock()
+	for range cap(f.turns) {
+		f.turns <- struct{}{}
+	}
+	get := func(ctx context.Context, path string) (int, error) {
+		request, err := http.NewRequestWithContext(ctx, http.MethodGet, server.URL+path, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		response, err := server.Client.Do(request)
+		if err != nil {
+			return 0, err
+		}
+		return response.StatusCode, response.Body.Close()
+	}
+	const list = "/api/collections/aiContent/records"
+	if status, err := get(t.Context(), list+"/none00000000000"); status != http.StatusNotFound {
+		t.Errorf("one record: got %d (%v), want an answer", status, err)
+	}
+	listed := make(chan int, 1)
+	go func() {
+		status, _ := get(t.Context(), list)
+		listed <- status
+	}()
+	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
+	defer cancel()
+	if status, err := get(ctx, list); err == nil {
+		t.Errorf("a list with no place free: got %d", status)
+	}
+	select {
+	case status := <-listed:
+		t.Errorf("the list was answered %d before its turn", status)
+	default:
+	}
+	<-f.turns
+	if status := <-listed; status != http.StatusOK {
+		t.Errorf("the list in its turn: got %d", status)
+	}
+
+	f.mu.Lock()
+	f.nextTurn = time.Time{}
+	f.mu.Unlock()
+	f.turns <- struct{}{} // none is free, and there is no storm
+	if status, err := get(t.Context(), list); status != http.StatusOK {
+		t.Errorf("a list after the storm: got %d (%v)", status, err)
 	}
 }
