@@ -39,7 +39,7 @@ aiRequests, waits for the answer and shows it. It costs what the workflow costs.
 If it ends before the answer came, the request goes on: the answer is stored all the same.`,
 		Example: `  modelriver ask --workflow story --message "A lighthouse"
   modelriver ask --workflow story --input input.json --user 4q1xlclmfloku33
-  echo '{"messages": [{"role": "user", "content": "rain"}]}' | modelriver ask --workflow poem --input - --json`,
+  jq '.messages[0].content = "rain"' input.json | modelriver ask --workflow poem --input - --json`,
 		Args:         cobra.NoArgs,
 		SilenceUsage: true,
 		RunE: func(command *cobra.Command, _ []string) error {

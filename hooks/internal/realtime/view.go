@@ -1,6 +1,9 @@
 package realtime
 
 import (
+	"slices"
+	"strings"
+
 	"github.com/pocketbase/pocketbase/apis"
 	"github.com/pocketbase/pocketbase/core"
 )
@@ -88,7 +91,15 @@ func (f *FanOut) cut(s *subscriber) {
 }
 
 func (s *subscriber) Subscribe(names ...string) {
-	s.tellings.Add(1) // before any event of what it tells of
+	if !slices.ContainsFunc(names, func(name string) bool { return strings.Contains(name, "leave=1") }) {
+		s.DefaultClient.Subscribe(names...)
+		s.fanOut.mu.Lock()
+		s.told = nil // those whose place they take miss something
+		s.fanOut.mu.Unlock()
+		s.renew()
+		return
+	}
+	s.tellings.Add(1) // before any event of it
 	s.DefaultClient.Subscribe(names...)
 	s.renew()
 	s.tellWhatIsLive()
