@@ -317,3 +317,47 @@ func TestRequestIsEditedByHand(t *testing.T) {
 		t.Errorf("a request that was cancelled was sent %d times more", after-before)
 	}
 }
+
+// Whoever saves a request again that was loaded or created before it was sent, as a hook may,
+// has nothing sent again.
+func TestSavingAnOldRequestSendsNothingAgain(t *testing.T) {
+	t.Parallel()
+	server, river := newAskServer(t, answerChannels)
+	old := make(chan *core.Record, 1)
+	server.OnRecordAfterCreateSuccess(store.Requests).BindFunc(func(e *core.RecordEvent) error {
+		err := e.Next()
+		old <- e.Record
+		return err
+	})
+	_, token := newUser(t, server, "asker@example.com")
+	id := server.mustAsk(t, token)
+	sent := awaitRequest(t, server, id, store.Sent)
+	if err := server.Save(<-old); err != nil {
+		t.Fatal(err)
+	}
+	now, err := server.FindRecordById(store.Requests, id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, field := range []string{"state", "attempts", "nextAttempt", "channelId", "expires"} {
+		if got, want := now.GetString(field), sent.GetString(field); got != want {
+			t.Errorf("%s: got %s, want %s as before", field, got, want)
+		}
+	}
+	second := server.mustAsk(t, token) // comes after whatever the save has had sent
+	awaitRequest(t, server, second, store.Sent)
+	if all := river.await(t, 2); len(all) != 2 {
+		t.Errorf("got %d requests, want one for each", len(all))
+	}
+
+	stale, err := server.FindRecordById(store.Requests, second)
+	if err != nil {
+		t.Fatal(err)
+	}
+	server.mustPost(t, completed(stale.GetString("channelId"), "The lighthouse", ""))
+	awaitRequest(t, server, second, store.Answered)
+	if err := server.Save(stale); err != nil {
+		t.Fatal(err)
+	}
+	awaitRequest(t, server, second, store.Answered)
+}

@@ -68,6 +68,7 @@ func createRequests(app core.App) error {
 	c.AddIndex("idx_modelriver_request_record", false, "record", "")
 	c.AddIndex("idx_modelriver_request_channel", false, "channelId", "")
 	c.AddIndex("idx_modelriver_request_due", false, "state, nextAttempt", "")
+	c.AddIndex("idx_modelriver_request_open", false, "state, expires", "")
 	c.AddIndex("idx_modelriver_request_user", false, "userId, created", "")
 	return app.Save(c)
 }

@@ -39,6 +39,7 @@ $("workflow").value = localStorage.getItem("workflow") ?? WORKFLOW;
 /** Asks, and returns whether that was taken. */
 async function send(pb, workflow, input) {
 	const button = $("ask").querySelector("button");
+	if (button.disabled) return false; // it is being asked
 	button.disabled = true;
 	$("ask-refusal").textContent = "";
 	try {

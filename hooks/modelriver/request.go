@@ -70,9 +70,11 @@ func (c *Client) Ask(ctx context.Context, body []byte) (asked Asked) {
 	ctx, cancel := context.WithTimeout(ctx, c.timeout)
 	defer cancel()
 	var written atomic.Bool
+	written.Store(true) // until a transport says otherwise
 	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
 		// net/http repeats a POST by itself only if nothing of it was processed, and over
 		// a new connection: what counts is the last one.
+		GetConn:          func(string) { written.Store(false) },
 		GotConn:          func(httptrace.GotConnInfo) { written.Store(false) },
 		WroteHeaderField: func(string, []string) { written.Store(true) },
 		WroteHeaders:     func() { written.Store(true) },

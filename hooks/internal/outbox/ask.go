@@ -13,8 +13,8 @@ import (
 )
 
 // ask sends a claimed request and writes down what became of it.
-func (o *Outbox) ask(ctx context.Context, request *core.Record) {
-	defer o.notAsking(request.Id)
+func (o *Outbox) ask(ctx context.Context, request *core.Record, began time.Time) {
+	defer o.notAsking(request.Id, began)
 	attempts, expires := request.GetInt("attempts"), request.GetDateTime("expires").Time()
 	asked, unfit := o.postRequest(ctx, request)
 	now := o.Now()
@@ -23,7 +23,7 @@ func (o *Outbox) ask(ctx context.Context, request *core.Record) {
 		f = fate{state: store.Failed, reason: reasonUnfit}
 	}
 	o.logFate(request.Id, asked, f)
-	o.writeFate(ctx, request.Id, attempts, asked.ChannelID, f)
+	o.writeFate(ctx, request, asked.ChannelID, f)
 }
 
 // postRequest posts the request once.
@@ -63,13 +63,13 @@ func (o *Outbox) logFate(id string, asked modelriver.Asked, f fate) {
 
 // writeFate writes down what became of a request, however long that takes: until then, or
 // until the server ends, its answer can't be told from another's.
-func (o *Outbox) writeFate(ctx context.Context, id string, attempts int, channelId string, f fate) {
+func (o *Outbox) writeFate(ctx context.Context, claimed *core.Record, channelId string, f fate) {
 	for delay := time.Second; ; delay = min(2*delay, 10*time.Second) {
-		err := o.commits.Do(func(tx core.App) error { return o.applyFate(tx, id, attempts, channelId, f) })
+		err := o.commits.Do(func(tx core.App) error { return o.applyFate(tx, claimed, channelId, f) })
 		if err == nil {
 			break
 		}
-		o.app.Logger().Error("Failed to write down what became of a request: it is tried again", "error", err, "request", id)
+		o.app.Logger().Error("Failed to write down what became of a request: it is tried again", "error", err, "request", claimed.Id)
 		select {
 		case <-ctx.Done():
 			return
@@ -82,13 +82,16 @@ func (o *Outbox) writeFate(ctx context.Context, id string, attempts int, channel
 }
 
 // applyFate changes the request, unless it was ended or armed again meanwhile.
-func (o *Outbox) applyFate(tx core.App, id string, attempts int, channelId string, f fate) error {
+func (o *Outbox) applyFate(tx core.App, claimed *core.Record, channelId string, f fate) error {
 	if f.state == store.Sent {
-		return store.SentRequest(tx, id, attempts, channelId, o.Now())
+		return store.SentRequest(tx, claimed, channelId, o.Now())
 	}
-	request, err := store.FindRequest(tx, id)
-	if err != nil || request == nil || request.GetInt("attempts") != attempts || !isSending(request) {
+	request, err := store.FindRequest(tx, claimed.Id)
+	if err != nil {
 		return err
+	}
+	if request == nil || !store.IsAttempt(request, claimed) || !isSending(request) {
+		return o.applyToEnded(tx, request, claimed, f)
 	}
 	if f.state == store.Queued {
 		return store.PostponeRequest(tx, request, f.next)
@@ -101,4 +104,20 @@ func (o *Outbox) applyFate(tx core.App, id string, attempts int, channelId strin
 		until = o.Now().Add(store.ReplayTime)
 	}
 	return store.EndRequest(tx, request, f.reason, until)
+}
+
+// applyToEnded notes of a request that was deleted or ended by hand while it was sent, nil if
+// it is gone, whether its answer may still come.
+func (o *Outbox) applyToEnded(tx core.App, request, claimed *core.Record, f fate) error {
+	switch {
+	case request == nil && !f.open:
+		return store.ForgetOpen(tx, claimed.Id)
+	case request == nil || request.GetString("state") != store.Failed || request.GetString("channelId") != "" || !store.IsAttempt(request, claimed):
+		return nil
+	}
+	until := time.Time{}
+	if f.open {
+		until = o.Now().Add(store.ReplayTime)
+	}
+	return store.EndRequest(tx, request, request.GetString("error"), until)
 }

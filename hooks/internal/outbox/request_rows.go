@@ -1,6 +1,7 @@
 package outbox
 
 import (
+	"slices"
 	"time"
 
 	"github.com/pocketbase/dbx"
@@ -44,13 +45,20 @@ func (o *Outbox) bindRequests() {
 	o.app.OnRecordDeleteExecute(store.Requests).Bind(&hook.Handler[*core.RecordEvent]{
 		Id: "modelriverKeepChannel", Priority: 10000, // inside PocketBase's transaction
 		Func: func(e *core.RecordEvent) error {
-			if err := e.Next(); err != nil {
+			row, err := store.FindRequest(e.App, e.Record.Id) // what the deleter had loaded may be older
+			if err != nil {
 				return err
 			}
-			return o.keepChannel(e.App, e.Record)
+			if err := e.Next(); err != nil || row == nil {
+				return err
+			}
+			return o.keepChannel(e.App, row)
 		},
 	})
 }
+
+// outcomeFields tell what became of a request.
+var outcomeFields = []string{"state", "attempts", "nextAttempt", "expires", "channelId", "record", "error"}
 
 // queue makes the request one that was never sent.
 func (o *Outbox) queue(request *core.Record) {
@@ -74,8 +82,21 @@ func (o *Outbox) noteRequest(request *core.Record) {
 
 // editRequest makes what someone changed by hand complete: a request that is set back to
 // queued is asked again, and one that is set to failed while it is sent may be answered.
+// Whoever had loaded or created it before that changed last, saves only the rest of it: else
+// what was sent would be sent again.
 func (o *Outbox) editRequest(tx core.App, request *core.Record) error {
-	before := request.Original()
+	before, err := store.FindRequest(tx, request.Id)
+	if err != nil || before == nil {
+		return err
+	}
+	if original := request.Original(); slices.ContainsFunc(outcomeFields, func(name string) bool {
+		return original.GetString(name) != before.GetString(name)
+	}) {
+		for _, name := range outcomeFields {
+			request.Set(name, before.Get(name))
+		}
+		return nil
+	}
 	was, is := before.GetString("state"), request.GetString("state")
 	switch {
 	case is == store.Queued && was != store.Queued:

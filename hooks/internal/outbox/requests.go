@@ -142,20 +142,20 @@ func (o *Outbox) claimAndAsk(ids []string) error {
 	o.asking.mu.Unlock()
 	var claimed []*core.Record
 	err := o.commits.Do(func(tx core.App) error {
-		claimed = nil
+		var all []*core.Record // the transaction may go on when nobody waits for it any more
 		for _, id := range ids {
 			request, err := store.ClaimRequest(tx, id)
 			if err != nil {
 				return err
 			}
 			if request != nil {
-				claimed = append(claimed, request)
+				all = append(all, request)
 			}
 		}
+		claimed = all
 		return nil
 	})
 	if err != nil {
-		claimed = nil
 		o.asking.mu.Lock()
 		for _, id := range ids {
 			o.asking.unsure[id] = began
@@ -166,24 +166,29 @@ func (o *Outbox) claimAndAsk(ids []string) error {
 	o.mu.Lock()
 	ctx := o.ctx
 	o.mu.Unlock()
+	if err != nil {
+		claimed = nil
+	}
 	for _, request := range claimed {
 		sent[request.Id] = true
-		o.senders.Go(func() { o.ask(ctx, request) })
+		o.senders.Go(func() { o.ask(ctx, request, began) })
 	}
 	for _, id := range ids {
 		if !sent[id] {
-			o.notAsking(id)
+			o.notAsking(id, began)
 		}
 	}
 	return err
 }
 
-// notAsking ends the sending of a request.
-func (o *Outbox) notAsking(id string) {
+// notAsking ends the sending of a request that began then.
+func (o *Outbox) notAsking(id string, began time.Time) {
 	o.asking.mu.Lock()
 	defer o.asking.mu.Unlock()
 	full := len(o.asking.posts) >= maxAsking
-	delete(o.asking.posts, id)
+	if o.asking.posts[id].Equal(began) { // else it was armed and claimed again meanwhile
+		delete(o.asking.posts, id)
+	}
 	if full {
 		o.asking.loop.wakeUp()
 	}

@@ -97,7 +97,7 @@ func IsStored(app core.App, id string) (stored bool, err error) {
 // took them, so that an event nobody is known to have asked for may be the answer to one.
 func MayBeAnswer(tx core.App, now time.Time) (may bool, err error) {
 	err = commit.Query(tx, `
-		SELECT EXISTS (SELECT 1 FROM aiRequests WHERE state = 'failed' AND expires > {:now})
+		SELECT EXISTS (SELECT 1 FROM aiRequests WHERE state = 'failed' AND expires > {:now} AND channelId = '')
 			OR EXISTS (SELECT 1 FROM modelriverChannels WHERE channelId = '' AND expires > {:now})`,
 	).Bind(dbx.Params{"now": DateTime(now)}).Row(&may)
 	return may, err
@@ -177,7 +177,8 @@ func ownChannel(tx core.App, channelId, userId string) error {
 
 // SentRequest writes down that ModelRiver took the attempt of the request, under the channel. Its
 // answer may have come before, and the request may be gone, ended or armed again since.
-func SentRequest(tx core.App, id string, attempts int, channelId string, now time.Time) error {
+func SentRequest(tx core.App, claimed *core.Record, channelId string, now time.Time) error {
+	id := claimed.Id
 	request, err := FindRequest(tx, id)
 	if err != nil {
 		return err
@@ -186,7 +187,7 @@ func SentRequest(tx core.App, id string, attempts int, channelId string, now tim
 		return sentDeleted(tx, id, channelId)
 	}
 	userId, known := request.GetString("userId"), request.GetString("channelId")
-	if request.GetInt("attempts") != attempts || known != "" && known != channelId {
+	if !IsAttempt(request, claimed) || known != "" && known != channelId {
 		if err := KeepChannel(tx, id, channelId, userId, time.Time{}); err != nil {
 			return err
 		}

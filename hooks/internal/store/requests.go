@@ -114,6 +114,20 @@ func ClaimRequest(tx core.App, id string) (*core.Record, error) {
 	return request, saveSurely(tx, request)
 }
 
+// IsAttempt reports whether the request is what it was when it was claimed, but for its
+// outcome: one that was armed again since has other attempts, or expires later.
+func IsAttempt(request, claimed *core.Record) bool {
+	return request.GetInt("attempts") == claimed.GetInt("attempts") &&
+		(request.GetString("state") != Queued || request.GetDateTime("expires").Equal(claimed.GetDateTime("expires")))
+}
+
+// ForgetOpen forgets that an answer may come to a request that is gone, as ModelRiver did not
+// take it.
+func ForgetOpen(tx core.App, id string) error {
+	_, err := tx.NonconcurrentDB().Delete(Channels, dbx.HashExp{"request": id, "channelId": ""}).Execute()
+	return err
+}
+
 // EndRequest turns the request failed, for a reason that its user may read. until is how
 // long an answer may come all the same, the zero time if none can.
 func EndRequest(tx core.App, request *core.Record, reason string, until time.Time) error {
@@ -137,7 +151,7 @@ func KeepChannel(tx core.App, requestId, channelId, userId string, until time.Ti
 	channel.Set("channelId", channelId)
 	channel.Set("userId", userId)
 	channel.Set("expires", DateTime(until))
-	return tx.SaveNoValidate(channel)
+	return saveSurely(tx, channel)
 }
 
 // PostponeRequest has a request that is being sent, but was not taken, sent again.
