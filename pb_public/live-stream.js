@@ -125,10 +125,9 @@ export class Stream {
 		if (!this.connection?.clientId) return; // the stream gives it its topic
 		this.listen(listener);
 		this.post();
-		if (!this.connection?.topics.has(listener.topic)) return;
-		const live = this.said.get(listener.topic);
+		const live = this.said.get(listener.topic); // which may come before the server's answer does
 		if (live) listener.live({ ...live, continued: false });
-		else if (!asksForLeave(listener.topic)) listener.opened();
+		else if (!asksForLeave(listener.topic) && this.connection?.topics.has(listener.topic)) listener.opened();
 	}
 
 	/** @param {Listener} listener */
@@ -218,17 +217,22 @@ export class Stream {
 
 	/** Looks after what no event tells. */
 	tick() {
-		if (this.checkViewer() || globalThis.document?.hidden) return;
+		if (this.checkViewer()) return;
+		if (globalThis.document?.hidden) {
+			if (this.follows && this.connection?.silent(ALIVE)) this.park(); // its holder is gone
+			return;
+		}
 		const slept = Date.now() - this.seen > ASLEEP;
 		this.seen = Date.now();
 		this.tab?.gather();
+		if (this.follows && !this.connection?.clientId) this.tab?.seek(); // the holder may hang
 		if (this.follows && this.tab?.foreign()) this.goAlone();
 		else if (slept || this.connection?.silent(this.said.size ? ALIVE : SILENT)) this.connect();
 	}
 
 	currentViewer() {
 		const { isValid, record, token } = this.pb.authStore;
-		return !isValid ? "" : record ? record.collectionId + "/" + record.id : markOf(token);
+		return !isValid ? markOf(token) : record ? record.collectionId + "/" + record.id : markOf(token);
 	}
 
 	/** Begins anew if somebody else is signed in, or nobody any more. */
@@ -306,10 +310,10 @@ export class Stream {
 	 */
 	hear(topic, message) {
 		if (this.checkViewer()) return;
+		if (message.action === "unidentified") return this.recognize(); // whoever has asked for the topic
 		if (message.action === "live") this.said.set(topic, message);
 		for (const listener of this.listeners) {
 			if (listener.topic !== topic) continue;
-			if (message.action === "unidentified") return this.recognize();
 			if (message.action === "live") listener.live(message);
 			else if (message.action !== "alive") listener.change(message);
 		}
@@ -346,6 +350,7 @@ export class Stream {
 	opened(topics) {
 		this.failing = false;
 		this.attempts = 0;
+		for (const topic of this.said.keys()) if (!topics.has(topic)) this.said.delete(topic);
 		// PocketBase drops the topics it had first, so an event of any may be missed. Of what
 		// leaves, the server tells whether it was.
 		for (const listener of this.listeners) if (topics.has(listener.topic) && !asksForLeave(listener.topic)) listener.opened();

@@ -226,6 +226,7 @@ export class Tab {
 		clearTimeout(this.timer);
 		this.heard = performance.now();
 		owner.failing = state.failing;
+		if (this.waiting && !state.waiting && !state.id) for (const listener of owner.listeners) listener.closed(true);
 		this.waiting = state.waiting;
 		const comes = state.id !== this.clientId;
 		if (comes) this.change(state);
@@ -236,7 +237,7 @@ export class Tab {
 			for (const [topic, live] of state.said) owner.hear(topic, /** @type {any} */ ({ ...live, continued: false }));
 		}
 		if (this.open && (comes || state.opened)) owner.opened(this.topics);
-		if (state.full && [...owner.wanted()].some((topic) => !this.topics.has(topic))) owner.goAlone();
+		if (state.full && this.open && [...owner.wanted()].some((topic) => !this.topics.has(topic))) owner.goAlone();
 	}
 
 	/**
@@ -258,7 +259,7 @@ export class Tab {
 	/** @param {Partial<State>} [more] */
 	tell(more) {
 		const { real, full, owner: { tellsLeave, said, failing } } = this;
-		const { clientId: id = "", position = "", topics = new Set(), untold = topics, token = "", waiting = false } = real ?? {};
+		const { clientId: id = "", position = "", topics = new Set(), untold = topics, askedToken: token = "", waiting = false } = real ?? {};
 		this.channel.postMessage({ id, position, tellsLeave, topics, untold, said, mark: markOf(token), failing, waiting, full, ...more });
 	}
 

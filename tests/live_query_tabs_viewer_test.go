@@ -78,3 +78,23 @@ func TestTabsOfOneViewerKeepTheirIdentity(t *testing.T) {
 		p.Wait(`!queries.own.result.items.some((row) => row.title.startsWith("Of ann"))`)
 	}
 }
+
+// TestTabsForgetADeletedUser has the holder watch what the server does not tell of.
+func TestTabsForgetADeletedUser(t *testing.T) {
+	t.Parallel()
+	s, token, first := startHarness(t)
+	second := harnessBeside(first, s.URL)
+	ann := s.user(token, "ann@example.com")
+	s.create(token, "Of ann", "a", ann)
+	first.SignIn("ann@example.com", testPassword)
+	first.Live(`"users", {limit: 5}, "users"`)
+	first.Converges("users")
+	second.Wait(`pb.authStore.isValid`)
+	second.Live(`"own", {limit: 5}`)
+	second.Converges("own")
+	if n := first.Requests("GET /api/realtime") + second.Requests("GET /api/realtime"); n != 1 {
+		t.Fatalf("got %d streams, want one for both", n)
+	}
+	s.API(token, http.MethodDelete, "/api/collections/users/records/"+ann, nil, nil)
+	second.Wait(`queries.own.result.items.length === 0`)
+}
