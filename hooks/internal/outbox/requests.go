@@ -225,7 +225,12 @@ func (o *Outbox) tidyRequests() error {
 			return store.PostponeRequest(tx, request, now)
 		})
 		if err != nil {
-			return err // they stay as they are until the next start
+			o.asking.mu.Lock()
+			for _, id := range unsure { // they are seen to the next time
+				o.asking.unsure[id] = time.Time{}
+			}
+			o.asking.mu.Unlock()
+			return err
 		}
 	}
 	if len(unanswered) < 100 {
