@@ -86,9 +86,6 @@ func TestStatusCountsRequests(t *testing.T) {
 // The doctor says who may ask, and whether anything limits that.
 func TestDoctorOnAsking(t *testing.T) {
 	t.Parallel()
-	server := newTestServer(t, testConfig())
-	p := doctorFor(t, server)
-	requests := mustFindCollection(t, server, store.Requests)
 	for _, row := range []struct {
 		rule   *string
 		limits []core.RateLimitRule
@@ -100,15 +97,18 @@ func TestDoctorOnAsking(t *testing.T) {
 		{types.Pointer(`@request.auth.id != ""`), []core.RateLimitRule{{Label: "aiRequests:create", MaxRequests: 5, Duration: 60}}, `^ok +asking +open, to 5 requests in 60s`},
 		{types.Pointer(""), nil, `^warning +asking +everybody may ask`},
 	} {
+		app, p := newTestApp(t, testConfig()) // before it serves: PocketBase changes its settings without a lock
+		requests := mustFindCollection(t, app, store.Requests)
 		requests.CreateRule = row.rule
-		if err := server.Save(requests); err != nil {
+		if err := app.Save(requests); err != nil {
 			t.Fatal(err)
 		}
-		server.Settings().RateLimits.Rules = row.limits
-		server.Settings().RateLimits.Enabled = row.limits != nil
-		if err := server.Save(server.Settings()); err != nil {
+		app.Settings().RateLimits.Rules = row.limits
+		app.Settings().RateLimits.Enabled = row.limits != nil
+		if err := app.Save(app.Settings()); err != nil {
 			t.Fatal(err)
 		}
-		wantLines(t, mustRun(t, p, "doctor", "--url", server.url+"/webhooks/modelriver"), row.want)
+		server := serve(t, app, p)
+		wantLines(t, mustRun(t, doctorFor(t, server), "doctor", "--url", server.url+"/webhooks/modelriver"), row.want)
 	}
 }
