@@ -108,11 +108,16 @@ export class Tab {
 		const seen = !globalThis.document?.hidden;
 		if (seen) this.letGo ??= this.wait({});
 		this.channel.postMessage({ asks: true, seen });
+		this.timer ||= setTimer(() => this.steal(), ANSWER); // another question gives no more time
+	}
+
+	answered() {
 		clearTimeout(this.timer);
-		this.timer = setTimer(() => this.steal(), ANSWER);
+		this.timer = 0;
 	}
 
 	steal() {
+		this.timer = 0;
 		if (globalThis.document?.hidden) return;
 		this.letGo?.();
 		this.letGo = this.wait({ steal: true });
@@ -156,7 +161,7 @@ export class Tab {
 
 	/** Ends the connection for all, or its being told. */
 	close() {
-		clearTimeout(this.timer);
+		this.answered();
 		this.clientId = "";
 		const ended = this.real?.clientId;
 		this.real?.close();
@@ -223,7 +228,7 @@ export class Tab {
 	follow(state) {
 		const { owner } = this;
 		if ("ended" in state && state.ended !== this.clientId) return;
-		clearTimeout(this.timer);
+		this.answered();
 		this.heard = performance.now();
 		owner.failing = state.failing;
 		if (this.waiting && !state.waiting && !state.id) for (const listener of owner.listeners) listener.closed(true);
