@@ -19,6 +19,14 @@ var errUndecided = errors.New("a request is being sent, and this may be its answ
 // stands with the callback.
 const reasonRefused = "The answer came, but this server refused to store it."
 
+// findAnswer finds which request the event answers.
+func findAnswer(app core.App, event *modelriver.Event) (store.Answer, error) {
+	return store.FindAnswer(app, clean(event.ChannelID), clean(event.RequestID))
+}
+
+// errorOf is the error that the event tells of, as long as a request can hold one.
+func errorOf(event *modelriver.Event) string { return firstCharacters(clean(event.Error), 2000) }
+
 // findAsker finds whose answer the event is, and returns the event as its user's: the
 // request's if it has one, else the one that the event names. If nobody is known to have
 // asked for it while somebody may have, it is for superusers only.
@@ -26,7 +34,7 @@ func (p *plugin) findAsker(tx core.App, event *modelriver.Event, now time.Time) 
 	if !p.outbox.Asking() {
 		return event, store.Answer{}, nil
 	}
-	answer, err := store.FindAnswer(tx, clean(event.ChannelID), clean(event.RequestID))
+	answer, err := findAnswer(tx, event)
 	if err != nil {
 		return event, answer, err
 	}
@@ -54,7 +62,7 @@ func (p *plugin) completeAgain(tx core.App, event *modelriver.Event, recordId st
 	if !p.outbox.Asking() {
 		return nil
 	}
-	answer, err := store.FindAnswer(tx, clean(event.ChannelID), clean(event.RequestID))
+	answer, err := findAnswer(tx, event)
 	if err != nil {
 		return err
 	}
@@ -75,7 +83,7 @@ func (p *plugin) checkDecided(event *modelriver.Event, id string) error {
 	if err != nil || stored {
 		return err
 	}
-	answer, err := store.FindAnswer(p.app, clean(event.ChannelID), clean(event.RequestID))
+	answer, err := findAnswer(p.app, event)
 	if err == nil && !answer.Found {
 		err = errUndecided
 	}
@@ -91,10 +99,10 @@ func (p *plugin) failRequest(event *modelriver.Event, payload []byte) error {
 		return err
 	}
 	return p.commits.Do(func(tx core.App) error {
-		answer, err := store.FindAnswer(tx, clean(event.ChannelID), clean(event.RequestID))
+		answer, err := findAnswer(tx, event)
 		if err != nil {
 			return err
 		}
-		return answer.Fail(tx, firstCharacters(clean(event.Error), 2000))
+		return answer.Fail(tx, errorOf(event))
 	})
 }

@@ -129,7 +129,7 @@ func (p *plugin) refuse(tx core.App, event *modelriver.Event, payload []byte, cb
 	if err != nil {
 		return nil, err
 	}
-	if err := answer.Fail(tx, cmp.Or(firstCharacters(clean(event.Error), 2000), reasonRefused)); err != nil {
+	if err := answer.Fail(tx, cmp.Or(errorOf(event), reasonRefused)); err != nil {
 		return nil, err
 	}
 	cb.Refused, cb.Reason = true, refused.Error()

@@ -166,12 +166,11 @@ func (o *Outbox) claimAndAsk(ids []string) error {
 	o.mu.Lock()
 	ctx := o.ctx
 	o.mu.Unlock()
-	if err != nil {
-		claimed = nil
-	}
-	for _, request := range claimed {
-		sent[request.Id] = true
-		o.senders.Go(func() { o.ask(ctx, request, began) })
+	if err == nil { // else a late transaction may still write to claimed
+		for _, request := range claimed {
+			sent[request.Id] = true
+			o.senders.Go(func() { o.ask(ctx, request, began) })
+		}
 	}
 	for _, id := range ids {
 		if !sent[id] {

@@ -37,10 +37,7 @@ func (f *FanOut) turn() time.Duration {
 
 // inTurn has the requests of those who come back wait for each other.
 func (f *FanOut) inTurn(e *core.RequestEvent) error {
-	f.mu.Lock()
-	storm := time.Now().Before(f.nextTurn.Add(-comeAtOnce * comeEvery))
-	f.mu.Unlock()
-	if !storm || !isOfViewer(e.Request) {
+	if !isOfViewer(e.Request) || !f.inStorm() {
 		return e.Next()
 	}
 	select {
@@ -50,6 +47,13 @@ func (f *FanOut) inTurn(e *core.RequestEvent) error {
 		return e.Request.Context().Err()
 	}
 	return e.Next()
+}
+
+// inStorm reports whether streams wait for their turns.
+func (f *FanOut) inStorm() bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return time.Now().Before(f.nextTurn.Add(-comeAtOnce * comeEvery))
 }
 
 // isOfViewer reports whether the request is one that a stream begins with.
