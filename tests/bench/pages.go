@@ -9,7 +9,6 @@ import (
 	"io"
 	"net/http"
 	"net/url"
-	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
@@ -62,28 +61,11 @@ func (b *bench) openPages(s *server, count, limit int, filters []string) (*pages
 		return nil, err
 	}
 	cmd := exec.Command("node", filepath.Join(filepath.Dir(string(module)), "tests", "bench", "pages.mjs"))
-	cmd.Stderr = os.Stderr
-	in, err := cmd.StdinPipe()
+	started, in, out, err := startPiped(cmd)
 	if err != nil {
-		return nil, err
-	}
-	read, write, err := os.Pipe() // StdoutPipe would be closed by Wait
-	if err != nil {
-		return nil, err
-	}
-	cmd.Stdout = write
-	started, err := start(cmd)
-	write.Close()
-	if err != nil {
-		read.Close()
 		return nil, fmt.Errorf("%w; live queries run in Node 20 or later", err)
 	}
-	go func() {
-		<-started.done
-		time.Sleep(time.Second) // for what is left in the pipe
-		read.Close()
-	}()
-	p := &pages{process: started, count: count, in: in, enc: json.NewEncoder(in), dec: json.NewDecoder(read)}
+	p := &pages{process: started, count: count, in: in, enc: json.NewEncoder(in), dec: json.NewDecoder(out)}
 	config := &pagesConfig{URL: "http://" + s.addr, Count: count, Limit: limit, Filters: filters}
 	if _, err := p.ask(pagesCommand{Open: config}); err != nil {
 		p.close()

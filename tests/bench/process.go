@@ -102,34 +102,41 @@ type helper struct {
 	dec *gob.Decoder
 }
 
-func startHelper(role string, config any) (*helper, error) {
-	self, err := os.Executable()
-	if err != nil {
-		return nil, err
-	}
-	cmd := exec.Command(self, role)
+// startPiped starts a command that is written to and read from while it runs.
+func startPiped(cmd *exec.Cmd) (p *process, in io.WriteCloser, out io.Reader, err error) {
 	cmd.Stderr = os.Stderr
-	in, err := cmd.StdinPipe()
-	if err != nil {
-		return nil, err
+	if in, err = cmd.StdinPipe(); err != nil {
+		return nil, nil, nil, err
 	}
 	read, write, err := os.Pipe() // StdoutPipe would be closed by Wait
 	if err != nil {
-		return nil, err
+		return nil, nil, nil, err
 	}
 	cmd.Stdout = write
-	p, err := start(cmd)
+	p, err = start(cmd)
 	write.Close()
 	if err != nil {
 		read.Close()
-		return nil, err
+		return nil, nil, nil, err
 	}
-	h := &helper{process: p, in: in, enc: gob.NewEncoder(in), dec: gob.NewDecoder(read)}
 	go func() {
 		<-p.done
 		time.Sleep(time.Second) // for what is left in the pipe
 		read.Close()
 	}()
+	return p, in, read, nil
+}
+
+func startHelper(role string, config any) (*helper, error) {
+	self, err := os.Executable()
+	if err != nil {
+		return nil, err
+	}
+	p, in, out, err := startPiped(exec.Command(self, role))
+	if err != nil {
+		return nil, err
+	}
+	h := &helper{process: p, in: in, enc: gob.NewEncoder(in), dec: gob.NewDecoder(out)}
 	if config != nil {
 		if err := h.enc.Encode(config); err != nil {
 			h.close()

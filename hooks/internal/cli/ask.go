@@ -147,10 +147,7 @@ func (c *commands) awaitEnd(ctx context.Context, progress io.Writer, id string) 
 
 func printAnswer(out io.Writer, answer *core.Record, asJSON bool) error {
 	if asJSON {
-		encoder := json.NewEncoder(out)
-		encoder.SetEscapeHTML(false)
-		encoder.SetIndent("", "  ")
-		return encoder.Encode(answer.PublicExport())
+		return printJSON(out, answer.PublicExport())
 	}
 	text := strings.TrimSpace(answer.GetString("body"))
 	if text == "" {

@@ -1,7 +1,6 @@
 package cli
 
 import (
-	"encoding/json"
 	"fmt"
 	"io"
 	"strings"
@@ -49,10 +48,7 @@ be read for another reason, as the server's log counts them, at most a minute la
 			}
 			out := command.OutOrStdout()
 			if asJSON {
-				encoder := json.NewEncoder(out)
-				encoder.SetEscapeHTML(false)
-				encoder.SetIndent("", "  ")
-				err = encoder.Encode(s)
+				err = printJSON(out, s)
 			} else {
 				err = s.print(out, time.Now())
 			}
