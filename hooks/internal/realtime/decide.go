@@ -14,7 +14,8 @@ import (
 )
 
 // A state is what a row is at a moment, as far as subscribers ask: the fields that rules
-// and filters compare, as committed, and what the database answers to the rest.
+// and filters compare, as committed, and what the database answers to the rest. Without a
+// row there is no such record, and of an empty one nothing is known.
 type state struct {
 	row     row
 	answers map[question]bool

@@ -43,18 +43,21 @@ func TestBroadcastResolvesModels(t *testing.T) {
 	t.Parallel()
 	app, _ := newTest(t)
 	server := apptest.Serve(t, app)
-	s := server.Subscribe(t, "", "aiContent/*")
+	s, live := server.Subscribe(t, "", "aiContent/*"), server.Subscribe(t, "", liveTopic("aiContent/*", `title = "created"`))
 	model := &content{Title: "created"}
 	model.Id = "model0000000000"
 	if err := app.Save(model); err != nil {
 		t.Fatal(err)
 	}
 	await(t, s, `"created"`)
+	await(t, live, `"action":"live"`)
+	await(t, live, `"created"`)
 	model.Title = "updated"
 	if err := app.Save(model); err != nil {
 		t.Fatal(err)
 	}
 	await(t, s, `"updated"`)
+	await(t, live, `"leave"`)
 	if err := app.Delete(model); err != nil {
 		t.Fatal(err)
 	}

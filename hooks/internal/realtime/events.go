@@ -1,6 +1,8 @@
 package realtime
 
 import (
+	"database/sql"
+	"errors"
 	"runtime"
 	"time"
 
@@ -71,68 +73,73 @@ func (f *FanOut) settle(app core.App, action string, record *core.Record, place 
 	f.wake()
 }
 
-// aroundUpdate reads what the row is before the transaction that updates it, if somebody is
-// to be told who loses sight of it: a record's Original is what its saver had loaded, and
+// aroundUpdate reads what the row is before the transaction that updates it, so that it can
+// be told who loses sight of it: a record's Original is what its saver had loaded, and
 // what the transaction made of the row meanwhile, nobody has seen. A save without one gets
 // a transaction, which from its update on keeps others from committing.
 func (f *FanOut) aroundUpdate(e *core.ModelEvent) error {
-	record := asRecord(e.Model)
+	key := changeKey(e.Model)
 	f.mu.Lock()
-	unasked := record == nil || f.updating[record] != nil || f.leaving == 0 || !f.takesOver()
+	known := f.updating[key] != nil
 	f.mu.Unlock()
-	if unasked {
+	record := f.recordOf(e)
+	if known || record == nil {
 		return e.Next()
 	}
 	if e.App.TxInfo() != nil {
-		return f.updateAndLookBack(e, record)
+		return f.updateAndLookBack(e, key, record)
 	}
 	app := e.App
 	defer func() { e.App = app }()
 	return app.RunInTransaction(func(tx core.App) error {
 		e.App = tx
-		return f.updateAndLookBack(e, record)
+		return f.updateAndLookBack(e, key, record)
 	})
 }
 
 // updateAndLookBack updates the row, and then reads on another connection, beside the
-// transaction, what everybody still sees of it.
-func (f *FanOut) updateAndLookBack(e *core.ModelEvent, record *core.Record) error {
+// transaction, what everybody still sees of it. If nobody is to be told yet, the row is
+// unknown to those who come, and list it, before the transaction commits.
+func (f *FanOut) updateAndLookBack(e *core.ModelEvent, key any, record *core.Record) error {
 	if err := e.Next(); err != nil {
 		return err
 	}
+	before := &state{row: row{}}
 	c := &change{record: record}
 	c.list, c.view = f.accessTo(record.Collection())
 	f.mu.Lock()
-	asked, fields := f.questions(c), f.comparedFields(c)
+	f.updating[key] = before
+	wanted, asked, fields := f.leaving > 0, f.questions(c), f.comparedFields(c)
 	f.mu.Unlock()
-	// There is no such row if nobody has seen it yet; any other error the change meets too.
-	if before, err := f.rows.read(f.app, record.Collection(), record.Id, fields); err == nil {
-		known := &state{before, ask(f.app, record, asked)}
-		f.mu.Lock()
-		f.updating[record] = known
-		f.mu.Unlock()
-		// Behind a panic PocketBase calls nobody.
-		runtime.AddCleanup(e.App.TxInfo(), func(known *state) { f.forgetUpdate(record, known) }, known)
+	// Behind a panic PocketBase calls nobody.
+	runtime.AddCleanup(e.App.TxInfo(), func(before *state) { f.forgetUpdate(key, before) }, before)
+	if !wanted {
+		return nil
 	}
+	read, err := f.rows.read(f.app, record.Collection(), record.Id, fields)
+	if err != nil && !errors.Is(err, sql.ErrNoRows) {
+		return nil // then they are unknown, and the change meets the error too
+	}
+	*before = state{read, ask(f.app, record, asked)} // no row: nobody has seen it
 	return nil
 }
 
 // takeUpdating returns what the row was before the update that has ended, or nil.
 func (f *FanOut) takeUpdating(model core.Model) *state {
-	record := asRecord(model)
+	key := changeKey(model)
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	before := f.updating[record]
-	delete(f.updating, record)
+	before := f.updating[key]
+	delete(f.updating, key)
 	return before
 }
 
 // forgetUpdate forgets what the row was before the update, unless another one has begun.
-func (f *FanOut) forgetUpdate(record *core.Record, before *state) {
+func (f *FanOut) forgetUpdate(key any, before *state) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if f.updating[record] == before {
-		delete(f.updating, record)
+	if f.updating[key] == before {
+		delete(f.updating, key)
 	}
 }
 
@@ -153,7 +160,7 @@ func (f *FanOut) beforeDelete(e *core.ModelEvent) error {
 	if c == nil {
 		return e.Next()
 	}
-	key := deletingKey(e.Model)
+	key := changeKey(e.Model)
 	f.mu.Lock()
 	f.deleting[key] = c
 	f.mu.Unlock()
@@ -204,14 +211,14 @@ func (f *FanOut) afterDeleteError(e *core.ModelErrorEvent) error {
 // lock is held, and not given up before the change has its place among the others: what
 // is in none of them has no view.
 func (f *FanOut) takeDeleting(model core.Model) *change {
-	key := deletingKey(model)
+	key := changeKey(model)
 	c := f.deleting[key]
 	delete(f.deleting, key)
 	return c
 }
 
-// deletingKey is the same before and after the delete.
-func deletingKey(model core.Model) any {
+// changeKey is the same before and after a change.
+func changeKey(model core.Model) any {
 	if record := asRecord(model); record != nil {
 		return record
 	}

@@ -71,8 +71,8 @@ type FanOut struct {
 	draining    bool
 	timer       *time.Timer              // that wakes those who wait for hooks
 	places      map[*core.Record]*change // by the record whose after-success hooks still run
-	deleting    map[any]*change          // by what is being deleted: see deletingKey
-	updating    map[*core.Record]*state  // rows before their update, by the record that is saved
+	deleting    map[any]*change          // by what is being deleted: see changeKey
+	updating    map[any]*state           // rows before their update, by what is saved: see changeKey
 	decided     map[*change]struct{}     // and in neither changes nor log
 
 	log       []*change
@@ -113,7 +113,7 @@ func New(app core.App, collections ...string) *FanOut {
 		byKey:       map[string]*subscriber{},
 		places:      map[*core.Record]*change{},
 		deleting:    map[any]*change{},
-		updating:    map[*core.Record]*state{},
+		updating:    map[any]*state{},
 		behind:      map[*subscriber]struct{}{},
 		index:       index{},
 		demanded:    map[equality]int{}, filterFields: map[string]int{},

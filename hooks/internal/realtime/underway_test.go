@@ -68,3 +68,57 @@ func TestDeletesThatBeganBeforeASubscription(t *testing.T) {
 		})
 	}
 }
+
+// Who subscribes while an update is under way may have listed the record as it was: it is
+// told that it leaves, or fetches again if nobody knows whether it could see it.
+func TestUpdatesThatBeganBeforeASubscription(t *testing.T) {
+	t.Parallel()
+	for name, row := range map[string]struct {
+		filter      string
+		early       bool // it was there before
+		told, fetch bool
+	}{
+		"the first subscriber":                {filter: `category = "a"`, fetch: true},
+		"of every record":                     {fetch: true}, // that its rule shows
+		"whose filter it passes still":        {filter: `category = "b"`},
+		"a filter that the database is asked": {filter: `data.n > 1`, fetch: true},
+		"whoever was there before":            {filter: `category = "a"`, early: true, told: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			app, _ := newTest(t)
+			server := apptest.Serve(t, app)
+			const id = "record000000001"
+			saveRecord(t, app, id, map[string]any{"category": "a", "data": `{"n":2}`})
+			saved := map[string]any{"category": "b", "data": `{"n":1}`}
+			if row.filter == "" {
+				saved["userId"] = "somebody"
+			}
+			var s *apptest.Stream
+			if row.early {
+				s = server.Subscribe(t, "", liveTopic("aiContent/*", row.filter))
+			}
+			err := app.RunInTransaction(func(tx core.App) error {
+				saveRecord(t, tx, id, saved)
+				if !row.early {
+					s = server.Subscribe(t, "", liveTopic("aiContent/*", row.filter))
+				}
+				return nil
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if row.fetch {
+				select {
+				case <-s.Ended:
+				case <-time.After(time.Minute):
+					t.Errorf("the stream goes on, with %q", s.Take())
+				}
+				return
+			}
+			if event := next(t, s); strings.Contains(event, `"leave"`) != row.told || !strings.Contains(event, id) {
+				t.Errorf("got %s", event)
+			}
+		})
+	}
+}
