@@ -73,10 +73,9 @@ func (f *FanOut) settle(app core.App, action string, record *core.Record, place 
 	f.wake()
 }
 
-// aroundUpdate reads what the row is before the transaction that updates it, so that it can
-// be told who loses sight of it: a record's Original is what its saver had loaded, and
-// what the transaction made of the row meanwhile, nobody has seen. A save without one gets
-// a transaction, which from its update on keeps others from committing.
+// aroundUpdate finds out what the row is before the transaction that updates it, so that it
+// can be told who loses sight of it: a record's Original is what its saver had loaded, and
+// what the transaction made of the row meanwhile, nobody has seen.
 func (f *FanOut) aroundUpdate(e *core.ModelEvent) error {
 	key := changeKey(e.Model)
 	f.mu.Lock()
@@ -86,42 +85,71 @@ func (f *FanOut) aroundUpdate(e *core.ModelEvent) error {
 	if known || record == nil {
 		return e.Next()
 	}
+	return inTransaction(e, func(tx core.App) error {
+		if err := e.Next(); err != nil {
+			return err
+		}
+		before := f.lookBack(record)
+		f.mu.Lock()
+		f.updating[key] = &before
+		f.mu.Unlock()
+		// Behind a panic PocketBase calls nobody.
+		runtime.AddCleanup(tx.TxInfo(), func(before *state) { f.forgetUpdate(key, before) }, &before)
+		return nil
+	})
+}
+
+// aroundDelete finds out the same before the transaction that deletes the row: another one
+// may have committed since it was decided who hears of the delete.
+func (f *FanOut) aroundDelete(e *core.ModelEvent) error {
+	f.mu.Lock()
+	c := f.deleting[changeKey(e.Model)]
+	f.mu.Unlock()
+	if c == nil {
+		return e.Next()
+	}
+	return inTransaction(e, func(core.App) error {
+		if err := e.Next(); err != nil {
+			return err
+		}
+		before := f.lookBack(c.record)
+		f.mu.Lock()
+		c.before = before
+		f.mu.Unlock()
+		return nil
+	})
+}
+
+// inTransaction gives the event a transaction if it has none: from its change of the row on,
+// it keeps others from committing.
+func inTransaction(e *core.ModelEvent, change func(tx core.App) error) error {
 	if e.App.TxInfo() != nil {
-		return f.updateAndLookBack(e, key, record)
+		return change(e.App)
 	}
 	app := e.App
 	defer func() { e.App = app }()
 	return app.RunInTransaction(func(tx core.App) error {
 		e.App = tx
-		return f.updateAndLookBack(e, key, record)
+		return change(tx)
 	})
 }
 
-// updateAndLookBack updates the row, and then reads on another connection, beside the
-// transaction, what everybody still sees of it. If nobody is to be told yet, the row is
-// unknown to those who come, and list it, before the transaction commits.
-func (f *FanOut) updateAndLookBack(e *core.ModelEvent, key any, record *core.Record) error {
-	if err := e.Next(); err != nil {
-		return err
-	}
-	before := &state{row: row{}}
+// lookBack reads on another connection, beside the transaction that has changed the row, what
+// everybody still sees of it.
+func (f *FanOut) lookBack(record *core.Record) state {
 	c := &change{record: record}
 	c.list, c.view = f.accessTo(record.Collection())
 	f.mu.Lock()
-	f.updating[key] = before
-	wanted, asked, fields := f.leaving > 0, f.questions(c), f.comparedFields(c)
+	asked, fields := f.questions(c), f.comparedFields(c)
 	f.mu.Unlock()
-	// Behind a panic PocketBase calls nobody.
-	runtime.AddCleanup(e.App.TxInfo(), func(before *state) { f.forgetUpdate(key, before) }, before)
-	if !wanted {
-		return nil
-	}
 	read, err := f.rows.read(f.app, record.Collection(), record.Id, fields)
-	if err != nil && !errors.Is(err, sql.ErrNoRows) {
-		return nil // then they are unknown, and the change meets the error too
+	switch {
+	case errors.Is(err, sql.ErrNoRows): // nobody has seen it yet
+		return state{}
+	case err != nil:
+		return state{row: row{}}
 	}
-	*before = state{read, ask(f.app, record, asked)} // no row: nobody has seen it
-	return nil
+	return state{read, ask(f.app, record, asked)}
 }
 
 // takeUpdating returns what the row was before the update that has ended, or nil.

@@ -66,18 +66,22 @@ func (f *FanOut) publish(c *change) (err error) {
 // get each, as from PocketBase.
 func (c *change) dataFor(v view, t topic) []byte {
 	access, about := t.access(c)
-	switch {
-	case !about:
+	if !about {
 		return nil
-	case c.shows(v, t, access):
-		if t.leave && c.overtaken {
-			return nil
-		}
-		if v.superuser {
-			return c.superuser()
-		}
+	}
+	shown := c.shows(v, t, access)
+	seen := t.leave && c.before.row != nil && c.before.shows(v, t, access)
+	if t.leave && c.action == "delete" { // others may have committed since that was decided
+		shown = shown && seen && c.knows(v, t, access)
+	}
+	switch {
+	case shown && t.leave && c.overtaken:
+		return nil
+	case shown && v.superuser:
+		return c.superuser()
+	case shown:
 		return c.data
-	case t.leave && c.before.row != nil && c.before.shows(v, t, access):
+	case seen:
 		id, _ := json.Marshal(c.record.Id)
 		return []byte(`{"action":"leave","record":{"id":` + string(id) + `}}`)
 	}
@@ -85,16 +89,13 @@ func (c *change) dataFor(v view, t topic) []byte {
 }
 
 // unsure reports whether nobody knows if the topic loses sight of the record, since it is
-// younger than the look at the row before, or before a delete.
+// younger than the look at the row before.
 func (c *change) unsure(v view, t topic) bool {
 	access, about := t.access(c)
-	switch {
-	case !t.leave || !about:
+	if !t.leave || !about || c.before.row == nil || c.before.knows(v, t, access) {
 		return false
-	case c.action == "delete":
-		return !c.knows(v, t, access)
 	}
-	return c.before.row != nil && !c.shows(v, t, access) && !c.before.knows(v, t, access)
+	return c.action == "delete" || !c.shows(v, t, access)
 }
 
 // knows reports whether all was found out that the topic asks of the row.

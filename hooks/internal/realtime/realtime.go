@@ -140,9 +140,9 @@ func (f *FanOut) Bind() {
 		saved.Bind(&hook.Handler[*core.ModelEvent]{Id: "modelriverRealtime", Func: f.afterSave(action), Priority: -99})
 		saved.Bind(&hook.Handler[*core.ModelEvent]{Id: "modelriverRealtimeEnd", Func: f.withEverybody, Priority: -98})
 	}
-	f.app.OnModelUpdateExecute(f.collections...).Bind(&hook.Handler[*core.ModelEvent]{
-		Id: "modelriverRealtime", Func: f.aroundUpdate, Priority: 10000, // right around the change of the row
-	})
+	const innermost = 10000 // right around the change of the row
+	f.app.OnModelUpdateExecute(f.collections...).Bind(&hook.Handler[*core.ModelEvent]{Id: "modelriverRealtime", Func: f.aroundUpdate, Priority: innermost})
+	f.app.OnModelDeleteExecute(f.collections...).Bind(&hook.Handler[*core.ModelEvent]{Id: "modelriverRealtime", Func: f.aroundDelete, Priority: innermost})
 	f.app.OnModelAfterUpdateError(f.collections...).Bind(&hook.Handler[*core.ModelErrorEvent]{
 		Id: "modelriverRealtime", Func: f.afterUpdateError, Priority: -98,
 	})

@@ -1,6 +1,7 @@
 package realtime
 
 import (
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -37,19 +38,22 @@ func TestDeletesThatBeganBeforeASubscription(t *testing.T) {
 			if row.before {
 				s = server.Subscribe(t, "", other)
 			}
-			app.OnRecordDeleteExecute(collectionName).BindFunc(func(e *core.RecordEvent) error {
+			err := app.RunInTransaction(func(tx core.App) error {
+				record, err := tx.FindRecordById(collectionName, id)
+				if err != nil {
+					return err
+				}
+				if err := tx.Delete(record); err != nil {
+					return err
+				}
 				if row.before {
 					server.SetTopics(t, s.ID, "", other, topic)
 				} else {
 					s = server.Subscribe(t, "", topic)
 				}
-				return e.Next()
+				return nil
 			})
-			record, err := app.FindRecordById(collectionName, id)
 			if err != nil {
-				t.Fatal(err)
-			}
-			if err := app.Delete(record); err != nil {
 				t.Fatal(err)
 			}
 			if row.fetch {
@@ -69,6 +73,64 @@ func TestDeletesThatBeganBeforeASubscription(t *testing.T) {
 	}
 }
 
+// An update may commit between the decision who hears of a delete, which is PocketBase's, and
+// the delete: whoever is told what leaves hears by what the row was in the end.
+func TestDeletesTellByWhatRowsWere(t *testing.T) {
+	t.Parallel()
+	for name, row := range map[string]struct {
+		was, is map[string]any
+		filter  string
+		want    []string // of the events of the record
+	}{
+		"it came to the filter": {map[string]any{"title": "x"}, map[string]any{"title": "y"}, `title = "y"`, []string{"update", "leave"}},
+		"it left the filter":    {map[string]any{"title": "x"}, map[string]any{"title": "y"}, `title = "x"`, []string{"leave"}},
+		"it stayed":             {map[string]any{"title": "x"}, map[string]any{"title": "y"}, `title != "z"`, []string{"update", "delete"}},
+		"it became public": {
+			map[string]any{"title": "secret", "userId": "somebody"}, map[string]any{"title": "y", "userId": ""}, "", []string{"update", "leave"},
+		},
+		"it became private": {map[string]any{"title": "x"}, map[string]any{"title": "secret", "userId": "somebody"}, "", []string{"leave"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			app, _ := newTest(t)
+			server := apptest.Serve(t, app)
+			const id = "record000000001"
+			saveRecord(t, app, id, row.was)
+			s := server.Subscribe(t, "", liveTopic("aiContent/*", row.filter))
+			record, err := app.FindRecordById(collectionName, id)
+			if err != nil {
+				t.Fatal(err)
+			}
+			app.OnRecordDeleteExecute(collectionName).BindFunc(func(e *core.RecordEvent) error {
+				saveRecord(t, app, id, row.is)
+				return e.Next()
+			})
+			if err := app.Delete(record); err != nil {
+				t.Fatal(err)
+			}
+			end := map[string]any{"title": "y"}
+			if name == "it left the filter" {
+				end = row.was
+			}
+			saveRecord(t, app, "end000000000000", end)
+			var got []string
+			for event := ""; !strings.Contains(event, "end000000000000"); {
+				if event = next(t, s); strings.Contains(event, "secret") {
+					t.Errorf("told what was private: %s", event)
+				}
+				if strings.Contains(event, id) {
+					_, action, _ := strings.Cut(event, `"action":"`)
+					action, _, _ = strings.Cut(action, `"`)
+					got = append(got, action)
+				}
+			}
+			if !slices.Equal(got, row.want) {
+				t.Errorf("got %q, want %q", got, row.want)
+			}
+		})
+	}
+}
+
 // Who subscribes while an update is under way may have listed the record as it was: it is
 // told that it leaves, or fetches again if nobody knows whether it could see it.
 func TestUpdatesThatBeganBeforeASubscription(t *testing.T) {
@@ -78,8 +140,9 @@ func TestUpdatesThatBeganBeforeASubscription(t *testing.T) {
 		early       bool // it was there before
 		told, fetch bool
 	}{
-		"the first subscriber":                {filter: `category = "a"`, fetch: true},
-		"of every record":                     {fetch: true}, // that its rule shows
+		"the first subscriber":                {told: true},
+		"a filter that lets it through":       {filter: `id != "" && created != ""`, told: true},
+		"a filter of a long field":            {filter: `category = "a"`, fetch: true},
 		"whose filter it passes still":        {filter: `category = "b"`},
 		"a filter that the database is asked": {filter: `data.n > 1`, fetch: true},
 		"whoever was there before":            {filter: `category = "a"`, early: true, told: true},
@@ -91,7 +154,7 @@ func TestUpdatesThatBeganBeforeASubscription(t *testing.T) {
 			const id = "record000000001"
 			saveRecord(t, app, id, map[string]any{"category": "a", "data": `{"n":2}`})
 			saved := map[string]any{"category": "b", "data": `{"n":1}`}
-			if row.filter == "" {
+			if row.told && !row.early {
 				saved["userId"] = "somebody"
 			}
 			var s *apptest.Stream
