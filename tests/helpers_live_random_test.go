@@ -21,15 +21,15 @@ import (
 // A liveRun is a real server under random changes, and tabs full of live queries of it.
 type liveRun struct {
 	*server
-	t       testing.TB
-	rng     *rand.Rand
-	token   string    // of a superuser
-	users   [2]string // ann and bob
-	viewers []*viewer
-	mover   *viewer // who signs in and out
-	checks  int
-	changes atomic.Int64
-	sent    atomic.Int64 // webhooks
+	t        testing.TB
+	rng      *rand.Rand
+	token    string    // of a superuser
+	users    [2]string // ann and bob
+	viewers  []*viewer
+	mover    *viewer // who signs in and out
+	compared int     // queries
+	changes  atomic.Int64
+	sent     atomic.Int64 // webhooks
 
 	pool sync.Mutex
 	ids  []string // of rows that may be there

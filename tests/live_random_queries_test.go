@@ -14,14 +14,14 @@ const idleCut = time.Minute
 // A viewer is a tab with the queries of one person, behind a proxy of its own.
 type viewer struct {
 	*tab
-	name    string
-	proxy   *cuttable
-	queries []string // their names
-	polls   bool     // what it asks for is not known by events alone
-	unequal []string // of the last check
-	checks  int      // that it took
-	slowest time.Duration
-	late    int // checks that took too long
+	name     string
+	proxy    *cuttable
+	queries  []string // their names
+	polls    bool     // what it asks for is not known by events alone
+	unequal  []string // of the last check
+	compared int      // queries, of the last check
+	slowest  time.Duration
+	late     int // checks that took too long
 }
 
 // What depends on the record and the viewer alone. ANN and BOB are users' ids.
@@ -160,8 +160,8 @@ func (r *liveRun) startAs(v *viewer, name, collection, filter string) {
 	v.Live(fmt.Sprintf("%q, %s, %q", name, arguments, collection))
 }
 
-// liveSpy makes unequal() name the queries that do not show what the server lists, or fail
-// where it refuses to, and explain(name) tell how and why one does not. It counts lists.
+// liveSpy makes unequal(names) name those of the queries that do not show what the server
+// lists, or fail where it refuses to, and explain(name) tell how and why one does not. It counts lists.
 const liveSpy = `(() => {
 	const heard = [];
 	const note = (text) => heard.push(new Date().toISOString().slice(11, 23) + " " + text) > 20000 && heard.splice(0, 5000);
@@ -184,9 +184,10 @@ const liveSpy = `(() => {
 		return { url, options };
 	};
 	const refused = ({ answered, result }) => [400, 403].includes(answered) && result.status === "failed" && !result.items.length;
-	const running = () => Object.entries(queries).filter(([, q]) => !q.stopped);
-	window.unequal = async () => {
-		const found = await Promise.all(running().map(async ([name, q]) => (await equal(name)) || refused(q) ? "" : name));
+	const running = (names) => Object.entries(queries).filter(([name, q]) => !q.stopped && (!names || names.includes(name)));
+	window.asked = (names) => names.map((name) => JSON.stringify(queries[name].query));
+	window.unequal = async (names) => {
+		const found = await Promise.all(running(names).map(async ([name, q]) => (await equal(name)) || refused(q) ? "" : name));
 		return found.filter(Boolean);
 	};
 	const row = ({ id, updated, title }) => id + " " + updated + " " + title;
