@@ -114,7 +114,7 @@ FOR = 15m
 SEED = 0
 
 torture: $(SDK) ## attack the binary with every fault for 15 minutes
-	go test -count=1 -timeout 0 -v -run 'TestTorture|TestWaitingCallbacks' ./tests -torture $(FOR) -seed $(SEED)
+	go test -count=1 -timeout 0 -v -run 'TestTorture|TestAskFaults|TestWaitingCallbacks' ./tests -torture $(FOR) -seed $(SEED)
 	go test -count=1 -timeout 0 -run 'TestLedgerBalances|TestNextDelayStays' ./hooks ./hooks/internal/outbox -rapid.checks=1000
 
 lint: $(SDK) ## run gofmt and golangci-lint, staticcheck included

@@ -15,7 +15,14 @@ func startAsking(t testing.TB, args ...string) (*server, *output) {
 	s := startServer(t, "", "MODELRIVER_API_URL=http://"+api)
 	s.API(s.Superuser(), http.MethodPatch, "/api/collections/aiRequests", map[string]any{"createRule": `@request.auth.id != ""`}, nil)
 
-	cmd := exec.Command(s.binary, append([]string{"modelriver", "simulate", "--dev=false", "--dir", t.TempDir(), "--listen", api, "--target", s.URL + "/webhooks/modelriver"}, args...)...)
+	return s, startSimulator(t, s, api, s.URL+"/webhooks/modelriver", args...)
+}
+
+// startSimulator starts the simulator on the address api with the given arguments, and returns
+// what it prints. Its webhooks go to target.
+func startSimulator(t testing.TB, s *server, api, target string, args ...string) *output {
+	t.Helper()
+	cmd := exec.Command(s.binary, append([]string{"modelriver", "simulate", "--dev=false", "--dir", t.TempDir(), "--listen", api, "--target", target}, args...)...)
 	log := &output{}
 	cmd.Env, cmd.Stdout, cmd.Stderr = s.env, log, log
 	if err := cmd.Start(); err != nil {
@@ -29,7 +36,7 @@ func startAsking(t testing.TB, args ...string) (*server, *output) {
 		}
 	})
 	await(t, "the simulator listens", func() bool { return strings.Contains(log.String(), "Webhooks go to") })
-	return s, log
+	return log
 }
 
 // PageSignIn signs in the user on the feed page.

@@ -148,8 +148,17 @@ func (m *modelRiver) checkCallback(w *sentWebhook, content contentRow, callback 
 	}
 }
 
-// report fails the test with what was noted. The caller holds m.mu.
+// report fails the test with what was noted, and if nothing happened. The caller holds m.mu.
 func (m *modelRiver) report() {
+	m.t.Helper()
+	m.reportViolations()
+	if len(m.webhooks) == 0 || m.statuses[http.StatusOK] == 0 {
+		m.t.Errorf("nothing was stored; answers: %v", m.statuses)
+	}
+}
+
+// reportViolations fails the test with what was noted. The caller holds m.mu.
+func (m *modelRiver) reportViolations() {
 	m.t.Helper()
 	for i, violation := range m.violations {
 		if i == 20 {
@@ -157,9 +166,6 @@ func (m *modelRiver) report() {
 			break
 		}
 		m.t.Error(violation)
-	}
-	if len(m.webhooks) == 0 || m.statuses[http.StatusOK] == 0 {
-		m.t.Errorf("nothing was stored; answers: %v", m.statuses)
 	}
 }
 

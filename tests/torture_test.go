@@ -17,17 +17,22 @@ import (
 const shortTorture = 8 * time.Second
 
 var (
-	tortureFor  = flag.Duration("torture", shortTorture, "how long TestTorture goes on")
-	tortureSeed = flag.Uint64("seed", 0, "of what TestTorture and TestLiveQueriesAtRandom do by chance (default: a new one)")
+	tortureFor  = flag.Duration("torture", shortTorture, "how long TestTorture and TestAskFaults go on")
+	tortureSeed = flag.Uint64("seed", 0, "of what TestTorture, TestAskFaults and TestLiveQueriesAtRandom do by chance (default: a new one)")
 )
+
+// faultSeed returns the seed that was asked for, or a new one.
+func faultSeed() uint64 {
+	if *tortureSeed != 0 {
+		return *tortureSeed
+	}
+	return rand.Uint64()
+}
 
 // Every fault, at random moments and on top of each other.
 func TestTorture(t *testing.T) {
 	t.Parallel()
-	seed := *tortureSeed
-	if seed == 0 {
-		seed = rand.Uint64()
-	}
+	seed := faultSeed()
 	t.Logf("go test -run TestTorture ./tests -torture %s -seed %d", *tortureFor, seed)
 
 	base, size := t.TempDir(), "64m"
