@@ -56,7 +56,7 @@ func TestCommandsMakeNoData(t *testing.T) {
 	t.Parallel()
 	binary := buildBinary(t)
 	for _, args := range [][]string{
-		{"status"}, {"status", "--json"}, {"callbacks"}, {"retry", "--all-failed"}, {"retry"}, {"doctor", "--url", "http://127.0.0.1:1/"},
+		{"status"}, {"status", "--json"}, {"callbacks"}, {"retry", "--all-failed"}, {"retry"}, {"cancel", "7h2kq0v1mz4x9ab"}, {"doctor", "--url", "http://127.0.0.1:1/"},
 	} {
 		for _, name := range []string{"missing", "empty", "other"} {
 			t.Run(strings.Join(args, " ")+" in a directory that is "+name, func(t *testing.T) {
@@ -102,6 +102,8 @@ func TestCommandsOnAFreshDataDirectory(t *testing.T) {
 		{[]string{"callbacks"}, false, "ID\tSTATE"},
 		{[]string{"retry", "--all-failed"}, false, "No callback has failed."},
 		{[]string{"retry"}, true, "name the callbacks to retry"},
+		{[]string{"cancel"}, true, "name the requests to cancel"},
+		{[]string{"cancel", "7h2kq0v1mz4x9ab"}, true, "7h2kq0v1mz4x9ab: there is no such request: the dashboard lists them in aiRequests"},
 		{[]string{"doctor", "--url", "http://127.0.0.1:1/webhooks/modelriver"}, true, "problem  secret       none is set"},
 		{[]string{"simulate"}, true, "set MODELRIVER_WEBHOOK_SECRET"},
 		{[]string{"bogus"}, true, "unknown command"},
@@ -134,6 +136,8 @@ func TestCommandErrorsAreTold(t *testing.T) {
 	}{
 		{[]string{"retry", "nope"}, "nope: there is no such callback", false},
 		{[]string{"retry"}, "name the callbacks to retry", false},
+		{[]string{"cancel"}, "name the requests to cancel", false},
+		{[]string{"cancel", "nope"}, "nope: there is no such request", false},
 		{[]string{"stauts"}, `unknown command "stauts" for "pocketriver modelriver": did you mean status?`, false},
 		{[]string{"send", "--scheme", "hmac"}, `--scheme "hmac": use one of body, data, timestamped-body`, false},
 		{[]string{"send", "--user", "ann@example.com"}, "use the user's id", false},

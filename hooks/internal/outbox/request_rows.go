@@ -1,7 +1,6 @@
 package outbox
 
 import (
-	"slices"
 	"time"
 
 	"github.com/pocketbase/dbx"
@@ -25,13 +24,7 @@ func (o *Outbox) bindRequests() {
 		},
 	})
 	o.app.OnRecordUpdateExecute(store.Requests).Bind(&hook.Handler[*core.RecordEvent]{
-		Id: "modelriverEdited",
-		Func: func(e *core.RecordEvent) error {
-			if err := o.editRequest(e.App, e.Record); err != nil {
-				return err
-			}
-			return e.Next()
-		},
+		Id: "modelriverEdited", Func: o.edited, Priority: 10000, // next to the UPDATE, as it holds a transaction
 	})
 	note := &hook.Handler[*core.RecordEvent]{
 		Id: "modelriverNote",
@@ -57,9 +50,6 @@ func (o *Outbox) bindRequests() {
 	})
 }
 
-// outcomeFields tell what became of a request.
-var outcomeFields = []string{"state", "attempts", "nextAttempt", "expires", "channelId", "record", "error"}
-
 // queue makes the request one that was never sent.
 func (o *Outbox) queue(request *core.Record) {
 	now := o.Now()
@@ -78,40 +68,6 @@ func (o *Outbox) noteRequest(request *core.Record) {
 	if request.GetString("state") == store.Queued && !isSending(request) {
 		o.asking.loop.wakeUp()
 	}
-}
-
-// editRequest makes what someone changed by hand complete: a request that is set back to
-// queued is asked again, and one that is set to failed while it is sent may be answered.
-// Whoever had loaded or created it before that changed last, saves only the rest of it: else
-// what was sent would be sent again.
-func (o *Outbox) editRequest(tx core.App, request *core.Record) error {
-	before, err := store.FindRequest(tx, request.Id)
-	if err != nil || before == nil {
-		return err
-	}
-	if original := request.Original(); slices.ContainsFunc(outcomeFields, func(name string) bool {
-		return original.GetString(name) != before.GetString(name)
-	}) {
-		for _, name := range outcomeFields {
-			request.Set(name, before.Get(name))
-		}
-		return nil
-	}
-	was, is := before.GetString("state"), request.GetString("state")
-	switch {
-	case is == store.Queued && was != store.Queued:
-		if err := o.keepChannel(tx, before); err != nil { // of what was asked before
-			return err
-		}
-		o.queue(request)
-	case is == store.Failed && was == store.Queued && request.GetDateTime("expires").Equal(before.GetDateTime("expires")):
-		request.Set("nextAttempt", "")
-		request.Set("expires", "")
-		if isSending(before) {
-			request.Set("expires", store.DateTime(o.Now().Add(store.ReplayTime)))
-		}
-	}
-	return nil
 }
 
 // keepChannel remembers whose the answer to a request is that is deleted or asked again, if

@@ -1,6 +1,7 @@
 package store
 
 import (
+	"context"
 	"database/sql"
 	"errors"
 	"time"
@@ -40,7 +41,8 @@ const (
 // saveSurely saves a record through the app's hooks, so that subscribers see it. A hook may
 // hear of it, but not prevent it: what the record tells has happened.
 func saveSurely(tx core.App, record *core.Record) error {
-	err := commit.Safely(tx, func(tx core.App) error { return tx.SaveNoValidate(record) })
+	ctx := context.WithValue(context.Background(), outcome{}, true)
+	err := commit.Safely(tx, func(tx core.App) error { return tx.SaveNoValidateWithContext(ctx, record) })
 	if err == nil || commit.DatabaseFailed(err) {
 		return err
 	}
@@ -48,6 +50,12 @@ func saveSurely(tx core.App, record *core.Record) error {
 		"collection", record.Collection().Name, "id", record.Id)
 	return tx.UnsafeWithoutHooks().SaveNoValidate(record)
 }
+
+// outcome is the key of a context in which the plugin itself saves what happened.
+type outcome struct{}
+
+// IsOutcome reports whether the plugin saves what happened, not somebody what they changed.
+func IsOutcome(ctx context.Context) bool { return ctx.Value(outcome{}) != nil }
 
 // FindDueRequests returns the ids of up to limit requests that are to be sent. One that lies
 // beyond the horizon, further ahead than any delay, is due too: the clock was set back since.
