@@ -64,7 +64,8 @@ func (p *plugin) bindDashboard(e *core.ServeEvent) error {
 // stats are the figures of the dashboard.
 type stats struct {
 	store.Figures
-	Rejected store.Rejected `json:"rejected"` // webhooks, since the start of the server, if any was in the last day
+	Requests store.RequestFigures `json:"requests"`
+	Rejected store.Rejected       `json:"rejected"` // webhooks, since the start of the server, if any was in the last day
 
 	Path      string `json:"path"`      // where webhooks are received
 	SecretSet bool   `json:"secretSet"` // at least one webhook secret is configured
@@ -86,8 +87,12 @@ func (p *plugin) handleStats(e *core.RequestEvent) error {
 	if err != nil {
 		return e.InternalServerError("The figures could not be read.", err)
 	}
+	requests, err := store.ReadRequestFigures(e.App)
+	if err != nil {
+		return e.InternalServerError("The figures of requests could not be read.", err)
+	}
 	result := stats{
-		Figures: figures, Rejected: p.rejected.recent(),
+		Figures: figures, Requests: requests, Rejected: p.rejected.recent(),
 		Path: p.config.Path, SecretSet: p.verifier != nil, KeySet: p.config.APIKey != "",
 	}
 	if err := p.schema.Problem(); err != nil {

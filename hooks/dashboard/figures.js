@@ -39,6 +39,12 @@ function webhookURL(stats) {
 	return location.origin + stats.path;
 }
 
+/** Whether there are requests: most apps never ask. */
+export function isAsked(stats) {
+	const { open, failed, answered } = stats?.requests ?? {};
+	return !!(open || failed || answered);
+}
+
 /** The figures of the day. */
 export function figures(stats) {
 	const figure = (label, value, hint, kind = "") => t.div(
@@ -56,6 +62,11 @@ export function figures(stats) {
 		figure("Waiting", count(s.waiting), "Callbacks that are still to be sent"),
 		figure("Failed", count(s.failed), "Callbacks of any day, until they are retried or deleted", s.failed ? "modelriver-danger" : ""),
 		figure("Median callback", s.median == null ? "–" : duration(s.median), "From the webhook to ModelRiver's answer, of the latest 1,000 that came within the callback window"),
+		...(isAsked(stats) ? [
+			figure("Open requests", count(s.requests.open), "Requests that are queued, or sent and not answered yet"),
+			figure("Failed requests", count(s.requests.failed), "Requests that failed, until they are asked again or deleted", s.requests.failed ? "modelriver-danger" : ""),
+			figure("Median answer", s.requests.median == null ? "–" : duration(s.requests.median), "From the request to its answer, of the latest 1,000 that were answered"),
+		] : []),
 	);
 }
 

@@ -49,13 +49,15 @@ export function callbackList(data, retry) {
 	)));
 }
 
-/** A line of a list. */
-function item(id, open, title, details, created, ...actions) {
+/** A line of a list. open is what a click on its title does, or where that leads. */
+export function item(id, open, title, details, created, ...actions) {
 	return t.div(
 		{ className: "list-item", rid: id },
 		t.div(
 			{ className: "content modelriver-item" },
-			t.button({ type: "button", className: "modelriver-open", onclick: open }, title),
+			typeof open === "string"
+				? t.a({ className: "modelriver-open", href: open }, title)
+				: t.button({ type: "button", className: "modelriver-open", onclick: open }, title),
 			...details.filter(Boolean),
 		),
 		app.components.formattedDate({ value: created, short: true }),

@@ -1,6 +1,7 @@
 // The page "ModelRiver", made of PocketBase's own components.
 import { figures, rejections, setUp } from "./figures.js";
 import { callbackList, contentList } from "./lists.js";
+import { failedRequests, openRequests } from "./requests.js";
 import { State } from "./state.js";
 
 export function page() {
@@ -31,6 +32,7 @@ export function page() {
 					t.header({ className: "flex gap-10 m-b-sm flex-wrap" }, t.h2(null, "Callbacks"), stateButtons(state), retryAllButton(state)),
 					() => callbackList(data, (id) => state.retry(id)),
 				),
+				() => data.asked && [openRequests(state), failedRequests(state)],
 			),
 			t.footer({ className: "page-footer" }, app.components.credits()),
 		),

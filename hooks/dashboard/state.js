@@ -1,4 +1,5 @@
 // What the page "ModelRiver" shows, how that stays true, and what its buttons do.
+import { isAsked } from "./figures.js";
 import { liveQuery } from "./live-query.js";
 
 export class State {
@@ -8,7 +9,9 @@ export class State {
 		status: "connecting",
 		callbacks: null,
 		state: "", // of the callbacks to show
-		busy: {}, // ids of callbacks that are retried
+		asked: false, // there are requests
+		requests: { open: [], failed: [] },
+		busy: {}, // ids of callbacks that are retried, and of requests that are asked again or cancelled
 		retrying: null, // { done, failed, total } while all are
 		error: "",
 	});
@@ -71,7 +74,10 @@ export class State {
 		const stats = await app.pb.send("/api/modelriver/stats", { query: { since }, requestKey: null });
 		if (JSON.stringify(stats) !== JSON.stringify(data.stats)) data.stats = stats;
 		const now = JSON.stringify([stats, data.state]);
-		if (!force && now === this.shown && !stats.waiting) return;
+		const asked = isAsked(stats);
+		if (!force && now === this.shown && !stats.waiting && !stats.requests.open) return;
+		if (asked) await this.loadRequests();
+		data.asked = asked;
 		const { state } = data;
 		const page = await app.pb.collection("modelriverCallbacks").getList(1, 30, {
 			sort: "-created,-id",
@@ -84,6 +90,17 @@ export class State {
 		if (state !== data.state) return;
 		if (JSON.stringify(page.items) !== JSON.stringify(data.callbacks)) data.callbacks = page.items;
 		this.shown = now;
+	}
+
+	async loadRequests() {
+		const { data } = this;
+		const latest = (filter) => app.pb.collection("aiRequests").getList(1, 20, {
+			filter, sort: "-created,-id", skipTotal: true, requestKey: null,
+			fields: "id,workflow,userId,state,attempts,nextAttempt,expires,channelId,error,created",
+		});
+		const [open, failed] = await Promise.all([latest(`state = "queued" || state = "sent"`), latest(`state = "failed"`)]);
+		const requests = { open: open.items, failed: failed.items };
+		if (JSON.stringify(requests) !== JSON.stringify(data.requests)) data.requests = requests;
 	}
 
 	list(state) {
@@ -124,6 +141,31 @@ export class State {
 			app.checkApiError(err);
 		}
 		data.retrying = null;
+		this.refresh(true);
+	}
+
+	/** Ends an open request. The server knows best whether it still is one. */
+	cancel(row) {
+		return this.changeRequest(row.id, { state: "failed" }, "failed", "The request is cancelled.", "The request was answered meanwhile.");
+	}
+
+	/** Asks again, if the request is still what the operator has seen: the server compares that. */
+	askAgain({ id, attempts, expires, channelId, error }) {
+		const seen = { attempts, expires, channelId, error };
+		return this.changeRequest(id, { state: "queued", ...seen }, "queued", "The request is asked again.", "The request has changed meanwhile: it is not asked again.");
+	}
+
+	async changeRequest(id, change, want, done, not) {
+		const { data } = this;
+		data.busy = { ...data.busy, [id]: true };
+		try {
+			const { state } = await app.pb.collection("aiRequests").update(id, change, { requestKey: null, fields: "state" });
+			if (state === want) app.toasts.success(done);
+			else app.toasts.info(not);
+		} catch (err) {
+			app.checkApiError(err);
+		}
+		data.busy = { ...data.busy, [id]: false };
 		this.refresh(true);
 	}
 

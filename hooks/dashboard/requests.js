@@ -1,0 +1,75 @@
+// The requests on the page "ModelRiver", and what an operator does about them.
+import { item } from "./lists.js";
+
+/** The requests that are queued or sent. */
+export function openRequests(state) {
+	return section(state, "open", "Open requests", `state = "queued" || state = "sent"`, "No request waits for its answer.", (row) => button(
+		state, row, "ri-close-circle-line", `Cancel ${row.workflow}`, () => ask(cancelQuestion(row), "Cancel it", "Let it go on", () => state.cancel(row)),
+	));
+}
+
+/** The requests that failed. */
+export function failedRequests(state) {
+	return section(state, "failed", "Failed requests", `state = "failed"`, "No request has failed.", (row) => button(
+		state, row, "ri-restart-line", `Ask ${row.workflow} again`, () => ask(againQuestion(row), "Ask again", "Leave it", () => state.askAgain(row)),
+	));
+}
+
+function section({ data }, kind, title, filter, none, action) {
+	const more = () => {
+		const total = data.stats?.requests[kind] ?? 0;
+		const shown = data.requests[kind].length;
+		return shown > 0 && total > shown && t.a(
+			{ className: "list-item modelriver-more", href: "#/collections?" + new URLSearchParams({ collection: "aiRequests", filter }) },
+			`The latest ${shown} of ${total.toLocaleString()}: see all`,
+		);
+	};
+	return t.section(
+		{ className: "modelriver-requests-" + kind },
+		t.header({ className: "flex gap-10 m-b-sm" }, t.h2(null, title)),
+		t.div(
+			{ className: "list" },
+			() => data.requests[kind].map((row) => line(row, action(row))),
+			() => !data.requests[kind].length && t.div({ className: "list-item txt-hint" }, none),
+			more,
+		),
+	);
+}
+
+/** A line, which stays what it is, and keeps the focus, as long as its request does. */
+function line(row, action) {
+	return item(
+		JSON.stringify(row), "#/collections?" + new URLSearchParams({ collection: "aiRequests", record: row.id }),
+		t.strong({ className: "txt-ellipsis" }, row.workflow),
+		[
+			t.span({ className: "label sm " + (row.state === "failed" ? "danger" : row.state === "sent" ? "" : "warning") }, row.state === "queued" && !row.nextAttempt ? "being sent" : row.state),
+			t.span({ className: "txt-hint txt-sm" }, `${row.userId ? "user " + row.userId : "no user"}, ${row.attempts} ${row.attempts === 1 ? "attempt" : "attempts"}`),
+			row.error && t.div({ className: "txt-sm modelriver-danger modelriver-error" }, row.error),
+		],
+		row.created,
+		action,
+	);
+}
+
+function button({ data }, row, icon, label, onclick) {
+	return t.button({
+		type: "button", className: () => `btn sm circle transparent secondary ${data.busy[row.id] ? "loading" : ""}`,
+		disabled: () => !!data.busy[row.id], ariaLabel: app.attrs.tooltip(label), onclick,
+	}, t.i({ className: icon, ariaHidden: true }));
+}
+
+function ask(question, yesButton, noButton, then) {
+	app.modals.confirm(question, () => void then(), null, { yesButton, noButton });
+}
+
+function cancelQuestion(row) {
+	if (row.state === "queued" && row.nextAttempt) return `Cancel this request of ${row.workflow}? It is not sent then.`;
+	return `Cancel this request of ${row.workflow}? It was sent, which costs what it costs: if an answer comes all the same, it is shown.`;
+}
+
+function againQuestion(row) {
+	const question = `Ask ${row.workflow} again?`;
+	if (row.channelId) return `${question} ModelRiver took this request before, so that costs a second time.`;
+	if (row.expires) return `${question} Nobody knows whether ModelRiver took this request. If it did, you pay twice, and its answer may still come by itself.`;
+	return `${question} That may cost money. ModelRiver did not take it before.`;
+}
