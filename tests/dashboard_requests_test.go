@@ -92,7 +92,14 @@ func TestDashboardShowsRequests(t *testing.T) {
 			p.Wait(line + fmt.Sprintf(`?.innerText.includes(%q)`, want))
 		}
 	}
+	if text := eval[string](p, `document.querySelector(".modelriver").innerText`); strings.Contains(text, "false") || strings.Contains(text, "undefined") {
+		t.Errorf("the page says %s", text)
+	}
 	checkDashboard(p, axe, "requests")
+	p.Size(390, 860)
+	eval[any](p, `document.querySelector(".modelriver-requests-open").scrollIntoView();0`)
+	p.Screenshot("dashboard-requests-lists-390")
+	p.Size(1280, 860)
 
 	// Questions say what they may cost; who answers no changes nothing.
 	for _, row := range []struct{ label, no, want string }{
@@ -110,7 +117,10 @@ func TestDashboardShowsRequests(t *testing.T) {
 	}
 
 	// Cancel both open ones; the one that was sent is answered all the same.
-	p.press("Cancel taken", "Cancel it")
+	p.Type(`button[aria-label="Cancel taken"]`, "\r")
+	p.Wait(`document.querySelector(".modal.popup h6")?.checkVisibility()`)
+	p.Screenshot("dashboard-requests-question")
+	p.Click(".modal.popup .btn.warning")
 	p.Wait(dashboardRequest("failed", "taken") + `?.innerText.includes("cancelled the request after it was sent")`)
 	p.press("Cancel busy", "Cancel it")
 	p.Wait(dashboardRequest("failed", "busy") + `?.innerText.includes("cancelled the request before ModelRiver took it")`)
@@ -138,6 +148,7 @@ func TestDashboardShowsRequests(t *testing.T) {
 	eval[any](p, dashboardRequest("failed", "cut")+`.querySelector("a").click();0`)
 	p.Wait(`location.hash.startsWith("#/collections?collection=aiRequests")`)
 	p.Wait(`document.querySelector(".modal [name=workflow]")?.value === "cut"`)
+	p.Screenshot("dashboard-request-record")
 	p.Clean(true)
 }
 
@@ -187,6 +198,6 @@ func TestDashboardCountsMoreRequests(t *testing.T) {
 	p.Click(".modelriver-more")
 	p.Wait(`location.hash.includes("collection=aiRequests")`)
 	p.Wait(`document.body.innerText.includes("messages are missing")`)
-	p.Wait(`document.querySelectorAll("tbody tr").length === 24 && !document.body.innerText.includes("taken")`)
+	p.Wait(`document.body.innerText.split("messages are missing").length === 25 && !document.body.innerText.includes("taken")`)
 	p.Clean(true)
 }

@@ -47,27 +47,42 @@ export function isAsked(stats) {
 
 /** The figures of the day. */
 export function figures(stats) {
-	const figure = (label, value, hint, kind = "") => t.div(
-		{ className: "modelriver-figure", ariaDescription: app.attrs.tooltip(hint, "top") },
-		t.dt({ className: "txt-hint" }, label),
-		t.dd({ className: kind }, stats ? value : "…"),
-	);
-	const count = (n) => (n ?? 0).toLocaleString();
 	const s = stats ?? {};
+	return list(
+		stats,
+		["Received today", count(s.received), "Events with AI data, each counted once however often it was sent"],
+		["Stored today", count(s.stored), "New records in aiContent"],
+		["Delivered today", count(s.delivered), "Callbacks that ModelRiver accepted"],
+		["Waiting", count(s.waiting), "Callbacks that are still to be sent"],
+		["Failed", count(s.failed), "Callbacks of any day, until they are retried or deleted", s.failed ? "modelriver-danger" : ""],
+		["Median callback", s.median == null ? "–" : duration(s.median), "From the webhook to ModelRiver's answer, of the latest 1,000 that came within the callback window"],
+	);
+}
+
+/** The figures of requests, as long as these are kept. */
+export function requestFigures(stats) {
+	const { open, failed, median } = stats?.requests ?? {};
+	return list(
+		stats,
+		["Open requests", count(open), "Requests that are queued, or sent and not answered yet"],
+		["Failed requests", count(failed), "Requests that failed, until they are asked again or deleted", failed ? "modelriver-danger" : ""],
+		["Median answer", median == null ? "–" : duration(median), "From the request to its answer, of the latest 1,000 that were answered"],
+	);
+}
+
+function list(stats, ...rows) {
 	return t.dl(
 		{ className: "modelriver-figures m-b-base" },
-		figure("Received today", count(s.received), "Events with AI data, each counted once however often it was sent"),
-		figure("Stored today", count(s.stored), "New records in aiContent"),
-		figure("Delivered today", count(s.delivered), "Callbacks that ModelRiver accepted"),
-		figure("Waiting", count(s.waiting), "Callbacks that are still to be sent"),
-		figure("Failed", count(s.failed), "Callbacks of any day, until they are retried or deleted", s.failed ? "modelriver-danger" : ""),
-		figure("Median callback", s.median == null ? "–" : duration(s.median), "From the webhook to ModelRiver's answer, of the latest 1,000 that came within the callback window"),
-		...(isAsked(stats) ? [
-			figure("Open requests", count(s.requests.open), "Requests that are queued, or sent and not answered yet"),
-			figure("Failed requests", count(s.requests.failed), "Requests that failed, until they are asked again or deleted", s.requests.failed ? "modelriver-danger" : ""),
-			figure("Median answer", s.requests.median == null ? "–" : duration(s.requests.median), "From the request to its answer, of the latest 1,000 that were answered"),
-		] : []),
+		...rows.map(([label, value, hint, kind = ""]) => t.div(
+			{ className: "modelriver-figure", ariaDescription: app.attrs.tooltip(hint, "top") },
+			t.dt({ className: "txt-hint" }, label),
+			t.dd({ className: kind }, stats ? value : "…"),
+		)),
 	);
+}
+
+function count(n) {
+	return (n ?? 0).toLocaleString();
 }
 
 function duration(ms) {

@@ -1,5 +1,5 @@
 // The page "ModelRiver", made of PocketBase's own components.
-import { figures, rejections, setUp } from "./figures.js";
+import { figures, rejections, requestFigures, setUp } from "./figures.js";
 import { callbackList, contentList } from "./lists.js";
 import { failedRequests, openRequests } from "./requests.js";
 import { State } from "./state.js";
@@ -32,10 +32,18 @@ export function page() {
 					t.header({ className: "flex gap-10 m-b-sm flex-wrap" }, t.h2(null, "Callbacks"), stateButtons(state), retryAllButton(state)),
 					() => callbackList(data, (id) => state.retry(id)),
 				),
-				() => data.asked && [openRequests(state), failedRequests(state)],
 			),
+			() => data.asked ? requests(state) : undefined,
 			t.footer({ className: "page-footer" }, app.components.credits()),
 		),
+	);
+}
+
+function requests(state) {
+	return t.div(
+		null,
+		() => requestFigures(state.data.stats),
+		t.div({ className: "modelriver-lists" }, openRequests(state), failedRequests(state)),
 	);
 }
 

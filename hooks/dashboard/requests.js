@@ -19,18 +19,19 @@ function section({ data }, kind, title, filter, none, action) {
 	const more = () => {
 		const total = data.stats?.requests[kind] ?? 0;
 		const shown = data.requests[kind].length;
-		return shown > 0 && total > shown && t.a(
-			{ className: "list-item modelriver-more", href: "#/collections?" + new URLSearchParams({ collection: "aiRequests", filter }) },
-			`The latest ${shown} of ${total.toLocaleString()}: see all`,
-		);
+		if (shown > 0 && total > shown) {
+			return t.a(
+				{ className: "list-item modelriver-more", href: "#/collections?collection=aiRequests&filter=" + encodeURIComponent(filter) },
+				`The latest ${shown} of ${total.toLocaleString()}: see all`,
+			);
+		}
 	};
 	return t.section(
 		{ className: "modelriver-requests-" + kind },
 		t.header({ className: "flex gap-10 m-b-sm" }, t.h2(null, title)),
 		t.div(
 			{ className: "list" },
-			() => data.requests[kind].map((row) => line(row, action(row))),
-			() => !data.requests[kind].length && t.div({ className: "list-item txt-hint" }, none),
+			() => data.requests[kind].length ? data.requests[kind].map((row) => line(row, action(row))) : t.div({ className: "list-item txt-hint" }, none),
 			more,
 		),
 	);
@@ -39,7 +40,7 @@ function section({ data }, kind, title, filter, none, action) {
 /** A line, which stays what it is, and keeps the focus, as long as its request does. */
 function line(row, action) {
 	return item(
-		JSON.stringify(row), "#/collections?" + new URLSearchParams({ collection: "aiRequests", record: row.id }),
+		JSON.stringify(row), "#/collections?collection=aiRequests&record=" + row.id,
 		t.strong({ className: "txt-ellipsis" }, row.workflow),
 		[
 			t.span({ className: "label sm " + (row.state === "failed" ? "danger" : row.state === "sent" ? "" : "warning") }, row.state === "queued" && !row.nextAttempt ? "being sent" : row.state),
