@@ -186,18 +186,16 @@ func TestDashboardCountsMoreRequests(t *testing.T) {
 	s.ask(token, "taken", "")
 	p := openDashboard(t, s)
 	p.Wait(figure("Failed requests") + ` === "23"`)
-	p.Wait(`document.querySelector(".modelriver-requests-failed .modelriver-more")?.innerText === "The latest 20 of 23: see all"`)
+	p.Wait(`document.querySelector(".modelriver-requests-failed .modelriver-more")?.innerText === "The latest 20 of 23: see all in a new tab"`)
 	if eval[bool](p, `!!document.querySelector(".modelriver-requests-open .modelriver-more")`) {
 		t.Error("there is a link to more open requests, of which there are none")
 	}
 	// A line that does not change keeps the focus.
 	eval[any](p, `document.querySelector(".modelriver-requests-failed button").focus();0`)
 	s.ask(token, "refused", "")
-	p.Wait(`document.querySelector(".modelriver-more")?.innerText === "The latest 20 of 24: see all"`)
+	p.Wait(`document.querySelector(".modelriver-more")?.innerText === "The latest 20 of 24: see all in a new tab"`)
 	p.Wait(`document.activeElement.matches(".modelriver-requests-failed .list-item:nth-child(2) button")`)
-	p.Click(".modelriver-more")
-	p.Wait(`location.hash.includes("collection=aiRequests")`)
-	p.Wait(`document.body.innerText.includes("messages are missing")`)
-	p.Wait(`document.body.innerText.split("messages are missing").length === 25 && !document.body.innerText.includes("taken")`)
+	all := p.Another(eval[string](p, `document.querySelector("a.modelriver-more[target=_blank]").href`))
+	all.Wait(`document.body.innerText.split("messages are missing").length === 25 && !document.body.innerText.includes("taken")`)
 	p.Clean(true)
 }

@@ -21,8 +21,11 @@ function section({ data }, kind, title, filter, none, action) {
 		const shown = data.requests[kind].length;
 		if (shown > 0 && total > shown) {
 			return t.a(
-				{ className: "list-item modelriver-more", href: "#/collections?collection=aiRequests&filter=" + encodeURIComponent(filter) },
-				`The latest ${shown} of ${total.toLocaleString()}: see all`,
+				{
+					className: "list-item modelriver-more", target: "_blank", rel: "noopener", // the page that is open drops a filter on its way to another collection
+					href: "#/collections?collection=aiRequests&filter=" + encodeURIComponent(filter),
+				},
+				`The latest ${shown} of ${total.toLocaleString()}: see all in a new tab`,
 			);
 		}
 	};
