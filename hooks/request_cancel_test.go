@@ -6,6 +6,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/pocketbase/pocketbase/core"
 
@@ -52,7 +53,7 @@ func TestCancelWhatWaits(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			server, river := newAskServer(t, func(w http.ResponseWriter, _ *http.Request) {
-				w.Header().Set("Retry-After", "1")
+				w.Header().Set("Retry-After", "3")
 				w.WriteHeader(503)
 			})
 			_, token := newUser(t, server, "asker@example.com")
@@ -60,9 +61,10 @@ func TestCancelWhatWaits(t *testing.T) {
 			id := server.mustAsk(t, token)
 			eventually(t, "it waits", func() bool {
 				request, err := server.FindRecordById(store.Requests, id)
-				return err == nil && request.GetInt("attempts") == 1 && request.GetString("nextAttempt") != ""
+				return err == nil && request.GetInt("attempts") >= 1 && request.GetString("nextAttempt") != ""
 			})
 			cancel(t, server, root, id)
+			before := len(river.all())
 			river.setAnswer(answerChannels)
 			failed := awaitRequest(t, server, id, store.Failed)
 			if failed.GetString("error") != cancelledUnsent || failed.GetString("nextAttempt") != "" || failed.GetString("expires") != "" {
@@ -71,11 +73,11 @@ func TestCancelWhatWaits(t *testing.T) {
 			other := server.mustAsk(t, token)
 			awaitRequest(t, server, other, store.Sent) // not before what was due has been sent
 			eventually(t, "the time of the next attempt has come", func() bool {
-				return failed.GetDateTime("updated").Time().Add(1500 * 1e6).Before(server.plugin.outbox.Now())
+				return failed.GetDateTime("updated").Time().Add(4 * time.Second).Before(server.plugin.outbox.Now())
 			})
 			server.mustPost(t, completed("c-"+other, "Other", ""))
-			if n := len(river.all()); n != 2 {
-				t.Errorf("sent %d times, want twice: the first attempt and the other request", n)
+			if n := len(river.all()) - before; n != 1 {
+				t.Errorf("sent %d times since, want only the other request", n)
 			}
 			_, err := runCommand(server.plugin, "cancel", id, other, "norequesthasit0")
 			for _, want := range []string{id + ": failed already", other + ": is answered", "norequesthasit0: there is no such request"} {
@@ -270,26 +272,27 @@ func TestEditHoldsOffTheClaim(t *testing.T) {
 	server, river := newAskServer(t, nil)
 	river.setAnswer(func(w http.ResponseWriter, r *http.Request) {
 		if len(river.all()) == 1 {
-			w.Header().Set("Retry-After", "1")
+			w.Header().Set("Retry-After", "3")
 			w.WriteHeader(503)
 			return
 		}
 		answerChannels(w, r)
 	})
 	_, token := newUser(t, server, "asker@example.com")
+	root := superuserToken(t, server)
 	id := server.mustAsk(t, token)
 	eventually(t, "it waits", func() bool {
 		request, err := server.FindRecordById(store.Requests, id)
-		return err == nil && request.GetInt("attempts") == 1 && request.GetString("nextAttempt") != ""
+		return err == nil && request.GetInt("attempts") >= 1 && request.GetString("nextAttempt") != ""
 	})
 	server.OnModelUpdateExecute(store.Requests).BindFunc(func(e *core.ModelEvent) error {
 		if record, ok := e.Model.(*core.Record); ok && record.GetString("workflow") == "poem" && record.Original().GetString("workflow") == "story" {
 			due := record.GetDateTime("nextAttempt").Time()
-			eventually(t, "it is due", func() bool { return server.plugin.outbox.Now().After(due.Add(300 * 1e6)) })
+			eventually(t, "it is due", func() bool { return server.plugin.outbox.Now().After(due.Add(300 * time.Millisecond)) })
 		}
 		return e.Next()
 	})
-	server.edit(t, superuserToken(t, server), id, `{"workflow":"poem"}`)
+	server.edit(t, root, id, `{"workflow":"poem"}`)
 	sent := awaitRequest(t, server, id, store.Sent)
 	server.mustAsk(t, token)
 	all := river.await(t, 3)
