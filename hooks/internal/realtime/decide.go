@@ -22,7 +22,8 @@ type state struct {
 }
 
 // decide copies the record and finds out who may see the change, as the database has it
-// now. It returns nil if there is no such row: nobody is told of what nobody can read.
+// now. It returns nil if there is no such row: nobody is told of what nobody can read, but of
+// an update, what leaves.
 // Until the change is appended it stands in decided, so that the views of its moment are kept.
 func (f *FanOut) decide(app core.App, action string, record *core.Record) *change {
 	if _, ok := app.ConcurrentDB().(*dbx.DB); !ok { // a hook has left the app of a transaction in its event
@@ -40,11 +41,15 @@ func (f *FanOut) decide(app core.App, action string, record *core.Record) *chang
 	f.mu.Unlock()
 
 	var err error
-	if c.row, err = f.rows.read(app, record.Collection(), record.Id, fields); err != nil {
+	c.row, err = f.rows.read(app, record.Collection(), record.Id, fields)
+	if c.gone = errors.Is(err, sql.ErrNoRows); c.gone && action == "update" {
+		return c
+	}
+	if err != nil {
 		f.mu.Lock()
 		defer f.mu.Unlock()
 		delete(f.decided, c)
-		if !errors.Is(err, sql.ErrNoRows) {
+		if !c.gone {
 			app.Logger().Error("Failed to read a record that is to be broadcast: subscribers are disconnected, to fetch it", "error", err, "id", record.Id)
 			f.discardAll()
 		}

@@ -69,7 +69,7 @@ func (c *change) dataFor(v view, t topic) []byte {
 	if !about {
 		return nil
 	}
-	shown := c.shows(v, t, access)
+	shown := !c.gone && c.shows(v, t, access)
 	seen := t.leave && c.before.row != nil && c.before.shows(v, t, access)
 	if t.leave && c.action == "delete" { // others may have committed since that was decided
 		shown = shown && seen && c.knows(v, t, access)
@@ -95,7 +95,7 @@ func (c *change) unsure(v view, t topic) bool {
 	if !t.leave || !about || c.before.row == nil || c.before.knows(v, t, access) {
 		return false
 	}
-	return c.action == "delete" || !c.shows(v, t, access)
+	return c.action == "delete" || c.gone || !c.shows(v, t, access)
 }
 
 // knows reports whether all was found out that the topic asks of the row.

@@ -19,8 +19,9 @@ type change struct {
 	record     *core.Record // a copy; nil while the place is only reserved
 	list, view access
 	state            // as committed
-	before     state // the change, if it is an update and somebody is to be told who loses sight of it
+	before     state // an update or a delete
 	overtaken  bool  // by another commit to the record, of which another change tells
+	gone       bool  // the row, meanwhile: it is shown to nobody
 
 	// Set when it is published.
 	data      []byte

@@ -1,6 +1,7 @@
 package realtime
 
 import (
+	"errors"
 	"slices"
 	"strings"
 	"testing"
@@ -128,6 +129,32 @@ func TestDeletesTellByWhatRowsWere(t *testing.T) {
 				t.Errorf("got %q, want %q", got, row.want)
 			}
 		})
+	}
+}
+
+// A record may be deleted before the hooks of its last update have ended: whoever saw it
+// before that update hears that it left.
+func TestUpdatesTellWhatLeftThoughItIsGone(t *testing.T) {
+	t.Parallel()
+	app, _ := newTest(t)
+	app.OnRecordAfterUpdateSuccess(collectionName).BindFunc(func(e *core.RecordEvent) error {
+		deleted, err := app.FindRecordById(collectionName, e.Record.Id)
+		if err == nil {
+			err = app.Delete(deleted)
+		}
+		return errors.Join(err, e.Next())
+	})
+	const id = "record000000001"
+	saveRecord(t, app, id, map[string]any{"title": "x"})
+	server := apptest.Serve(t, app)
+	live, plain := server.Subscribe(t, "", liveTopic("aiContent/*", "")), server.Subscribe(t, "", "aiContent/*")
+	saveRecord(t, app, id, map[string]any{"title": "secret", "userId": "somebody"})
+	saveRecord(t, app, "end000000000000", nil)
+	if event := next(t, live); !strings.Contains(event, `"leave"`) || !strings.Contains(event, id) {
+		t.Errorf("got %s", event)
+	}
+	if event := next(t, plain); !strings.Contains(event, "end0") {
+		t.Errorf("a plain subscriber got %s", event)
 	}
 }
 
