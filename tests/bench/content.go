@@ -53,15 +53,19 @@ func sequence(channel string) (int, bool) {
 	return seq, err == nil
 }
 
-// Kinds of request. All end in the same record.
+// Kinds of request. The first two end in the same record of aiContent, the others in records
+// with the same question.
 const (
 	kindCreate  = "create"  // PocketBase's REST API
 	kindWebhook = "webhook" // signed, as ModelRiver sends it
+	kindPlain   = "plain"   // a question in a collection without a meaning
+	kindAsk     = "ask"     // to ModelRiver
 )
 
 // request returns the bytes of a whole HTTP request. callback is the base of the
-// callback URL; a webhook without one owes no callback.
-func request(kind, addr, callback string, seq int) []byte {
+// callback URL; a webhook without one owes no callback. token is of whoever sends it, empty
+// for a guest.
+func request(kind, addr, callback, token string, seq int) []byte {
 	var path, body, headers string
 	switch kind {
 	case kindCreate:
@@ -80,6 +84,12 @@ func request(kind, addr, callback string, seq int) []byte {
 			panic(err) // the scheme is ours
 		}
 		headers = "mr-signature: " + header.Get(modelriver.HeaderSignature) + "\r\n"
+	case kindPlain, kindAsk:
+		path = "/api/collections/" + map[string]string{kindPlain: plainCollection, kindAsk: "aiRequests"}[kind] + "/records"
+		body = fmt.Sprintf(`{"workflow":"story","input":{"messages":[{"role":"user","content":%q}]}}`, sampleDescription+" "+channel(seq))
+	}
+	if token != "" {
+		headers += "Authorization: " + token + "\r\n"
 	}
 	return fmt.Appendf(nil, "POST %s HTTP/1.1\r\nHost: %s\r\nContent-Type: application/json\r\n%sContent-Length: %d\r\n\r\n%s", path, addr, headers, len(body), body)
 }

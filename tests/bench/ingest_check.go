@@ -77,7 +77,7 @@ func (b *bench) checkSameRecord() error {
 			}
 			defer conn.Close()
 			conn.SetDeadline(time.Now().Add(30 * time.Second))
-			if err := (&loadConn{conn, make([]byte, 16<<10)}).exchange(request(v.kind.request, s.addr, "", 1)); err != nil {
+			if err := (&loadConn{conn, make([]byte, 16<<10)}).exchange(request(v.kind.request, s.addr, "", "", 1)); err != nil {
 				return r, err
 			}
 			db, err := openData(s)

@@ -24,6 +24,7 @@ type loadConfig struct {
 	Addr     string
 	Kind     string
 	Callback string
+	Token    string // of the user who sends; empty for a guest
 	Conns    int
 	First    int  // the first sequence number
 	Count    int  // of requests that are built: a phase ends early when they are used up
@@ -92,7 +93,7 @@ func runLoad() error {
 		return err
 	}
 	for i := range l.config.Count {
-		r := request(l.config.Kind, l.config.Addr, l.config.Callback, l.config.First+i)
+		r := request(l.config.Kind, l.config.Addr, l.config.Callback, l.config.Token, l.config.First+i)
 		if l.size == 0 {
 			l.size = len(r)
 			l.requests = make([]byte, 0, l.size*l.config.Count)

@@ -59,6 +59,7 @@ var parts = []struct {
 	{"storm", (*bench).storm},
 	{"size", (*bench).size},
 	{"outbox", (*bench).outbox},
+	{"ask", (*bench).ask},
 	{"start", (*bench).start},
 }
 
@@ -69,6 +70,7 @@ type bench struct {
 	rounds      int
 	duration    time.Duration
 	watched     time.Duration
+	asked       time.Duration
 	connections []int
 	subscribers []int
 
@@ -158,6 +160,7 @@ func (b *bench) parseFlags() (options, error) {
 	flag.IntVar(&b.rounds, "rounds", 5, "how often each measurement is made, for the median")
 	flag.DurationVar(&b.duration, "duration", time.Second, "how long one measurement sends")
 	flag.DurationVar(&b.watched, "watched", shortWatch, "how long live has 1,000 pages watch rows of their own")
+	flag.DurationVar(&b.asked, "asked", shortAsk, "how long ask sends 200 requests a second")
 	connections := flag.String("connections", "1,8,32,128", "the numbers of connections of ingest")
 	subscribers := flag.String("subscribers", "0,1,100,1000,5000", "the numbers of subscribers of fanout")
 	flag.BoolVar(&o.markdown, "markdown", false, "print the tables for docs/benchmarks.md")
