@@ -89,4 +89,18 @@ func recipeCountsRequests(t *testing.T) {
 	if list.TotalItems != 40 || sent.Load() > 40 {
 		t.Errorf("got %d requests, %d sent, want 40", list.TotalItems, sent.Load())
 	}
+
+	// Whoever deletes requests that ended has asked all the same.
+	const ended = `?perPage=100&filter=state='failed'`
+	var mine struct{ Items []struct{ Id string } }
+	await(t, "all have ended", func() bool {
+		s.API(tokens[0], http.MethodGet, requestsPath+ended, nil, &mine)
+		return len(mine.Items) == 20
+	})
+	for _, request := range mine.Items {
+		s.API(tokens[0], http.MethodDelete, requestsPath+"/"+request.Id, nil, nil)
+	}
+	if status, answer := s.request(tokens[0], http.MethodPost, requestsPath, `{"workflow":"story","input":{}}`); status != 429 {
+		t.Errorf("after all were deleted: got %d %s, want 429", status, answer)
+	}
 }
