@@ -4,6 +4,7 @@ import (
 	"errors"
 	"net/http"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -199,7 +200,8 @@ func TestRequestsAreInsertedTogether(t *testing.T) {
 	server, _ := newAskServer(t, answerChannels)
 	_, token := newUser(t, server, "asker@example.com")
 	const count = 5
-	release := hold(server.plugin.asked)
+	release := sync.OnceFunc(hold(server.plugin.asked))
+	t.Cleanup(release)
 	ids := make(chan string, count)
 	for range count {
 		go func() { ids <- server.mustAsk(t, token) }()
