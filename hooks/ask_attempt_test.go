@@ -202,13 +202,21 @@ func TestRequestsAreInsertedTogether(t *testing.T) {
 	const count = 5
 	release := sync.OnceFunc(hold(server.plugin.asked))
 	t.Cleanup(release)
-	ids := make(chan string, count)
+	statuses := make(chan int, count)
 	for range count {
-		go func() { ids <- server.mustAsk(t, token) }()
+		go func() {
+			status, _ := server.call(t, token, http.MethodPost, requestsPath, `{"workflow":"story","input":{}}`)
+			statuses <- status
+		}()
 	}
 	eventually(t, "all wait", func() bool { return len(server.plugin.asked.Waiting()) == count })
 	release()
 	for range count {
-		awaitRequest(t, server, <-ids, store.Sent)
+		if status := <-statuses; status != 200 {
+			t.Errorf("got %d, want 200", status)
+		}
+	}
+	for _, request := range records(t, server, store.Requests) {
+		awaitRequest(t, server, request.Id, store.Sent)
 	}
 }

@@ -84,6 +84,17 @@ func ExampleRegister_alarm() {
 
 // newApp returns an app with the plugin on a data directory of its own.
 func newApp() *tests.TestApp {
+	app := newHost()
+	hooks.MustRegister(app, nil, hooks.Config{
+		WebhookSecrets: []string{"secret"},
+		APIKey:         "key",
+		CallbackHosts:  []string{"127.0.0.1"},
+	})
+	return app
+}
+
+// newHost returns an app on a data directory of its own.
+func newHost() *tests.TestApp {
 	dir, err := os.MkdirTemp("", "pocketriver")
 	if err != nil {
 		log.Fatal(err)
@@ -93,11 +104,6 @@ func newApp() *tests.TestApp {
 	if err != nil {
 		log.Fatal(err)
 	}
-	hooks.MustRegister(app, nil, hooks.Config{
-		WebhookSecrets: []string{"secret"},
-		APIKey:         "key",
-		CallbackHosts:  []string{"127.0.0.1"},
-	})
 	return app
 }
 
@@ -113,19 +119,7 @@ func deliver(app *tests.TestApp, data string, status ...int) string {
 		callbacks <- string(body)
 	}))
 
-	router, err := apis.NewRouter(app)
-	if err != nil {
-		log.Fatal(err)
-	}
-	var server *httptest.Server
-	err = app.OnServe().Trigger(&core.ServeEvent{App: app, Router: router}, func(e *core.ServeEvent) error {
-		mux, err := e.Router.BuildMux()
-		server = httptest.NewServer(mux)
-		return err
-	})
-	if err != nil {
-		log.Fatal(err)
-	}
+	server := serve(app)
 
 	payload := fmt.Appendf(nil, `{"type":"task.ai_generated","channel_id":"c1","ai_response":{"data":%s},"callback_url":"%s/v1/callback/c1"}`, data, receiver.URL)
 	request, err := http.NewRequest(http.MethodPost, server.URL+"/webhooks/modelriver", bytes.NewReader(payload))
@@ -141,4 +135,21 @@ func deliver(app *tests.TestApp, data string, status ...int) string {
 	}
 	response.Body.Close()
 	return <-callbacks
+}
+
+// serve does what the serve command does, on a free port.
+func serve(app core.App) (server *httptest.Server) {
+	router, err := apis.NewRouter(app)
+	if err != nil {
+		log.Fatal(err)
+	}
+	err = app.OnServe().Trigger(&core.ServeEvent{App: app, Router: router}, func(e *core.ServeEvent) error {
+		mux, err := e.Router.BuildMux()
+		server = httptest.NewServer(mux)
+		return err
+	})
+	if err != nil {
+		log.Fatal(err)
+	}
+	return server
 }
