@@ -59,24 +59,11 @@ func (b *bench) measureAsk(v variant, data, token string) (result asking, err er
 		return result, err
 	}
 
-	cpu, simulatorCPU := s.cpu(), simulator.cpu()
-	calm, err := b.askPhase(load, db, loadPhase{Duration: b.asked, Rate: askRate})
+	first := len(warm.Seqs)
+	n, err := b.measureCalm(&result, v, s, simulator, load, db, first)
 	if err != nil {
 		return result, err
 	}
-	n := len(calm.Seqs)
-	if want := int(0.99 * askRate * b.asked.Seconds()); n < want {
-		return result, fmt.Errorf("%d requests were sent in %s, want %d: the load generator has too little of the machine", n, b.asked, want)
-	}
-	result.p50, result.p99 = percentile(calm.latencies(), 50), percentile(calm.latencies(), 99)
-	result.cpu = (s.cpu() - cpu) / time.Duration(n)
-	if v.kind.request == kindAsk {
-		result.simulatorCPU = (simulator.cpu() - simulatorCPU) / time.Duration(n)
-		if result.toAnswer, result.longest, err = answerTimes(db, len(warm.Seqs)); err != nil {
-			return result, err
-		}
-	}
-
 	full, err := b.askPhase(load, db, loadPhase{Duration: b.duration})
 	if err != nil {
 		return result, err
@@ -84,7 +71,28 @@ func (b *bench) measureAsk(v variant, data, token string) (result asking, err er
 	result.rps = float64(len(full.Seqs)) / full.took().Seconds()
 	result.fullP50, result.fullP99 = percentile(full.latencies(), 50), percentile(full.latencies(), 99)
 	result.behind = full.behind
-	return result, checkAsked(&result, v, db, api, len(warm.Seqs)+n+len(full.Seqs))
+	return result, checkAsked(&result, v, db, api, first+n+len(full.Seqs))
+}
+
+// measureCalm measures at the fixed rate, behind the first requests, and returns how many
+// were sent.
+func (b *bench) measureCalm(result *asking, v variant, s *server, simulator *process, load *helper, db *dbx.DB, first int) (n int, err error) {
+	cpu, simulatorCPU := s.cpu(), simulator.cpu()
+	calm, err := b.askPhase(load, db, loadPhase{Duration: b.asked, Rate: askRate})
+	if err != nil {
+		return 0, err
+	}
+	n = len(calm.Seqs)
+	if want := int(0.99 * askRate * b.asked.Seconds()); n < want {
+		return n, fmt.Errorf("%d requests were sent in %s, want %d: the load generator has too little of the machine", n, b.asked, want)
+	}
+	result.p50, result.p99 = percentile(calm.latencies(), 50), percentile(calm.latencies(), 99)
+	result.cpu = (s.cpu() - cpu) / time.Duration(n)
+	if v.kind.request == kindAsk {
+		result.simulatorCPU = (simulator.cpu() - simulatorCPU) / time.Duration(n)
+		result.toAnswer, result.longest, err = answerTimes(db, first)
+	}
+	return n, err
 }
 
 // startSimulator starts the simulator in ModelRiver's place for a server.
