@@ -39,7 +39,7 @@ demo: pocketriver ## serve, with a stand-in for ModelRiver that feeds the page a
 	export $(DEV) MODELRIVER_API_URL=http://$(DEMO_API) DEMO_PASSWORD=$$password; \
 	trap 'kill $$server $$simulator 2>/dev/null' INT TERM; \
 	$(BINARY) superuser upsert demo@example.com $$password --dir $$data/server >/dev/null || { rm -rf $$data; exit 1; }; \
-	$(BINARY) serve --dir $$data/server --hooksDir docs/demo --http $(DEMO_ADDRESS) >$$data/started & server=$$!; \
+	$(BINARY) serve --dir $$data/server --migrationsDir docs/demo --http $(DEMO_ADDRESS) >$$data/started & server=$$!; \
 	until grep -q started $$data/started; do \
 		kill -0 $$server 2>/dev/null || { rm -rf $$data; \
 			echo "The server did not start. If its port is taken: make demo DEMO_ADDRESS=127.0.0.1:8190 DEMO_API=127.0.0.1:8887" >&2; exit 1; }; \

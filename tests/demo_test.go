@@ -66,12 +66,33 @@ func checkDemo(t *testing.T, url, log string) {
 	if err != nil || len(list.Items) < 2 {
 		t.Errorf("records: got %+v (%v), want at least 2", list, err)
 	}
-	login := regexp.MustCompile(`sign in as (\S+) with (\S+)`).FindStringSubmatch(log)
-	if login == nil {
-		t.Fatalf("the demo says no dashboard login:\n%s", log)
-	}
 	s := &server{t: t, URL: url}
-	if s.SignIn("_superusers", login[1], login[2]) == "" {
-		t.Error("the demo's dashboard login gives no token")
+	s.signInAsPrinted("_superusers", log, `sign in as (\S+) with (\S+)`)
+	asker := s.signInAsPrinted("users", log, `sign in to ask: (\S+) with (\S+)`)
+	var request struct{ ID string }
+	s.API(asker, http.MethodPost, "/api/collections/aiRequests/records", map[string]any{
+		"workflow": "story", "input": map[string]any{"messages": []map[string]string{{"role": "user", "content": "A lighthouse"}}},
+	}, &request)
+	await(t, "the question is answered", func() bool {
+		var asked struct {
+			State  string
+			Expand struct{ Record struct{ Body string } }
+		}
+		s.API(asker, http.MethodGet, "/api/collections/aiRequests/records/"+request.ID+"?expand=record", nil, &asked)
+		return asked.State == "answered" && strings.Contains(asked.Expand.Record.Body, "A lighthouse")
+	})
+}
+
+// signInAsPrinted returns the token of who the log says may sign in.
+func (s *server) signInAsPrinted(collection, log, pattern string) string {
+	s.t.Helper()
+	login := regexp.MustCompile(pattern).FindStringSubmatch(log)
+	if login == nil {
+		s.t.Fatalf("the demo says nothing that matches %q:\n%s", pattern, log)
 	}
+	token := s.SignIn(collection, login[1], login[2])
+	if token == "" {
+		s.t.Fatalf("%s of %s is not signed in", login[1], collection)
+	}
+	return token
 }

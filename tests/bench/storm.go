@@ -144,6 +144,11 @@ func (b *bench) openStorm(s *server) (*pages, error) {
 	if err != nil {
 		return nil, err
 	}
+	// In life they are on other machines: here they get what the server leaves of the processors.
+	if err := syscall.Setpriority(syscall.PRIO_PROCESS, p.cmd.Process.Pid, 19); err != nil {
+		p.close()
+		return nil, err
+	}
 	progress("storm: %d pages are open", stormPages)
 	if _, err := p.untilRight(time.Minute, wanted); err != nil {
 		p.close()
