@@ -30,7 +30,8 @@ func (f *FanOut) decide(app core.App, action string, record *core.Record) *chang
 		app = f.app
 	}
 	c := &change{action: action, record: record.Fresh()}
-	c.list, c.view = f.accessTo(record.Collection())
+	collection := f.collectionOf(record)
+	c.list, c.view = f.accessTo(collection)
 
 	f.mu.Lock()
 	f.moment++
@@ -41,7 +42,7 @@ func (f *FanOut) decide(app core.App, action string, record *core.Record) *chang
 	f.mu.Unlock()
 
 	var err error
-	c.row, err = f.rows.read(app, record.Collection(), record.Id, fields)
+	c.row, err = f.rows.read(app, collection, record.Id, fields)
 	if c.gone = errors.Is(err, sql.ErrNoRows); c.gone && action == "update" {
 		return c
 	}
@@ -56,14 +57,14 @@ func (f *FanOut) decide(app core.App, action string, record *core.Record) *chang
 		return nil
 	}
 	c.answers = ask(app, c.record, asked)
-	c.overtaken = action != "delete" && c.row.isNewer(record)
+	c.overtaken = action != "delete" && c.row.isNewer(collection, record)
 	return c
 }
 
 // isNewer reports whether the row was committed again since the record was: its saver's
 // after-success hooks may run when those of a later one have ended.
-func (r row) isNewer(record *core.Record) bool {
-	return slices.ContainsFunc(record.Collection().Fields, func(f core.Field) bool {
+func (r row) isNewer(collection *core.Collection, record *core.Record) bool {
+	return slices.ContainsFunc(collection.Fields, func(f core.Field) bool {
 		field, ok := f.(*core.AutodateField)
 		if !ok || !field.OnUpdate {
 			return false
@@ -71,6 +72,15 @@ func (r row) isNewer(record *core.Record) bool {
 		committed, _ := types.ParseDateTime(r[field.Name].text)
 		return committed.String() != record.GetString(field.Name)
 	})
+}
+
+// collectionOf returns the record's collection with the rules of now, by which lists go too:
+// the record's own is that of when its saver loaded it.
+func (f *FanOut) collectionOf(record *core.Record) *core.Collection {
+	if now, err := f.app.FindCachedCollectionByNameOrId(record.Collection().Id); err == nil {
+		return now
+	}
+	return record.Collection()
 }
 
 // accessTo returns who may see all records of the collection, and who one.

@@ -138,11 +138,12 @@ func inTransaction(e *core.ModelEvent, change func(tx core.App) error) error {
 // everybody still sees of it.
 func (f *FanOut) lookBack(record *core.Record) state {
 	c := &change{record: record}
-	c.list, c.view = f.accessTo(record.Collection())
+	collection := f.collectionOf(record)
+	c.list, c.view = f.accessTo(collection)
 	f.mu.Lock()
 	asked, fields := f.questions(c), f.comparedFields(c)
 	f.mu.Unlock()
-	read, err := f.rows.read(f.app, record.Collection(), record.Id, fields)
+	read, err := f.rows.read(f.app, collection, record.Id, fields)
 	switch {
 	case errors.Is(err, sql.ErrNoRows): // nobody has seen it yet
 		return state{}

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/pocketbase/pocketbase/core"
+	"github.com/pocketbase/pocketbase/tools/types"
 
 	"github.com/pocketriver/pocketriver/hooks/internal/apptest"
 )
@@ -155,6 +156,40 @@ func TestUpdatesTellWhatLeftThoughItIsGone(t *testing.T) {
 	}
 	if event := next(t, plain); !strings.Contains(event, "end0") {
 		t.Errorf("a plain subscriber got %s", event)
+	}
+}
+
+// The rule may change while a save is under way, whose record has the rule of before.
+func TestSavesGoByTheRuleOfNow(t *testing.T) {
+	t.Parallel()
+	app, _ := newTest(t)
+	const id = "record000000001"
+	saveRecord(t, app, id, nil)
+	server := apptest.Serve(t, app)
+	record, err := app.FindRecordById(collectionName, id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	collection, err := app.FindCollectionByNameOrId(collectionName)
+	if err != nil {
+		t.Fatal(err)
+	}
+	collection.ListRule = types.Pointer(`@request.auth.id != ""`)
+	if err := app.Save(collection); err != nil {
+		t.Fatal(err)
+	}
+	live, plain := server.Subscribe(t, "", liveTopic("aiContent/*", "")), server.Subscribe(t, "", "aiContent/*")
+	if err := app.Save(record); err != nil {
+		t.Fatal(err)
+	}
+	collection.ListRule = types.Pointer("")
+	if err := app.Save(collection); err != nil {
+		t.Fatal(err)
+	}
+	<-live.Ended // to fetch again
+	saveRecord(t, app, "end000000000000", nil)
+	if event := next(t, plain); !strings.Contains(event, "end0") {
+		t.Errorf("a guest got %s", event)
 	}
 }
 
