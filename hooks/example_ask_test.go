@@ -73,8 +73,8 @@ func limitAsking(e *core.RecordRequestEvent) error {
 		e.App = tx
 		since := types.NowDateTime().Add(-24 * time.Hour)
 		asked := int64(0)
-		for _, collection := range []string{"aiRequests", "modelriverChannels"} { // those that were deleted, too
-			count, err := tx.CountRecords(collection, dbx.NewExp("userId = {:user} AND created > {:since}", dbx.Params{"user": e.Auth.Id, "since": since}))
+		for collection, created := range map[string]string{"aiRequests": "created", "modelriverChannels": "asked"} { // those that were deleted, too
+			count, err := tx.CountRecords(collection, dbx.NewExp("userId = {:user} AND "+created+" > {:since}", dbx.Params{"user": e.Auth.Id, "since": since}))
 			if err != nil {
 				return err
 			}

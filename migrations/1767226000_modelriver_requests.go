@@ -84,6 +84,7 @@ func createChannels(app core.App) error {
 			"channelId": {core.FieldTypeText},
 			"userId":    {core.FieldTypeText},
 			"expires":   {core.FieldTypeDate},
+			"asked":     {core.FieldTypeDate},
 			"created":   {core.FieldTypeAutodate},
 		})
 	}
@@ -96,11 +97,12 @@ func createChannels(app core.App) error {
 		&core.TextField{Name: "channelId", Max: 1000, Presentable: true},
 		&core.TextField{Name: "userId", Max: 1000},
 		&core.DateField{Name: "expires"},
+		&core.DateField{Name: "asked"},
 		&core.AutodateField{Name: "created", OnCreate: true},
 	)
 	c.AddIndex("idx_modelriver_channel_id", false, "channelId", "")
 	c.AddIndex("idx_modelriver_channel_request", false, "request", "")
-	c.AddIndex("idx_modelriver_channel_user", false, "userId", "")
+	c.AddIndex("idx_modelriver_channel_user", false, "userId, asked", "")
 	c.AddIndex("idx_modelriver_channel_created", false, "created", "")
 	return app.Save(c)
 }

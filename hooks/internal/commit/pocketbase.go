@@ -76,7 +76,7 @@ func (c *Committer) insertTogether(e *core.ModelEvent) error {
 	inserted := make(chan error, 1)
 	c.Add(&Write{
 		Run: func(tx core.App) error {
-			_, err := insertQuery(tx, record, values).Execute()
+			_, err := insertQuery(tx, record, maps.Clone(values)).Execute() // which the query keeps, and binds others' to
 			return err
 		},
 		Done: func(err error) { inserted <- err },

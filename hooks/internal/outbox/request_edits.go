@@ -62,8 +62,21 @@ func (o *Outbox) editRequest(tx core.App, request *core.Record) error {
 			return err
 		}
 		o.queue(request)
+	default:
+		keepAttempt(request, before)
 	}
 	return nil
+}
+
+// keepAttempt is keepOutcome, but for what may be edited: the error, and the record, which
+// PocketBase empties when the answer is deleted.
+func keepAttempt(request, before *core.Record) {
+	record, reason := request.GetString("record"), request.GetString("error")
+	keepOutcome(request, before)
+	request.Set("error", reason)
+	if record == "" {
+		request.Set("record", "")
+	}
 }
 
 // cancelRequest ends the request, which is still open before. What was sent can't be unsent: an answer

@@ -83,7 +83,7 @@ func (o *Outbox) keepChannel(tx core.App, request *core.Record) error {
 	case request.GetString("state") == store.Failed:
 		until = request.GetDateTime("expires").Time()
 	}
-	return store.KeepChannel(tx, request.Id, request.GetString("channelId"), request.GetString("userId"), until)
+	return store.KeepChannel(tx, request, request.GetString("channelId"), until)
 }
 
 // deleteEnded deletes requests that ended and are older than Retention, and channels from

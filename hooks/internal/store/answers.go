@@ -32,9 +32,11 @@ const (
 	askedByChannel = `
 		SELECT id, channelId, userId, attempts, '' AS kept FROM aiRequests WHERE channelId = {:key}
 		UNION ALL SELECT request, channelId, userId, 1, id FROM modelriverChannels WHERE channelId = {:key} LIMIT 1`
-	askedById = `
-		SELECT id, channelId, userId, attempts, '' AS kept FROM aiRequests WHERE id = {:key}
-		UNION ALL SELECT request, channelId, userId, 1, id FROM modelriverChannels WHERE request = {:key} LIMIT 1`
+	askedById = ` -- of those that are kept, the one that has no channel yet
+		SELECT * FROM (
+			SELECT id, channelId, userId, attempts, '' AS kept FROM aiRequests WHERE id = {:key}
+			UNION ALL SELECT request, channelId, userId, 1, id FROM modelriverChannels WHERE request = {:key}
+		) ORDER BY kept != '', channelId LIMIT 1`
 )
 
 // FindAnswer finds whose answer an event is: by its channel, which only ModelRiver and the
@@ -188,7 +190,7 @@ func SentRequest(tx core.App, claimed *core.Record, channelId string, now time.T
 	}
 	userId, known := request.GetString("userId"), request.GetString("channelId")
 	if !IsAttempt(request, claimed) || known != "" && known != channelId {
-		if err := KeepChannel(tx, id, channelId, userId, time.Time{}); err != nil {
+		if err := KeepChannel(tx, request, channelId, time.Time{}); err != nil {
 			return err
 		}
 		return ownChannel(tx, channelId, userId)

@@ -130,9 +130,10 @@ func IsAttempt(request, claimed *core.Record) bool {
 }
 
 // ForgetOpen forgets that an answer may come to a request that is gone, as ModelRiver did not
-// take it.
+// take its last attempt.
 func ForgetOpen(tx core.App, id string) error {
-	_, err := tx.NonconcurrentDB().Delete(Channels, dbx.HashExp{"request": id, "channelId": ""}).Execute()
+	_, err := tx.NonconcurrentDB().NewQuery(`DELETE FROM modelriverChannels WHERE rowid =
+		(SELECT MAX(rowid) FROM modelriverChannels WHERE request = {:id} AND channelId = '')`).Bind(dbx.Params{"id": id}).Execute()
 	return err
 }
 
@@ -149,15 +150,16 @@ func EndRequest(tx core.App, request *core.Record, reason string, until time.Tim
 // KeepChannel remembers whose the answer to a request is that is not, or not in this shape,
 // in aiRequests. Without a channel, it is one that is not known yet, while until has not
 // come.
-func KeepChannel(tx core.App, requestId, channelId, userId string, until time.Time) error {
+func KeepChannel(tx core.App, request *core.Record, channelId string, until time.Time) error {
 	collection, err := tx.FindCachedCollectionByNameOrId(Channels)
 	if err != nil {
 		return err
 	}
 	channel := core.NewRecord(collection)
-	channel.Set("request", requestId)
+	channel.Set("request", request.Id)
 	channel.Set("channelId", channelId)
-	channel.Set("userId", userId)
+	channel.Set("userId", request.GetString("userId"))
+	channel.Set("asked", request.GetString("created"))
 	channel.Set("expires", DateTime(until))
 	return saveSurely(tx, channel)
 }

@@ -66,6 +66,7 @@ var neededFields = map[string]map[string][]string{
 		"channelId": {core.FieldTypeText},
 		"userId":    {core.FieldTypeText},
 		"expires":   {core.FieldTypeDate},
+		"asked":     {core.FieldTypeDate},
 		"created":   {core.FieldTypeAutodate},
 	},
 }
