@@ -1,5 +1,7 @@
-# The secret and key of `make run` and `make send`: for trying out on this machine only.
-DEV = MODELRIVER_WEBHOOK_SECRET=dev-secret MODELRIVER_API_KEY=dev-key MODELRIVER_CALLBACK_HOSTS=127.0.0.1
+# The secret and key of `make run` and `make send`: for trying out on this machine only. What
+# is asked goes to `make simulate`.
+DEV = MODELRIVER_WEBHOOK_SECRET=dev-secret MODELRIVER_API_KEY=dev-key MODELRIVER_CALLBACK_HOSTS=127.0.0.1 \
+	MODELRIVER_API_URL=http://$(DEMO_API)
 SDK = pb_public/vendor/pocketbase.es.mjs
 SOURCES = $(shell find main.go hooks migrations pb_public -type f -not -name '*_test.go' -not -path 'pb_public/vendor/*') go.mod go.sum
 
@@ -36,7 +38,7 @@ run: pocketriver ## serve on http://127.0.0.1:8090 with a development secret
 # The users and their password are gone with the demo.
 demo: pocketriver ## serve, with a stand-in for ModelRiver that feeds the page and answers
 	@data=$$(mktemp -d); password=$$(od -An -N8 -tx1 /dev/urandom | tr -d ' \n'); \
-	export $(DEV) MODELRIVER_API_URL=http://$(DEMO_API) DEMO_PASSWORD=$$password; \
+	export $(DEV) DEMO_PASSWORD=$$password; \
 	trap 'kill $$server $$simulator 2>/dev/null' INT TERM; \
 	$(BINARY) superuser upsert demo@example.com $$password --dir $$data/server >/dev/null || { rm -rf $$data; exit 1; }; \
 	$(BINARY) serve --dir $$data/server --migrationsDir docs/demo --http $(DEMO_ADDRESS) >$$data/started & server=$$!; \

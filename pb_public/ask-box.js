@@ -49,7 +49,7 @@ async function send(pb, workflow, input) {
 	} catch (err) {
 		const fields = Object.entries(err.response?.data ?? {}).map(([name, { message }]) => `${name}: ${message}`);
 		$("ask-refusal").textContent = err.status === 403 || (err.status === 400 && !fields.length) ? "You may not ask this here."
-			: err.status === 429 ? "That was too much at once. Try again in a moment."
+			: err.status === 429 && /^too many requests\.?$/i.test(err.message) ? "That was too much at once. Try again in a moment."
 			: err.status ? [err.message, ...fields].join(" ") : "There is no connection. Try again.";
 	} finally {
 		button.disabled = false;

@@ -81,6 +81,7 @@ func TestAskCommandFails(t *testing.T) {
 		asks   bool
 		answer string // that comes later
 	}{
+		{"a user who does not exist", []string{"--message", "Why?", "--user", "nobody"}, "--user nobody: there is no such user: take the id from the collection users in the dashboard", false, ""},
 		{"ModelRiver fails", []string{"--message", "Why?"}, "the request failed: All providers of the workflow failed. The simulator says so because it was asked to; nothing is broken.", true, ""},
 		{"no answer in time", []string{"--message", "Late?", "--wait", "6s"}, " is still sent: its answer is stored when it comes", true, "Late?"},
 		{"a file that is not there", []string{"--input", missing}, missing + ": no such file or directory", false, ""},

@@ -96,6 +96,9 @@ func (c *commands) ask(ctx context.Context, out, progress io.Writer, options ask
 	if err != nil {
 		return err
 	}
+	if err := c.checkUser(options.user); err != nil {
+		return err
+	}
 	request := core.NewRecord(requests)
 	request.Set("workflow", options.workflow)
 	request.Set("input", input)
@@ -104,6 +107,9 @@ func (c *commands) ask(ctx context.Context, out, progress io.Writer, options ask
 		return err
 	}
 	fmt.Fprintf(progress, "request %s\n", request.Id)
+	if options.user == "" {
+		fmt.Fprintln(progress, "Without --user, its answer is everybody's to read.")
+	}
 	request, err = c.awaitEnd(ctx, progress, request.Id)
 	if err != nil {
 		return err
@@ -116,6 +122,23 @@ func (c *commands) ask(ctx context.Context, out, progress io.Writer, options ask
 		return fmt.Errorf("the answer %s is not there any more: %w", request.GetString("record"), err)
 	}
 	return printAnswer(out, answer, options.asJSON)
+}
+
+// checkUser refuses a user who does not exist: the answer would be nobody's, and costs the same.
+func (c *commands) checkUser(id string) error {
+	if id == "" {
+		return nil
+	}
+	collections, err := c.app.FindAllCollections(core.CollectionTypeAuth)
+	if err != nil {
+		return err
+	}
+	for _, collection := range collections {
+		if _, err := c.app.FindRecordById(collection, id); err == nil {
+			return nil
+		}
+	}
+	return fmt.Errorf("--user %s: there is no such user: take the id from the collection users in the dashboard", id)
 }
 
 // awaitEnd returns the request when it has been answered or has failed.
