@@ -1,15 +1,15 @@
-# The JS SDK that the page loads.
-FROM node:20.20.2-bookworm-slim AS sdk
+# What the page loads from npm.
+FROM node:20.20.2-bookworm-slim AS npm
 WORKDIR /src
 COPY package.json package-lock.json ./
-RUN npm ci --no-audit --no-fund
+RUN npm ci --no-audit --no-fund && npm run --silent vendor
 
 FROM golang:1.26.8-bookworm AS build
 WORKDIR /src
 COPY go.mod go.sum ./
 RUN go mod download
 COPY . .
-COPY --from=sdk /src/node_modules/pocketbase/dist/pocketbase.es.mjs pb_public/vendor/pocketbase.es.mjs
+COPY --from=npm /src/pb_public/vendor pb_public/vendor
 ARG VERSION=(untracked)
 RUN CGO_ENABLED=0 go build -trimpath -ldflags "-s -w -X 'main.version=${VERSION}'" -o /pocketriver . \
 	&& mkdir /pb_data

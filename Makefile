@@ -162,8 +162,7 @@ clean: ## remove what was built, not pb_data
 pocketriver: $(SDK) $(SOURCES)
 	go build -ldflags "$(LDFLAGS)" -o $(BINARY) .
 
-# The PocketBase JS SDK, from npm, as the page and its readers load it.
+# What the page loads from npm: the PocketBase JS SDK, and what renders Markdown, with their licences.
 $(SDK): package-lock.json
 	npm ci --no-audit --no-fund
-	mkdir -p pb_public/vendor
-	cp node_modules/pocketbase/dist/pocketbase.es.mjs $(SDK)
+	npm run --silent vendor

@@ -126,8 +126,9 @@ func templateLang() string {
 }
 
 // contentPolicy lets the page load and call nothing but its own server, and no other
-// site frame it. An icon may be a data: URL.
-const contentPolicy = "default-src 'self'; img-src 'self' data:; object-src 'none'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
+// site frame it. An icon may be a data: URL, and what the AI wrote may name images of
+// other sites, which the page loads only if the reader asks for them.
+const contentPolicy = "default-src 'self'; img-src 'self' data: https:; object-src 'none'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
 
 // servePublic serves the feed page, or the files of publicDir, where no route does.
 func servePublic(e *core.ServeEvent, publicDir string, indexFallback bool) error {

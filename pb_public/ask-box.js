@@ -1,7 +1,7 @@
 // The box in which whoever may ask does, and what they have asked: it waits above the feed
 // until its answer is there.
-import { copier, make } from "./data.js";
 import { liveQuery } from "./live-query.js";
+import { copier, make } from "./nodes.js";
 
 const WORKFLOW = "story"; // until another one was asked
 const SHOWN = 20; // requests without an answer

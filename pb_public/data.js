@@ -1,17 +1,8 @@
 // A row's data as a tree, to the last digit. Text goes to the page only as textContent.
+import { copier, imageButton, make, showImage } from "./nodes.js";
+import { isImage } from "./structure.js";
 
 const FEW = 100; // members that show at first
-
-/** Creates an element; on… are listeners, other keys properties or attributes. */
-export function make(tag, props = {}, ...children) {
-	const node = document.createElement(tag);
-	for (const [key, value] of Object.entries(props)) {
-		if (key in node) node[key] = value;
-		else node.setAttribute(key, value);
-	}
-	node.append(...children);
-	return node;
-}
 
 /** A number as it was sent, where JavaScript has no such number. */
 class Exact {
@@ -23,13 +14,12 @@ class Exact {
 	}
 }
 
-/** Shows the data of a row in details, to the last digit. */
-export async function openData(pb, { id, data, metadata }, details) {
+/** A row's data and metadata to the last digit, or as the row has them if that cannot be had. */
+export async function exactData(pb, { id, data, metadata }) {
 	const parse = (text) => JSON.parse(text, (_, value, context) =>
 		typeof value === "number" && context?.source && context.source !== String(value) ? new Exact(context.source) : value);
-	let value = { data, metadata };
 	try {
-		value = await pb.send(`/api/collections/aiContent/records/${id}`, {
+		return await pb.send(`/api/collections/aiContent/records/${id}`, {
 			requestKey: null, // and no fields: PocketBase rounds numbers to pick them
 			fetch: async (...request) => {
 				const response = await fetch(...request);
@@ -37,9 +27,16 @@ export async function openData(pb, { id, data, metadata }, details) {
 				return response;
 			},
 		});
-	} catch {} // then without the last digits
+	} catch {
+		return { data, metadata };
+	}
+}
+
+/** Shows the data of a row in details, to the last digit. */
+export async function openData(pb, row, details) {
+	const { data, metadata } = await exactData(pb, row);
 	if (details.children.length > 1) return;
-	details.append(copier("Copy JSON", () => JSON.stringify(value.data, null, 2)), members({ data: value.data, metadata: value.metadata }));
+	details.append(copier("Copy JSON", () => JSON.stringify(data, null, 2)), members({ data, metadata }));
 }
 
 function members(value) {
@@ -60,7 +57,9 @@ function branch(key, value) {
 	const name = make("span", { className: "key" }, key);
 	if (value === null || typeof value !== "object" || value instanceof Exact) {
 		const text = value instanceof Exact ? value.source : typeof value === "string" ? value : JSON.stringify(value);
-		return make("div", {}, name, make("span", { className: typeof value }, text));
+		const image = isImage(key, value) ? imageButton(value, "") : "";
+		if (image) image.onclick = () => showImage(image);
+		return make("div", {}, name, make("span", { className: typeof value }, text), image);
 	}
 	const count = Object.keys(value).length;
 	const details = make("details", {}, make("summary", {}, name, Array.isArray(value) ? `[${count}]` : `{${count}}`));
@@ -68,24 +67,4 @@ function branch(key, value) {
 	details.ontoggle = open;
 	details.open = count < 8;
 	return details;
-}
-
-/** A button that copies what text returns. */
-export function copier(label, text) {
-	const button = make("button", { type: "button" }, label);
-	button.onclick = async () => {
-		let copied = true;
-		try {
-			await navigator.clipboard.writeText(text());
-		} catch { // no clipboard but over https
-			const area = make("textarea", { value: text() });
-			button.after(area);
-			area.select();
-			copied = document.execCommand("copy");
-			area.remove();
-		}
-		button.textContent = copied ? "Copied" : "Not copied";
-		setTimeout(() => (button.textContent = label), 2000);
-	};
-	return button;
 }

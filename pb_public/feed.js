@@ -1,13 +1,14 @@
-// The feed page: aiContent as it arrives, through liveQuery. Text goes to the page only
-// as textContent.
+// The feed page: aiContent as it arrives, through liveQuery. Text goes to the page as
+// textContent, or through markdown.js.
 import PocketBase from "./vendor/pocketbase.es.mjs";
 import { offerAsking } from "./ask-box.js";
-import { copier, make, openData } from "./data.js";
+import { openData } from "./data.js";
 import { liveQuery } from "./live-query.js";
+import { copier, make } from "./nodes.js";
+import { reading } from "./reading.js";
 
 const STEP = 20; // rows at first, and with each "load more"
 const MOST = 999; // PocketBase lists 1000 at most, and one tells that there are more
-const FOLD = 600; // characters of a long body that show at first
 
 const pb = new PocketBase(new URL(".", location.href).href);
 const $ = (id) => document.getElementById(id);
@@ -19,7 +20,7 @@ let limit = STEP;
 let stop = () => {};
 let last = { items: [], status: "connecting", error: null };
 let lostAt = null;
-const cards = new Map(); // id -> { row, node }
+const cards = new Map(); // id -> { row, node, choice }
 const seen = { category: new Set(), event: new Set() };
 
 function filter() {
@@ -75,15 +76,16 @@ function show({ items, status, error }, announce) {
 		let card = cards.get(row.id);
 		if (card) above = false;
 		if (card?.row !== row) {
-			const node = draw(row, card?.node);
+			const choice = card?.choice ?? { open: !!view.channel, plain: false, images: new Set() };
+			const node = draw(row, choice, card?.node);
 			if (card) {
 				if (place === card.node) place = node;
-				card.node.replaceWith(node);
+				replace(card.node, node);
 			} else if (above) {
 				fresh.push(row);
 				node.classList.add("new");
 			}
-			card = { row, node };
+			card = { row, node, choice };
 			cards.set(row.id, card);
 			remember(row);
 		}
@@ -97,22 +99,18 @@ function show({ items, status, error }, announce) {
 	showEmpty(!rows.length && (status === "live" || (announce && status === "connecting")));
 }
 
-/** Draws a row; folded and opened parts of the node it replaces stay as they are. */
-function draw(row, old) {
+/** Puts a row's new node in the old one's place; what has the focus keeps it. */
+function replace(old, node) {
+	const focused = old.contains(document.activeElement) ? document.activeElement : null;
+	old.replaceWith(node);
+	if (focused) [...node.querySelectorAll(focused.tagName)].find((other) => other.textContent === focused.textContent)?.focus({ preventScroll: true });
+}
+
+/** Draws a row; what the reader chose or opened in the node it replaces stays so. */
+function draw(row, choice, old) {
 	const { title, body, category, eventName, userId, metadata } = row;
 	const model = [metadata?.ai_provider, metadata?.ai_model].filter((name) => typeof name === "string").join(" / ");
-	const lines = body.split("\n", 9);
-	const text = lines.slice(0, 8).join("\n").slice(0, FOLD);
-	const long = text.length < body.length;
-	const paragraph = make("p", { className: "body", id: "body-" + row.id });
-	const fold = make("button", { type: "button", "aria-controls": paragraph.id });
-	const setFold = (open) => {
-		paragraph.textContent = open || !long ? body : text.replace(/\s+\S*$/, "") + " …";
-		fold.ariaExpanded = String(open);
-		fold.textContent = open ? "Show less" : "Show all";
-	};
-	fold.onclick = () => setFold(fold.ariaExpanded !== "true");
-	setFold(!!view.channel || old?.querySelector("[aria-controls]")?.ariaExpanded === "true");
+	const { text, buttons } = reading(pb, row, choice);
 
 	const about = make("p", { className: "about" }, narrow("category", category));
 	if (userId) about.append(make("span", { className: "own" }, userId === pb.authStore.record?.id ? "Only for you" : "For one user"));
@@ -124,11 +122,10 @@ function draw(row, old) {
 	data.ontoggle = () => data.open && data.children.length === 1 && openData(pb, row, data);
 	data.open = !!old?.querySelector(".data")?.open;
 
-	const tools = make("div", { className: "tools" });
-	if (long) tools.append(fold);
+	const tools = make("div", { className: "tools" }, ...buttons);
 	if (body) tools.append(copier("Copy text", () => body));
 	tools.append(data);
-	return make("li", {}, make("article", {}, make("h2", {}, title), about, paragraph, tools));
+	return make("li", {}, make("article", {}, make("h2", {}, title), about, text, tools));
 }
 
 /** A value that the feed can be narrowed to. */

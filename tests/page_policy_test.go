@@ -6,13 +6,13 @@ import (
 )
 
 // contentPolicy lets the page load and call nothing but its own server.
-const contentPolicy = "default-src 'self'; img-src 'self' data:; object-src 'none'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
+const contentPolicy = "default-src 'self'; img-src 'self' data: https:; object-src 'none'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
 
 func TestPageIsServedWithAContentPolicy(t *testing.T) {
 	t.Parallel()
 	s := startServer(t, "")
 	for path, page := range map[string]bool{
-		"/": true, "/feed.js": true, "/data.js": true, "/live-query.js": true, "/live-stream.js": true, "/style.css": true, "/vendor/pocketbase.es.mjs": true,
+		"/": true, "/feed.js": true, "/data.js": true, "/markdown.js": true, "/live-query.js": true, "/live-stream.js": true, "/style.css": true, "/vendor/pocketbase.es.mjs": true, "/vendor/purify.es.mjs": true, "/vendor/licenses.txt": true,
 		"/any/path": true, "/_/": false, "/api/health": false,
 	} {
 		response, err := http.Get(s.URL + path)
