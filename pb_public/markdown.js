@@ -7,10 +7,10 @@ import MarkdownIt from "./vendor/markdown-it.esm.min.mjs";
 
 // What is larger stays text, so that no text keeps the page busy for long.
 export const LONGEST = 20_000; // characters
-const MOST = 10_000; // tokens: about 3,000 cells of tables, which take few characters
+const MOST = 10_000; // tokens: some 2,500 cells of tables, or 5,000 lines
 
 const LINKS = /^(https?:\/\/|mailto:)/i;
-const ALLOWED = {
+export const ALLOWED = {
 	ALLOWED_TAGS: "a blockquote br button code em h3 h4 h5 h6 hr li ol p pre s strong table tbody td th thead tr ul".split(" "),
 	ALLOWED_ATTR: ["class", "data-src", "href", "start", "type"], // no id and no name, which scripts could take for theirs
 	ADD_URI_SAFE_ATTR: ["data-src", "start", "type"],
@@ -66,7 +66,9 @@ export function render(text) {
 	if (text.length > LONGEST) return null;
 	let html;
 	try {
-		html = markdown.render(text);
+		const tokens = markdown.parse(text, {});
+		if (tokens.reduce((sum, { children }) => sum + 1 + (children?.length ?? 0), 0) > MOST) return null;
+		html = markdown.renderer.render(tokens, markdown.options, {});
 	} catch {
 		return null;
 	}

@@ -7,6 +7,7 @@ import { structure } from "./structure.js";
 
 const FOLD = 600; // characters that show at first
 const LINES = 8; // lines of them
+const FIRST = 4_000; // characters of Markdown that are rendered for it, so that many rows cost little
 
 /**
  * A row's text, and the buttons to read it otherwise.
@@ -18,14 +19,16 @@ export function reading(pb, row, choice) {
 	const text = make("div", { className: "body", id: "body-" + row.id });
 	const fold = make("button", { type: "button", "aria-controls": text.id });
 	const plain = make("button", { type: "button", "aria-controls": text.id }, row.body ? "Plain text" : "JSON");
-	const formatted = row.body ? render(row.body) : structure(row);
+	const first = beginning(row.body);
+	const formatted = row.body ? render(first) : structure(row);
 	let written = row.body;
+	const format = () => (choice.open && first !== row.body ? render(row.body) : formatted?.cloneNode(true));
 	const draw = () => {
-		const asWritten = choice.plain || !formatted;
-		const whole = asWritten ? nodesOf(written || json(row.data)) : formatted.cloneNode(true);
+		const nodes = choice.plain ? null : format();
+		const whole = nodes ?? nodesOf(written || json(row.data));
 		const start = whole.cloneNode(true);
-		const long = cut(start);
-		text.classList.toggle("written", asWritten);
+		const long = cut(start) || first !== row.body;
+		text.classList.toggle("written", !nodes);
 		text.replaceChildren(choice.open || !long ? whole : start);
 		for (const button of text.querySelectorAll(".image")) if (choice.images.has(button.dataset.src)) showImage(button);
 		fold.hidden = !long;
@@ -57,9 +60,16 @@ export function reading(pb, row, choice) {
 	};
 	show();
 	const buttons = [fold];
-	if (formatted && !readsAlike(formatted, row.body)) buttons.push(plain);
+	if (formatted && !readsAlike(formatted, first)) buttons.push(plain);
 	else if (row.body.length > LONGEST) buttons.push(make("span", {}, "Too long to format"));
 	return { text, buttons };
+}
+
+/** What of a text is rendered while it is folded: whole lines, if there are any. */
+function beginning(body) {
+	if (body.length <= FIRST || body.length > LONGEST) return body;
+	const end = body.lastIndexOf("\n", FIRST);
+	return body.slice(0, end > FOLD ? end : FIRST);
 }
 
 const json = (data) => (data === null || typeof data !== "object" ? "" : JSON.stringify(data, null, 2));

@@ -113,6 +113,14 @@ func TestPageShowsMarkdown(t *testing.T) {
 	p.Click("[aria-pressed]")
 	p.Wait(`document.querySelector(".body table")`)
 
+	// Of a long text, what is folded is not even rendered.
+	s.update(token, id, map[string]any{"body": "[a][link] " + strings.Repeat("*word* ", 2000) + "**end**\n\n[link]: https://example.com/"})
+	p.Wait(`document.querySelector(".body strong")?.textContent === "end" && document.querySelector(".body a")`)
+	p.Type("[aria-expanded]", "\r")
+	p.Wait(`document.querySelector(".body").textContent.length < 700 && document.querySelector(".body em")`)
+	p.Type("[aria-expanded]", "\r")
+	p.Wait(`document.querySelector(".body strong")`)
+
 	// What reads as it is written has no switch.
 	s.update(token, id, map[string]any{"body": "One line,\nand one more.\n\nThe end."})
 	p.Wait(`document.querySelector(".body").innerText === "One line,\nand one more.\n\nThe end."`)
