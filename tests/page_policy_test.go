@@ -1,7 +1,9 @@
 package tests
 
 import (
+	"io"
 	"net/http"
+	"strings"
 	"testing"
 )
 
@@ -34,5 +36,22 @@ func TestPageIsServedWithAContentPolicy(t *testing.T) {
 	})`)
 	if eval[bool](p, "!!window.ran") {
 		t.Error("an inline script ran")
+	}
+}
+
+// Whose code the page loads is said with it.
+func TestPageHasTheLicences(t *testing.T) {
+	t.Parallel()
+	s := startServer(t, "")
+	response, err := http.Get(s.URL + "/vendor/licenses.txt")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer response.Body.Close()
+	licences, err := io.ReadAll(response.Body)
+	for _, name := range []string{"pocketbase", "markdown-it", "entities", "linkify-it", "mdurl", "punycode.js", "uc.micro", "dompurify"} {
+		if !strings.Contains(string(licences), "==> "+name+"/LICENSE") {
+			t.Errorf("%s: no licence in %.100s (%v)", name, licences, err)
+		}
 	}
 }
