@@ -118,6 +118,7 @@ func TestPageShowsMarkdown(t *testing.T) {
 	p.Wait(`document.querySelector(".body strong")?.textContent === "end" && document.querySelector(".body a")`)
 	p.Type("[aria-expanded]", "\r")
 	p.Wait(`document.querySelector(".body").textContent.length < 700 && document.querySelector(".body em")`)
+	p.expect(map[string]string{`document.querySelectorAll(".body a").length`: "0"}) // the address is further down
 	p.Type("[aria-expanded]", "\r")
 	p.Wait(`document.querySelector(".body strong")`)
 
