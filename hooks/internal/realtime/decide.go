@@ -30,8 +30,8 @@ func (f *FanOut) decide(app core.App, action string, record *core.Record) *chang
 		app = f.app
 	}
 	c := &change{action: action, record: record.Fresh()}
-	collection := f.collectionOf(record)
-	c.list, c.view = f.accessTo(collection)
+	c.list, c.view = f.accessTo(record.Collection())
+	c.outdated = f.isOutdated(record)
 
 	f.mu.Lock()
 	f.moment++
@@ -42,7 +42,7 @@ func (f *FanOut) decide(app core.App, action string, record *core.Record) *chang
 	f.mu.Unlock()
 
 	var err error
-	c.row, err = f.rows.read(app, collection, record.Id, fields)
+	c.row, err = f.rows.read(app, record.Collection(), record.Id, fields)
 	if c.gone = errors.Is(err, sql.ErrNoRows); c.gone && action == "update" {
 		return c
 	}
@@ -57,14 +57,14 @@ func (f *FanOut) decide(app core.App, action string, record *core.Record) *chang
 		return nil
 	}
 	c.answers = ask(app, c.record, asked)
-	c.overtaken = action != "delete" && c.row.isNewer(collection, record)
+	c.overtaken = action != "delete" && c.row.isNewer(record)
 	return c
 }
 
 // isNewer reports whether the row was committed again since the record was: its saver's
 // after-success hooks may run when those of a later one have ended.
-func (r row) isNewer(collection *core.Collection, record *core.Record) bool {
-	return slices.ContainsFunc(collection.Fields, func(f core.Field) bool {
+func (r row) isNewer(record *core.Record) bool {
+	return slices.ContainsFunc(record.Collection().Fields, func(f core.Field) bool {
 		field, ok := f.(*core.AutodateField)
 		if !ok || !field.OnUpdate {
 			return false
@@ -74,14 +74,15 @@ func (r row) isNewer(collection *core.Collection, record *core.Record) bool {
 	})
 }
 
-// collectionOf returns the record's collection with the rules of now, by which lists go too:
-// the record's own is that of when its saver loaded it.
-func (f *FanOut) collectionOf(record *core.Record) *core.Collection {
-	if now, err := f.app.FindCachedCollectionByNameOrId(record.Collection().Id); err == nil {
-		return now
-	}
-	return record.Collection()
+// isOutdated reports whether the record has rules of before, as its saver had loaded it. By these
+// PocketBase sends its event, but lists go by those of now.
+func (f *FanOut) isOutdated(record *core.Record) bool {
+	loaded := record.Collection()
+	now, err := f.app.FindCachedCollectionByNameOrId(loaded.Id)
+	return err == nil && !(equalRules(loaded.ListRule, now.ListRule) && equalRules(loaded.ViewRule, now.ViewRule))
 }
+
+func equalRules(a, b *string) bool { return a == b || a != nil && b != nil && *a == *b }
 
 // accessTo returns who may see all records of the collection, and who one.
 func (f *FanOut) accessTo(collection *core.Collection) (list, view access) {

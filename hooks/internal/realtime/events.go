@@ -138,12 +138,11 @@ func inTransaction(e *core.ModelEvent, change func(tx core.App) error) error {
 // everybody still sees of it.
 func (f *FanOut) lookBack(record *core.Record) state {
 	c := &change{record: record}
-	collection := f.collectionOf(record)
-	c.list, c.view = f.accessTo(collection)
+	c.list, c.view = f.accessTo(record.Collection())
 	f.mu.Lock()
 	asked, fields := f.questions(c), f.comparedFields(c)
 	f.mu.Unlock()
-	read, err := f.rows.read(f.app, collection, record.Id, fields)
+	read, err := f.rows.read(f.app, record.Collection(), record.Id, fields)
 	switch {
 	case errors.Is(err, sql.ErrNoRows): // nobody has seen it yet
 		return state{}
@@ -223,6 +222,7 @@ func (f *FanOut) afterDelete(e *core.ModelEvent) error {
 	f.mu.Lock()
 	if c := f.takeDeleting(e.Model); c != nil {
 		c.until = f.moment + 1 // any view of now
+		c.outdated = f.isOutdated(c.record)
 		f.append(c)
 	}
 	f.mu.Unlock()

@@ -88,11 +88,16 @@ func (c *change) dataFor(v view, t topic) []byte {
 	return nil
 }
 
-// unsure reports whether nobody knows if the topic loses sight of the record, since it is
-// younger than the look at the row before.
+// unsure reports whether nobody knows what the topic is to be told, since the rules have
+// changed, or since it is younger than the look at the row before.
 func (c *change) unsure(v view, t topic) bool {
 	access, about := t.access(c)
-	if !t.leave || !about || c.before.row == nil || c.before.knows(v, t, access) {
+	switch {
+	case !t.leave || !about:
+		return false
+	case c.outdated:
+		return true
+	case c.before.row == nil || c.before.knows(v, t, access):
 		return false
 	}
 	return c.action == "delete" || c.gone || !c.shows(v, t, access)
