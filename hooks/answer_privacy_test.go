@@ -58,7 +58,7 @@ func TestAnswersArePrivateAtEachMoment(t *testing.T) {
 			}
 			looks.look("overtaken")
 			let <- row.outcome
-			eventually(t, "the sending ends", func() bool { undecided, _ := server.plugin.outbox.Undecided("x"); return !undecided })
+			awaitAttempts(t, server)
 			server.mustPost(t, webhook)
 			looks.look("stored")
 			want := store.Unmatched // for superusers only

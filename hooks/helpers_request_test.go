@@ -111,3 +111,9 @@ func contentOf(t testing.TB, app core.App, channel string) *core.Record {
 	}
 	return record
 }
+
+// awaitAttempts returns when no request is being sent.
+func awaitAttempts(t testing.TB, server *testServer) {
+	t.Helper()
+	eventually(t, "every attempt has ended", func() bool { undecided, err := server.plugin.outbox.Undecided("x"); return err == nil && !undecided })
+}

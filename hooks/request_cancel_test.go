@@ -153,7 +153,7 @@ func TestCancelledIsNotSentAgain(t *testing.T) {
 			<-began
 			server.edit(t, superuserToken(t, server), id, `{"state":"failed","error":"Too long."}`)
 			let <- answerStatus(status)
-			eventually(t, "the attempt has ended", func() bool { undecided, err := server.plugin.outbox.Undecided("x"); return err == nil && !undecided })
+			awaitAttempts(t, server)
 			failed := awaitRequest(t, server, id, store.Failed)
 			if failed.GetString("error") != "Too long." || (failed.GetString("expires") != "") != (status == 502) || len(river.all()) != 1 {
 				t.Errorf("got %v, sent %d times", failed, len(river.all()))
@@ -189,7 +189,7 @@ func TestCancelBesideTheClaim(t *testing.T) {
 		}
 	}
 	wg.Wait()
-	eventually(t, "every attempt has ended", func() bool { undecided, err := server.plugin.outbox.Undecided("x"); return err == nil && !undecided })
+	awaitAttempts(t, server)
 	sent := map[string]int{}
 	for _, request := range river.all() {
 		for _, id := range ids {

@@ -140,7 +140,7 @@ func TestRefusalOfTheSecondAttempt(t *testing.T) {
 		t.Fatal(status, body)
 	}
 	let <- answerStatus(422)
-	eventually(t, "ended", func() bool { u, err := server.plugin.outbox.Undecided("x"); return err == nil && !u })
+	awaitAttempts(t, server)
 	server.mustPost(t, completed("c1", "Secret", ""))
 	seenOnlyBy(t, server, "c1", "", other)
 }
@@ -164,7 +164,7 @@ func TestChannelsOfTwoAttempts(t *testing.T) {
 		t.Fatal(status, body)
 	}
 	let <- func(w http.ResponseWriter, _ *http.Request) { answerChannel(w, "c2") }
-	eventually(t, "ended", func() bool { u, err := server.plugin.outbox.Undecided("x"); return err == nil && !u })
+	awaitAttempts(t, server)
 	server.mustPost(t, completed("c1", "First", ""))
 	server.mustPost(t, completed("c2", "Second", ""))
 	server.mustPost(t, completed("public", "Public", ""))

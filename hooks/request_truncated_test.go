@@ -37,7 +37,7 @@ func TestTruncatedRequestsKeepTheirAnswersPrivate(t *testing.T) {
 		t.Fatalf("got %d requests, want none", n)
 	}
 	let <- func(w http.ResponseWriter, _ *http.Request) { answerChannel(w, "c-"+sending) }
-	eventually(t, "the attempt has ended", func() bool { undecided, err := server.plugin.outbox.Undecided("x"); return err == nil && !undecided })
+	awaitAttempts(t, server)
 
 	server.mustPost(t, completed("c-"+sent, "Late", ""))
 	server.mustPost(t, generated("c-"+answered, `{"title":"Second"}`, ""))

@@ -1,21 +1,22 @@
 // The requests on the page "ModelRiver", and what an operator does about them.
 import { item } from "./lists.js";
+import { REQUESTS } from "./state.js";
 
 /** The requests that are queued or sent. */
 export function openRequests(state) {
-	return section(state, "open", "Open requests", `state = "queued" || state = "sent"`, "No request waits for its answer.", (row) => button(
+	return section(state, "open", "Open requests", "No request waits for its answer.", (row) => button(
 		state, row, "ri-close-circle-line", `Cancel ${row.workflow}`, () => ask(cancelQuestion(row), "Cancel it", "Let it go on", () => state.cancel(row)),
 	));
 }
 
 /** The requests that failed. */
 export function failedRequests(state) {
-	return section(state, "failed", "Failed requests", `state = "failed"`, "No request has failed.", (row) => button(
+	return section(state, "failed", "Failed requests", "No request has failed.", (row) => button(
 		state, row, "ri-restart-line", `Ask ${row.workflow} again`, () => ask(againQuestion(row), "Ask again", "Leave it", () => state.askAgain(row)),
 	));
 }
 
-function section({ data }, kind, title, filter, none, action) {
+function section({ data }, kind, title, none, action) {
 	const more = () => {
 		const total = data.stats?.requests[kind] ?? 0;
 		const shown = data.requests[kind].length;
@@ -23,7 +24,7 @@ function section({ data }, kind, title, filter, none, action) {
 			return t.a(
 				{
 					className: "list-item modelriver-more", target: "_blank", rel: "noopener", // the page that is open drops a filter on its way to another collection
-					href: "#/collections?collection=aiRequests&filter=" + encodeURIComponent(filter),
+					href: "#/collections?collection=aiRequests&filter=" + encodeURIComponent(REQUESTS[kind]),
 				},
 				`The latest ${shown} of ${total.toLocaleString()}: see all in a new tab`,
 			);

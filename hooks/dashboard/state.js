@@ -2,6 +2,9 @@
 import { isAsked } from "./figures.js";
 import { liveQuery } from "./live-query.js";
 
+/** The requests of each list. */
+export const REQUESTS = { open: `state = "queued" || state = "sent"`, failed: `state = "failed"` };
+
 export class State {
 	data = store({
 		stats: null,
@@ -98,7 +101,7 @@ export class State {
 			filter, sort: "-created,-id", skipTotal: true, requestKey: null,
 			fields: "id,workflow,userId,state,attempts,nextAttempt,expires,channelId,error,created",
 		});
-		const [open, failed] = await Promise.all([latest(`state = "queued" || state = "sent"`), latest(`state = "failed"`)]);
+		const [open, failed] = await Promise.all([latest(REQUESTS.open), latest(REQUESTS.failed)]);
 		const requests = { open: open.items, failed: failed.items };
 		if (JSON.stringify(requests) !== JSON.stringify(data.requests)) data.requests = requests;
 	}

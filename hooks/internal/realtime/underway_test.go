@@ -59,11 +59,7 @@ func TestDeletesThatBeganBeforeASubscription(t *testing.T) {
 				t.Fatal(err)
 			}
 			if row.fetch {
-				select {
-				case <-s.Ended:
-				case <-time.After(time.Minute):
-					t.Errorf("the stream goes on, with %q", s.Take())
-				}
+				awaitEnd(t, s)
 				return
 			}
 			saveRecord(t, app, "end000000000000", map[string]any{"title": "x"})
@@ -187,11 +183,7 @@ func TestSavesByAnOldRule(t *testing.T) {
 		if err := change(record); err != nil {
 			t.Fatal(err)
 		}
-		select {
-		case <-s.Ended:
-		case <-time.After(time.Minute):
-			t.Errorf("%s: the stream goes on", name)
-		}
+		awaitEnd(t, s)
 		if told := strings.Join(s.Take(), "\n"); strings.Contains(told, id) {
 			t.Errorf("%s: a guest was told %s", name, told)
 		}
@@ -240,16 +232,22 @@ func TestUpdatesThatBeganBeforeASubscription(t *testing.T) {
 				t.Fatal(err)
 			}
 			if row.fetch {
-				select {
-				case <-s.Ended:
-				case <-time.After(time.Minute):
-					t.Errorf("the stream goes on, with %q", s.Take())
-				}
+				awaitEnd(t, s)
 				return
 			}
 			if event := next(t, s); strings.Contains(event, `"leave"`) != row.told || !strings.Contains(event, id) {
 				t.Errorf("got %s", event)
 			}
 		})
+	}
+}
+
+// awaitEnd returns when the stream has ended, so that its viewer fetches again.
+func awaitEnd(t *testing.T, s *apptest.Stream) {
+	t.Helper()
+	select {
+	case <-s.Ended:
+	case <-time.After(time.Minute):
+		t.Errorf("the stream goes on, with %q", s.Take())
 	}
 }
