@@ -4,7 +4,6 @@ import (
 	"errors"
 	"net/http"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -191,32 +190,5 @@ func TestRequestWhoseWindowHasPassed(t *testing.T) {
 	time.Sleep(1500 * time.Millisecond)
 	if n := len(river.all()); n != 1 {
 		t.Errorf("sent %d times, want once", n)
-	}
-}
-
-// Requests of clients that come at the same time are inserted in one transaction.
-func TestRequestsAreInsertedTogether(t *testing.T) {
-	t.Parallel()
-	server, _ := newAskServer(t, answerChannels)
-	_, token := newUser(t, server, "asker@example.com")
-	const count = 5
-	release := sync.OnceFunc(hold(server.plugin.asked))
-	t.Cleanup(release)
-	statuses := make(chan int, count)
-	for range count {
-		go func() {
-			status, _ := server.call(t, token, http.MethodPost, requestsPath, `{"workflow":"story","input":{}}`)
-			statuses <- status
-		}()
-	}
-	eventually(t, "all wait", func() bool { return len(server.plugin.asked.Waiting()) == count })
-	release()
-	for range count {
-		if status := <-statuses; status != 200 {
-			t.Errorf("got %d, want 200", status)
-		}
-	}
-	for _, request := range records(t, server, store.Requests) {
-		awaitRequest(t, server, request.Id, store.Sent)
 	}
 }

@@ -155,7 +155,6 @@ type plugin struct {
 	config   Config
 	verifier *modelriver.Verifier // nil without a secret
 	commits  *commit.Committer
-	asked    *commit.Committer // of new requests: no hook runs after its commits, so none waits for another
 	outbox   *outbox.Outbox
 	fanOut   *realtime.FanOut
 	schema   store.Schema
@@ -180,7 +179,6 @@ func newPlugin(app core.App, config Config) (*plugin, error) {
 	p.commits = commit.New(app, store.Content)
 	p.commits.Committed, p.commits.Settled = p.fanOut.Committed, p.fanOut.Settled
 	p.commits.OwnHooks = sync.OnceValue(ownSaveHooks)
-	p.asked = commit.New(app, store.Requests)
 	p.outbox = outbox.New(app, p.commits, client, outbox.Options{
 		Keyed: config.APIKey != "", Timeout: config.CallbackTimeout, Window: config.CallbackWindow, Retention: config.Retention,
 		InWords: config.inWords, Reingest: p.reingest,
@@ -202,7 +200,6 @@ func (p *plugin) bind() {
 		Id: "modelriverBackup", Func: p.backup, Priority: 10000, // within every other hook
 	})
 	p.commits.Bind()
-	p.asked.InsertTogether()
 	p.outbox.Bind()
 	p.fanOut.Bind()
 	p.schema.Bind(p.app)

@@ -8,7 +8,6 @@ import (
 	"strings"
 	"sync"
 
-	"github.com/pocketbase/dbx"
 	"github.com/pocketbase/pocketbase/core"
 	"github.com/pocketbase/pocketbase/tools/hook"
 )
@@ -38,53 +37,14 @@ func (c *Committer) insert(e *core.ModelEvent) error {
 	if err != nil {
 		return err
 	}
-	if _, err := insertQuery(b, record, values).WithContext(e.Context).Execute(); err != nil {
+	columns := slices.Sorted(maps.Keys(values))
+	query := fmt.Sprintf("INSERT INTO {{%s}} ([[%s]]) VALUES ({:%s})",
+		record.TableName(), strings.Join(columns, "]], [["), strings.Join(columns, "}, {:"))
+	if _, err := Query(b, query).Bind(values).WithContext(e.Context).Execute(); err != nil {
 		return err
 	}
 	e.Model.MarkAsNotNew()
 	b.records = append(b.records, record)
-	return nil
-}
-
-func insertQuery(tx core.App, record *core.Record, values map[string]any) *dbx.Query {
-	columns := slices.Sorted(maps.Keys(values))
-	return Query(tx, fmt.Sprintf("INSERT INTO {{%s}} ([[%s]]) VALUES ({:%s})",
-		record.TableName(), strings.Join(columns, "]], [["), strings.Join(columns, "}, {:"))).Bind(values)
-}
-
-// InsertTogether has the committer insert the records of its collection that others save
-// outside of a transaction, as clients' requests do: those of the same time share an fsync.
-// Their hooks run apart, where each was saved.
-func (c *Committer) InsertTogether() {
-	c.app.OnModelCreateExecute(c.collection).Bind(&hook.Handler[*core.ModelEvent]{
-		Id: "modelriverInsertTogether", Func: c.insertTogether, Priority: 10000, // inside every other hook
-	})
-}
-
-func (c *Committer) insertTogether(e *core.ModelEvent) error {
-	record, ok := e.Model.(*core.Record)
-	if !ok || record.Id == "" || e.App.IsTransactional() {
-		return e.Next()
-	}
-	values, err := record.DBExport(e.App)
-	if err == nil {
-		err = e.Context.Err() // whoever asked has gone
-	}
-	if err != nil {
-		return err
-	}
-	inserted := make(chan error, 1)
-	c.Add(&Write{
-		Run: func(tx core.App) error {
-			_, err := insertQuery(tx, record, maps.Clone(values)).Execute() // which the query keeps, and binds others' to
-			return err
-		},
-		Done: func(err error) { inserted <- err },
-	})
-	if err := <-inserted; err != nil { // however long it takes: it must not be there after an error
-		return err
-	}
-	e.Model.MarkAsNotNew()
 	return nil
 }
 
