@@ -103,7 +103,7 @@ func TestCommandsOnAFreshDataDirectory(t *testing.T) {
 		{[]string{"retry", "--all-failed"}, false, "No callback has failed."},
 		{[]string{"retry"}, true, "name the callbacks to retry"},
 		{[]string{"cancel"}, true, "name the requests to cancel"},
-		{[]string{"cancel", "7h2kq0v1mz4x9ab"}, true, "7h2kq0v1mz4x9ab: there is no such request: the dashboard lists them in aiRequests"},
+		{[]string{"cancel", "7h2kq0v1mz4x9ab"}, true, "7h2kq0v1mz4x9ab: there is no such request: \"modelriver requests\" lists them"},
 		{[]string{"doctor", "--url", "http://127.0.0.1:1/webhooks/modelriver"}, true, "problem  secret       none is set"},
 		{[]string{"simulate"}, true, "set MODELRIVER_WEBHOOK_SECRET"},
 		{[]string{"bogus"}, true, "unknown command"},

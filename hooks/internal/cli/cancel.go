@@ -20,7 +20,7 @@ unsent, and costs what it costs: if an answer comes all the same, its user sees 
 		Example: `  modelriver cancel 7h2kq0v1mz4x9ab`,
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) == 0 {
-				return errors.New("name the requests to cancel: the dashboard lists them")
+				return errors.New("name the requests to cancel: \"modelriver requests --state open\" lists them")
 			}
 			return nil
 		},
@@ -52,7 +52,7 @@ func (c *commands) cancel(id string) (reason string, err error) {
 			return err
 		}
 		if request == nil {
-			return fmt.Errorf("%s: there is no such request: the dashboard lists them in %s", id, store.Requests)
+			return fmt.Errorf("%s: there is no such request: \"modelriver requests\" lists them", id)
 		}
 		switch state := request.GetString("state"); state {
 		case store.Answered:

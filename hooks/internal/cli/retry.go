@@ -111,7 +111,7 @@ func (c *commands) askAgain(id string) error {
 		case err != nil:
 			return err
 		case request == nil:
-			return fmt.Errorf("%s: there is no such request: the dashboard lists them in %s", id, store.Requests)
+			return fmt.Errorf("%s: there is no such request: \"modelriver requests\" lists them", id)
 		case request.GetString("state") != store.Failed:
 			return fmt.Errorf("%s: is %s, not failed", id, request.GetString("state"))
 		}
