@@ -19,7 +19,7 @@ func newEmptyApp(t *testing.T) *tests.TestApp {
 		t.Fatal(err)
 	}
 	t.Cleanup(app.Cleanup)
-	for _, name := range []string{store.Requests, store.Channels, store.Callbacks, store.Content} {
+	for _, name := range []string{store.Payloads, store.Attempts, store.Requests, store.Channels, store.Callbacks, store.Content} {
 		deleteCollection(t, app, name)
 	}
 	if _, err := app.NonconcurrentDB().NewQuery("DELETE FROM _migrations WHERE file LIKE '%_modelriver_%'").Execute(); err != nil {
@@ -157,6 +157,8 @@ func TestMigrationIndexes(t *testing.T) {
 		{"SELECT userId FROM modelriverChannels WHERE request = 'x'", "idx_modelriver_channel_request"},
 		{"SELECT id FROM modelriverChannels WHERE userId = 'x'", "idx_modelriver_channel_user"},
 		{"DELETE FROM modelriverChannels WHERE created < 'x'", "idx_modelriver_channel_created"},
+		{"SELECT id FROM modelriverPayloads WHERE created < 'x' LIMIT 9", "idx_modelriver_payload_created"},
+		{"SELECT * FROM modelriverAttempts WHERE callback = 'x' ORDER BY at, rowid", "idx_modelriver_attempt_callback"},
 	} {
 		var plan []struct {
 			Detail string `db:"detail"`
@@ -209,6 +211,9 @@ func TestSchemaProblems(t *testing.T) {
 		{"the requests are deleted", func(t *testing.T, app core.App) { deleteCollection(t, app, store.Requests) },
 			`\"aiRequests\" was deleted: restart`, nil},
 		{"the channels are renamed", rename(store.Channels, "mine"), `was renamed to \"mine\": rename it back`, rename("mine", store.Channels)},
+		{"the payloads are deleted", func(t *testing.T, app core.App) { deleteCollection(t, app, store.Payloads) },
+			`\"modelriverPayloads\" was deleted: restart`, nil},
+		{"the attempts are renamed", rename(store.Attempts, "mine"), `was renamed to \"mine\": rename it back`, rename("mine", store.Attempts)},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			t.Parallel()

@@ -69,10 +69,27 @@ var neededFields = map[string]map[string][]string{
 		"asked":     {core.FieldTypeDate},
 		"created":   {core.FieldTypeAutodate},
 	},
+	Payloads: {
+		"payload": {core.FieldTypeText},
+		"headers": {core.FieldTypeJSON},
+		"scheme":  {core.FieldTypeText},
+		"size":    {core.FieldTypeNumber},
+		"created": {core.FieldTypeAutodate},
+	},
+	Attempts: {
+		"callback":      {core.FieldTypeText},
+		"at":            {core.FieldTypeDate},
+		"status":        {core.FieldTypeNumber},
+		"duration":      {core.FieldTypeNumber},
+		"error":         {core.FieldTypeText},
+		"answer":        {core.FieldTypeText},
+		"errorCallback": {core.FieldTypeBool},
+		"expires":       {core.FieldTypeDate},
+	},
 }
 
 // collections are the names of all that the plugin needs.
-var collections = []string{Content, Callbacks, Requests, Channels}
+var collections = []string{Content, Callbacks, Requests, Channels, Payloads, Attempts}
 
 // defaultIds are the ids that PocketBase gives the collections, by which one that was
 // renamed is found.
@@ -81,6 +98,8 @@ var defaultIds = map[string]string{
 	Callbacks: "pbc_2755497107",
 	Requests:  "pbc_873360185",
 	Channels:  "pbc_1775179939",
+	Attempts:  "pbc_622599537",
+	Payloads:  "pbc_3964337567",
 }
 
 // A Schema knows whether the collections are as the plugin needs them. While they are

@@ -8,12 +8,15 @@ import (
 )
 
 // The collections. A callback's row has the id of its record. Channels are those of requests
-// that are not in Requests any more.
+// that are not in Requests any more. Payloads are webhooks as they came, under the ids of their
+// records, and attempts are each time that a callback was sent.
 const (
 	Content   = "aiContent"
 	Callbacks = "modelriverCallbacks"
 	Requests  = "aiRequests"
 	Channels  = "modelriverChannels"
+	Payloads  = "modelriverPayloads"
+	Attempts  = "modelriverAttempts"
 )
 
 // DateTime rounds t to what a date field keeps.
