@@ -19,10 +19,12 @@ import (
 //go:embed dashboard
 var dashboardFiles embed.FS
 
-// bindDashboard adds the route of the figures, and, if PocketBase's dashboard is built
+// bindDashboard adds the routes of the figures and lists, and, if PocketBase's dashboard is built
 // in, the plugin's page there.
 func (p *plugin) bindDashboard(e *core.ServeEvent) error {
 	e.Router.GET("/api/modelriver/stats", p.handleStats).
+		Bind(apis.RequireSuperuserAuth(), apis.SkipSuccessActivityLog())
+	e.Router.GET("/api/modelriver/deliveries", p.handleDeliveries).
 		Bind(apis.RequireSuperuserAuth(), apis.SkipSuccessActivityLog())
 	if ui.DistDirFS == nil { // built without the dashboard
 		return nil
