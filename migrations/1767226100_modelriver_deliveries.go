@@ -35,11 +35,11 @@ func createPayloads(app core.App) error {
 	}
 	c := core.NewBaseCollection("modelriverPayloads")
 	c.Fields.Add(
-		&core.TextField{Name: "payload", Max: 268435456},
-		&core.JSONField{Name: "headers", MaxSize: 1048576},
 		&core.TextField{Name: "scheme", Max: 1000},
 		&core.NumberField{Name: "size", OnlyInt: true},
 		&core.AutodateField{Name: "created", OnCreate: true},
+		&core.JSONField{Name: "headers", MaxSize: 1048576},
+		&core.TextField{Name: "payload", Max: 268435456}, // last, so that the others are read without it
 	)
 	c.AddIndex("idx_modelriver_payload_created", false, "created", "")
 	return app.Save(c)
