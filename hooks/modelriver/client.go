@@ -124,42 +124,54 @@ func NewClient(options ClientOptions) (*Client, error) {
 	return c, nil
 }
 
-// SendCallback posts body to callbackURL with the API key and returns the status of
-// the answer. The error is nil for a 2xx answer, [ErrCallbackHost] without sending
-// anything to a host that it does not allow, a [*StatusError] for any other answer, a
-// redirect too, and otherwise the network's error. [Retryable] tells which may pass.
+// An Answer is what came back for a callback. Its zero value is that nothing did.
+type Answer struct {
+	Status int
+	Body   string // the beginning, in one line, without the API key
+}
+
+// SendCallback is [Client.PostCallback] that returns only the status of the answer.
 func (c *Client) SendCallback(ctx context.Context, callbackURL string, body []byte) (status int, err error) {
+	answer, err := c.PostCallback(ctx, callbackURL, body)
+	return answer.Status, err
+}
+
+// PostCallback posts body to callbackURL with the API key and returns the answer. The error
+// is nil if that is 2xx, [ErrCallbackHost] without sending anything to a host that it does
+// not allow, a [*StatusError] for any other answer, a redirect too, and otherwise the
+// network's error. [Retryable] tells which may pass.
+func (c *Client) PostCallback(ctx context.Context, callbackURL string, body []byte) (Answer, error) {
 	if _, err := c.Host(callbackURL); err != nil {
-		return 0, err
+		return Answer{}, err
 	}
 	ctx, cancel := context.WithTimeout(ctx, c.timeout)
 	defer cancel()
 
 	request, err := c.newRequest(ctx, callbackURL, body)
 	if err != nil {
-		return 0, fmt.Errorf("%w: %w", ErrCallbackHost, err)
+		return Answer{}, fmt.Errorf("%w: %w", ErrCallbackHost, err)
 	}
 	response, err := c.http.Do(request)
 	if err != nil {
-		return 0, c.networkError(ctx, err)
+		return Answer{}, c.networkError(ctx, err)
 	}
 	defer response.Body.Close()
 
 	// Read a little: for the message, and because only a connection whose answer was
 	// read to its end is used again. An answer that trickles in is not waited for.
 	defer time.AfterFunc(maxDrain, cancel).Stop()
-	answer, _ := io.ReadAll(io.LimitReader(response.Body, maxResponse))
-	if len(answer) == maxResponse {
-		answer = answer[:max(0, maxResponse-len(c.apiKey))] // what was cut off may be in the key
+	read, _ := io.ReadAll(io.LimitReader(response.Body, maxResponse))
+	if len(read) == maxResponse {
+		read = read[:max(0, maxResponse-len(c.apiKey))] // what was cut off may be in the key
 	}
-
-	if response.StatusCode >= 200 && response.StatusCode <= 299 {
-		return response.StatusCode, nil
+	answer := Answer{Status: response.StatusCode, Body: c.excerpt(read)}
+	if answer.Status >= 200 && answer.Status <= 299 {
+		return answer, nil
 	}
-	return response.StatusCode, &StatusError{
-		Code:       response.StatusCode,
+	return answer, &StatusError{
+		Code:       answer.Status,
 		RetryAfter: retryAfter(response.Header.Get("Retry-After"), time.Now()),
-		Body:       c.excerpt(answer),
+		Body:       answer.Body,
 	}
 }
 

@@ -132,6 +132,13 @@ func NewVerifier(secrets ...string) (*Verifier, error) {
 // In the data scheme ModelRiver signs the data member only: nothing else in the
 // payload is proven to come from it. See [Client.Host].
 func (v *Verifier) Verify(header http.Header, payload []byte) error {
+	_, err := v.VerifyScheme(header, payload)
+	return err
+}
+
+// VerifyScheme is [Verifier.Verify] that also returns the scheme in which payload was
+// signed, one of [Schemes].
+func (v *Verifier) VerifyScheme(header http.Header, payload []byte) (scheme string, err error) {
 	result := ErrMissingSignature
 	for _, s := range schemes {
 		// A header that is there twice is not ModelRiver's: a proxy and this server
@@ -167,10 +174,10 @@ func (v *Verifier) Verify(header http.Header, payload []byte) error {
 				result = ErrTimestamp
 				continue
 			}
-			return nil
+			return s.name, nil
 		}
 	}
-	return result
+	return "", result
 }
 
 func (v *Verifier) matches(signature, signed []byte) bool {

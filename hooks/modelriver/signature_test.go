@@ -277,6 +277,17 @@ func TestSign(t *testing.T) {
 			}
 		}
 	}
+	verifier, _ := modelriver.NewVerifier("other", "secret")
+	for want, header := range map[string]http.Header{
+		"body":             with(docs(smallBody), "X-ModelRiver-Signature", smallData), // and no timestamp for it
+		"data":             with(servers(smallData, stamp), "mr-signature", "00"),
+		"timestamped-body": servers(smallTime, stamp),
+		"":                 servers(smallBody, stamp),
+	} {
+		if scheme, err := verifier.VerifyScheme(header, []byte(small)); scheme != want || (err == nil) != (want != "") {
+			t.Errorf("VerifyScheme: got %q, %v, want %q", scheme, err, want)
+		}
+	}
 	if got := strings.Join(modelriver.Schemes(), " "); got != "body data timestamped-body" {
 		t.Errorf("Schemes: got %q", got)
 	}
