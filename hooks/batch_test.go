@@ -321,7 +321,7 @@ func TestBatchWithoutHooks(t *testing.T) {
 			t.Fatal(err)
 		}
 		group.Go(func() {
-			if err := p.ingest(event, []byte(payload)); err != nil {
+			if err := p.ingest(event, []byte(payload), nil); err != nil {
 				t.Error(err)
 			}
 		})

@@ -26,6 +26,8 @@ func TestConfig(t *testing.T) {
 		{"path with a wildcard", Config{Path: "/{any...}"}, "Path"},
 		{"body beyond what fields hold", Config{MaxBodySize: 1 << 30}, "MaxBodySize"},
 		{"negative window", Config{CallbackWindow: -time.Second}, "negative"},
+		{"no payloads", Config{PayloadRetention: KeepNoPayloads}, ""},
+		{"negative payload retention", Config{PayloadRetention: -time.Hour}, "PayloadRetention -1h0m0s: a duration cannot be negative; use KeepNoPayloads"},
 		{"API over plain http", Config{APIURL: "http://api.modelriver.com"}, "only https"},
 		{"API on loopback", Config{APIURL: "http://127.0.0.1:4000"}, ""},
 		{"callback host with a path", Config{CallbackHosts: []string{"example.com/x"}}, "use host or host:port"},

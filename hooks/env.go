@@ -4,13 +4,15 @@ import (
 	"fmt"
 	"os"
 	"strings"
+	"time"
 
 	"github.com/pocketriver/pocketriver/hooks/modelriver"
 )
 
 // ConfigFromEnv returns the configuration that the environment has, as the pocketriver
-// binary reads it: MODELRIVER_WEBHOOK_SECRET, MODELRIVER_API_KEY, MODELRIVER_API_URL and
-// MODELRIVER_CALLBACK_HOSTS. A variable that is not set leaves the default.
+// binary reads it: MODELRIVER_WEBHOOK_SECRET, MODELRIVER_API_KEY, MODELRIVER_API_URL,
+// MODELRIVER_CALLBACK_HOSTS and MODELRIVER_PAYLOAD_RETENTION, a duration as in 168h, or 0 to
+// keep none. A variable that is not set leaves the default.
 //
 // The error says which variable is not usable, and what to do. Such a Config may be
 // registered all the same: [Register] has serve end with that error, and the commands
@@ -25,9 +27,26 @@ func ConfigFromEnv() (Config, error) {
 	if hosts := os.Getenv("MODELRIVER_CALLBACK_HOSTS"); hosts != "" {
 		config.CallbackHosts = []string{hosts}
 	}
+	config.PayloadRetention, config.envErr = parseRetention(os.Getenv("MODELRIVER_PAYLOAD_RETENTION"))
 	config = config.tidy()
 	_, _, err := config.withDefaults().protocol()
 	return config, err
+}
+
+// parseRetention returns 0, the default, for an empty text.
+func parseRetention(text string) (time.Duration, error) {
+	text = strings.TrimSpace(text)
+	if text == "" {
+		return 0, nil
+	}
+	retention, err := time.ParseDuration(text)
+	if err != nil || retention < 0 {
+		return 0, fmt.Errorf("MODELRIVER_PAYLOAD_RETENTION %q: set a duration in hours, as in 168h for 7 days, or 0 to keep no payloads", text)
+	}
+	if retention == 0 {
+		return KeepNoPayloads, nil
+	}
+	return retention, nil
 }
 
 // tidy takes what environments and files add to a value from it: white space around it,
@@ -61,6 +80,9 @@ func splitList(values []string) []string {
 func (c Config) protocol() (*modelriver.Verifier, *modelriver.Client, error) {
 	fail := func(format string, args ...any) (*modelriver.Verifier, *modelriver.Client, error) {
 		return nil, nil, fmt.Errorf(c.inWords(format), args...)
+	}
+	if c.envErr != nil {
+		return nil, nil, c.envErr
 	}
 	for i, secret := range c.WebhookSecrets {
 		switch {
@@ -100,6 +122,7 @@ var fieldNames = strings.NewReplacer(
 	"MODELRIVER_API_KEY", "hooks.Config.APIKey",
 	"MODELRIVER_API_URL", "hooks.Config.APIURL",
 	"MODELRIVER_CALLBACK_HOSTS", "hooks.Config.CallbackHosts",
+	"MODELRIVER_PAYLOAD_RETENTION", "hooks.Config.PayloadRetention",
 )
 
 // inWords returns a text that names settings by their variables as it fits this app: one

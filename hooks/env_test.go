@@ -4,34 +4,39 @@ import (
 	"reflect"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/pocketbase/pocketbase/tests"
 	"github.com/spf13/cobra"
 )
 
 func TestConfigFromEnv(t *testing.T) { // not parallel: it sets the environment
-	names := []string{"MODELRIVER_WEBHOOK_SECRET", "MODELRIVER_API_KEY", "MODELRIVER_API_URL", "MODELRIVER_CALLBACK_HOSTS"}
+	names := []string{"MODELRIVER_WEBHOOK_SECRET", "MODELRIVER_API_KEY", "MODELRIVER_API_URL", "MODELRIVER_CALLBACK_HOSTS", "MODELRIVER_PAYLOAD_RETENTION"}
 	for _, row := range []struct {
 		name    string
-		env     [4]string // by names
+		env     [5]string // by names
 		want    Config
 		problem string
 	}{
-		{"nothing is set", [4]string{}, Config{}, ""},
-		{"everything is set", [4]string{"s", "k", "https://example.com", "example.org:8443"},
-			Config{WebhookSecrets: []string{"s"}, APIKey: "k", APIURL: "https://example.com", CallbackHosts: []string{"example.org:8443"}}, ""},
-		{"white space around", [4]string{" s\r\n", "\tk\n", " https://example.com\n", "example.org \n"},
-			Config{WebhookSecrets: []string{"s"}, APIKey: "k", APIURL: "https://example.com", CallbackHosts: []string{"example.org"}}, ""},
-		{"lists", [4]string{"s, t,u\n", "", "", "a.example,b.example:1 , [::1]:2"},
+		{"nothing is set", [5]string{}, Config{}, ""},
+		{"everything is set", [5]string{"s", "k", "https://example.com", "example.org:8443", "36h"},
+			Config{WebhookSecrets: []string{"s"}, APIKey: "k", APIURL: "https://example.com", CallbackHosts: []string{"example.org:8443"}, PayloadRetention: 36 * time.Hour}, ""},
+		{"white space around", [5]string{" s\r\n", "\tk\n", " https://example.com\n", "example.org \n", " 0\n"},
+			Config{WebhookSecrets: []string{"s"}, APIKey: "k", APIURL: "https://example.com", CallbackHosts: []string{"example.org"}, PayloadRetention: KeepNoPayloads}, ""},
+		{"lists", [5]string{"s, t,u\n", "", "", "a.example,b.example:1 , [::1]:2"},
 			Config{WebhookSecrets: []string{"s", "t", "u"}, CallbackHosts: []string{"a.example", "b.example:1", "[::1]:2"}}, ""},
-		{"a secret with a blank in it", [4]string{"correct horse"}, Config{WebhookSecrets: []string{"correct horse"}}, ""},
-		{"a blank secret", [4]string{"\n"}, Config{WebhookSecrets: []string{"\n"}}, "MODELRIVER_WEBHOOK_SECRET: secret 1 of 1 is blank"},
-		{"a comma at the end", [4]string{"s,"}, Config{WebhookSecrets: []string{"s", ""}}, "MODELRIVER_WEBHOOK_SECRET: secret 2 of 2 is blank"},
-		{"secrets on lines", [4]string{"s,t\nu"}, Config{WebhookSecrets: []string{"s", "t\nu"}}, "MODELRIVER_WEBHOOK_SECRET: secret 2 of 2 has a line break"},
-		{"a key on lines", [4]string{"", "k\nl"}, Config{APIKey: "k\nl"}, "MODELRIVER_API_KEY: "},
-		{"a URL over plain http", [4]string{"", "", "http://example.com"}, Config{APIURL: "http://example.com"}, "MODELRIVER_API_URL: "},
-		{"a host with a path", [4]string{"", "", "", "example.com/x"}, Config{CallbackHosts: []string{"example.com/x"}}, "MODELRIVER_CALLBACK_HOSTS: "},
-		{"a blank host", [4]string{"", "", "", " "}, Config{CallbackHosts: []string{" "}}, "MODELRIVER_CALLBACK_HOSTS: "},
+		{"a secret with a blank in it", [5]string{"correct horse"}, Config{WebhookSecrets: []string{"correct horse"}}, ""},
+		{"a blank secret", [5]string{"\n"}, Config{WebhookSecrets: []string{"\n"}}, "MODELRIVER_WEBHOOK_SECRET: secret 1 of 1 is blank"},
+		{"a comma at the end", [5]string{"s,"}, Config{WebhookSecrets: []string{"s", ""}}, "MODELRIVER_WEBHOOK_SECRET: secret 2 of 2 is blank"},
+		{"secrets on lines", [5]string{"s,t\nu"}, Config{WebhookSecrets: []string{"s", "t\nu"}}, "MODELRIVER_WEBHOOK_SECRET: secret 2 of 2 has a line break"},
+		{"a key on lines", [5]string{"", "k\nl"}, Config{APIKey: "k\nl"}, "MODELRIVER_API_KEY: "},
+		{"a URL over plain http", [5]string{"", "", "http://example.com"}, Config{APIURL: "http://example.com"}, "MODELRIVER_API_URL: "},
+		{"a host with a path", [5]string{"", "", "", "example.com/x"}, Config{CallbackHosts: []string{"example.com/x"}}, "MODELRIVER_CALLBACK_HOSTS: "},
+		{"no payloads, with a unit", [5]string{4: "0s"}, Config{PayloadRetention: KeepNoPayloads}, ""},
+		{"days", [5]string{4: "7d"}, Config{}, `MODELRIVER_PAYLOAD_RETENTION "7d": set a duration in hours, as in 168h`},
+		{"a negative duration", [5]string{4: "-1ns"}, Config{}, "MODELRIVER_PAYLOAD_RETENTION "},
+		{"a number alone", [5]string{4: "7"}, Config{}, "MODELRIVER_PAYLOAD_RETENTION "},
+		{"a blank host", [5]string{"", "", "", " "}, Config{CallbackHosts: []string{" "}}, "MODELRIVER_CALLBACK_HOSTS: "},
 	} {
 		for i, name := range names {
 			t.Setenv(name, row.env[i])
@@ -40,7 +45,7 @@ func TestConfigFromEnv(t *testing.T) { // not parallel: it sets the environment
 		if row.problem == "" && err != nil || row.problem != "" && (err == nil || !strings.HasPrefix(err.Error(), row.problem)) {
 			t.Errorf("%s: got error %v, want %q", row.name, err, row.problem)
 		}
-		row.want.fromEnv = true
+		row.want.fromEnv, row.want.envErr = true, got.envErr
 		if !reflect.DeepEqual(got, row.want) {
 			t.Errorf("%s: got %+v, want %+v", row.name, got, row.want)
 		}
@@ -54,6 +59,12 @@ func TestConfigFromEnv(t *testing.T) { // not parallel: it sets the environment
 			t.Errorf("%s: registered: got %v and %v, want %v when it serves", row.name, newErr, p.unusable, err)
 		}
 		app.Cleanup()
+	}
+	t.Setenv("MODELRIVER_PAYLOAD_RETENTION", "7d") // whoever sets it in code needs no variable
+	got, _ := ConfigFromEnv()
+	got.PayloadRetention, got.CallbackHosts = time.Hour, nil
+	if _, _, err := got.withDefaults().protocol(); err != nil {
+		t.Errorf("set in code: got %v", err)
 	}
 }
 

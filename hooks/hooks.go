@@ -95,8 +95,18 @@ type Config struct {
 	// retried or deleted by hand. Defaults to 45 days: a webhook may come again for 30.
 	Retention time.Duration
 
-	fromEnv bool // the settings that have a variable come from there
+	// PayloadRetention is how long each webhook is kept as it came, beside what is stored of
+	// it, so that it can be looked at. It goes with its record, if that is deleted earlier.
+	// Defaults to 7 days. [KeepNoPayloads] keeps none.
+	PayloadRetention time.Duration
+
+	fromEnv bool  // the settings that have a variable come from there
+	envErr  error // why the variable of PayloadRetention is not usable
 }
+
+// KeepNoPayloads is a [Config.PayloadRetention] with which no payload is kept, and those that
+// are there are deleted, at night.
+const KeepNoPayloads time.Duration = -1
 
 const maxBodySizeLimit = 100 << 20 // what the fields of the collections hold
 
@@ -109,6 +119,10 @@ func (c Config) withDefaults() Config {
 	c.CallbackTimeout = cmp.Or(c.CallbackTimeout, 30*time.Second)
 	c.CallbackWindow = cmp.Or(c.CallbackWindow, 5*time.Minute)
 	c.Retention = cmp.Or(c.Retention, 45*24*time.Hour)
+	if c.PayloadRetention != 0 {
+		c.envErr = nil
+	}
+	c.PayloadRetention = cmp.Or(c.PayloadRetention, 7*24*time.Hour)
 	return c
 }
 
@@ -122,6 +136,8 @@ func (c Config) validate() error {
 		return fmt.Errorf("MaxInput %d: use at most %d bytes", c.MaxInput, maxBodySizeLimit)
 	case c.Tolerance < 0, c.CallbackTimeout < 0, c.CallbackWindow < 0, c.Retention < 0:
 		return errors.New("Tolerance, CallbackTimeout, CallbackWindow and Retention: a duration cannot be negative")
+	case c.PayloadRetention < 0 && c.PayloadRetention != KeepNoPayloads:
+		return fmt.Errorf("PayloadRetention %s: a duration cannot be negative; use KeepNoPayloads to keep none", c.PayloadRetention)
 	}
 	return nil
 }
@@ -181,7 +197,7 @@ func newPlugin(app core.App, config Config) (*plugin, error) {
 	p.commits.OwnHooks = sync.OnceValue(ownSaveHooks)
 	p.outbox = outbox.New(app, p.commits, client, outbox.Options{
 		Keyed: config.APIKey != "", Timeout: config.CallbackTimeout, Window: config.CallbackWindow, Retention: config.Retention,
-		InWords: config.inWords, Reingest: p.reingest,
+		PayloadRetention: max(config.PayloadRetention, 0), InWords: config.inWords, Reingest: p.reingest,
 	})
 	return p, nil
 }

@@ -18,9 +18,10 @@ import (
 )
 
 // ingest stores the event as a record, and with it, in one transaction, the callback
-// that is owed for it. It returns nil when that is committed, also for an event that
-// is stored already or that was refused. The error is [errUndecided], or the database's.
-func (p *plugin) ingest(event *modelriver.Event, payload []byte) error {
+// that is owed for it and what is kept of the webhook, if that is not nil. It returns nil
+// when that is committed, also for an event that is stored already or that was refused.
+// The error is [errUndecided], or the database's.
+func (p *plugin) ingest(event *modelriver.Event, payload []byte, kept *store.Payload) error {
 	id := recordId(event, payload)
 	if event.UserID == "" { // else it is that user's, whoever asked
 		if err := p.checkDecided(event, id); err != nil {
@@ -30,15 +31,21 @@ func (p *plugin) ingest(event *modelriver.Event, payload []byte) error {
 	now := p.outbox.Now()
 	ticket, cb := p.outbox.Admit(id, event.CallbackURL)
 	var record *core.Record
+	keep := func(tx core.App, err error) error {
+		if err != nil || kept == nil || record == nil && !cb.Refused {
+			return err
+		}
+		return kept.Insert(tx, id, now)
+	}
 	err := p.commits.Wait(&commit.Write{
 		Size: len(payload),
 		Run: func(tx core.App) (err error) {
 			record, err = p.store(tx, event, cb, now)
-			return err
+			return keep(tx, err)
 		},
 		Instead: func(tx core.App, cause error) (err error) {
 			record, err = p.refuse(tx, event, payload, cb, cause, now)
-			return err
+			return keep(tx, err)
 		},
 	})
 	switch {

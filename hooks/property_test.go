@@ -107,7 +107,7 @@ func (m *machine) deliver(channel, kind string, loseAnswer bool) {
 	m.mu.Lock()
 	m.sent[channel] = true
 	m.mu.Unlock()
-	if err := m.plugin.ingest(event, payload); err == nil && !loseAnswer {
+	if err := m.plugin.ingest(event, payload, nil); err == nil && !loseAnswer {
 		m.mu.Lock()
 		m.kept[channel] = true
 		m.mu.Unlock()

@@ -53,10 +53,12 @@ func (p *plugin) handleWebhook(e *core.RequestEvent) error {
 	}
 	e.Response.Header().Del("Connection")
 
-	if err := p.verifier.Verify(e.Request.Header, payload); err != nil {
+	scheme, err := p.verifier.VerifyScheme(e.Request.Header, payload)
+	if err != nil {
 		p.rejected.add(e.App, err.Error(), p.signatureRemedy(err))
 		return answerError(e, http.StatusUnauthorized, "Invalid signature")
 	}
+	kept := p.keep(e.Request.Header, payload, scheme)
 	payload = bytes.TrimPrefix(payload, []byte("\ufeff")) // signed, but no JSON
 	event, err := modelriver.ParseEvent(e.Request.Header, payload)
 	if err != nil {
@@ -74,7 +76,7 @@ func (p *plugin) handleWebhook(e *core.RequestEvent) error {
 	if err := p.schema.Problem(); err != nil {
 		return unavailable(e, err.Error())
 	}
-	if err := p.ingest(event, payload); err != nil {
+	if err := p.ingest(event, payload, kept); err != nil {
 		return p.unavailableNow(e, event, err)
 	}
 	return answer(e, http.StatusOK, `{"received":true}`)

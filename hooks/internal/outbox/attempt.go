@@ -53,23 +53,48 @@ func (o *Outbox) try(ctx context.Context, cb *store.Callback) (status int, err e
 	if cb.Refused && cb.URL == "" {
 		return 0, errNoURL
 	}
-	if !o.options.Keyed && cb.Host != "" {
-		return 0, errNoKey
-	}
-	if err := o.silence(cb); err != nil && cb.Expires.Time().Before(o.Now()) {
+	if err := o.inVain(cb); err != nil {
+		cb.Note(o.Now(), 0, store.Attempt{Error: o.options.InWords(err.Error()), ErrorCallback: cb.Refused})
 		return 0, err
 	}
-	return o.post(ctx, cb, cb.Body)
+	return o.post(ctx, cb, cb.Body, cb.Refused)
 }
 
-// post sends a body to the callback's URL.
-func (o *Outbox) post(ctx context.Context, cb *store.Callback, body []byte) (status int, err error) {
-	status, err = o.client.SendCallback(ctx, cb.URL, body)
+// inVain returns why a callback need not be posted.
+func (o *Outbox) inVain(cb *store.Callback) error {
+	if !o.options.Keyed && cb.Host != "" {
+		return errNoKey
+	}
+	if err := o.silence(cb); err != nil && cb.Expires.Time().Before(o.Now()) {
+		return err
+	}
+	return nil
+}
+
+// post sends a body to the callback's URL, and notes the attempt.
+func (o *Outbox) post(ctx context.Context, cb *store.Callback, body []byte, errorCallback bool) (status int, err error) {
+	at, began := o.Now(), time.Now()
+	answer, err := o.client.PostCallback(ctx, cb.URL, body)
 	if err != nil && ctx.Err() != nil {
 		return 0, errStopped
 	}
-	o.noteAnswer(cb, status, err)
-	return status, err
+	cb.Note(at, time.Since(began), store.Attempt{
+		Status: answer.Status, Error: o.options.InWords(problem(err)), Answer: answer.Body, ErrorCallback: errorCallback,
+	})
+	o.noteAnswer(cb, answer.Status, err)
+	return answer.Status, err
+}
+
+// problem returns why an attempt failed, without the answer.
+func problem(err error) string {
+	var answered *modelriver.StatusError
+	switch {
+	case err == nil:
+		return ""
+	case errors.As(err, &answered):
+		return (&modelriver.StatusError{Code: answered.Code}).Error()
+	}
+	return err.Error()
 }
 
 // A verdict is what becomes of a callback after an attempt.

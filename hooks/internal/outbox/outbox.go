@@ -37,6 +37,8 @@ type Options struct {
 	Window    time.Duration // in which a callback is tried
 	Retention time.Duration // how long rows are kept that are done with
 
+	PayloadRetention time.Duration // 0 for not at all
+
 	// InWords returns a text that names settings as this app has them.
 	InWords func(text string) string
 

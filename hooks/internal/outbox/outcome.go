@@ -34,7 +34,7 @@ func (o *Outbox) postpone(cb *store.Callback, status int, cause error, next time
 func (o *Outbox) giveUp(ctx context.Context, cb *store.Callback, v verdict) {
 	if v.cause != nil && !notSent(v.cause) && o.silence(cb) == nil {
 		message := "The record was stored, but its callback failed: " + v.cause.Error()
-		_, err := o.post(ctx, cb, modelriver.ErrorCallbackBody(message))
+		_, err := o.post(ctx, cb, modelriver.ErrorCallbackBody(message), true)
 		if errors.Is(err, errStopped) {
 			o.release(cb)
 			return
@@ -71,11 +71,13 @@ func (o *Outbox) fail(cb *store.Callback, set map[string]any) {
 
 // reingest has the event of a refused row that was armed again stored.
 func (o *Outbox) reingest(cb *store.Callback, payload string) {
+	at, began := o.Now(), time.Now()
 	o.commit(func(tx core.App) error {
 		return o.options.Reingest(tx, cb, payload)
 	}, func(err error) {
 		var refused *store.Refusal
 		if errors.As(err, &refused) {
+			cb.Note(at, time.Since(began), store.Attempt{Error: refused.Error()})
 			o.fail(cb, map[string]any{"lastError": refused.Error()})
 			return
 		}

@@ -1,7 +1,6 @@
 package outbox
 
 import (
-	"github.com/pocketbase/dbx"
 	"github.com/pocketbase/pocketbase/core"
 	"github.com/pocketbase/pocketbase/tools/hook"
 
@@ -52,32 +51,55 @@ func (o *Outbox) rearmEdited(record *core.Record) {
 }
 
 // deleteOld deletes callbacks that were delivered longer ago than Retention, and rows of
-// records that were deleted longer ago; and requests as old that ended.
+// records that were deleted longer ago; requests as old that ended; and payloads that came
+// longer ago than PayloadRetention.
 func (o *Outbox) deleteOld() {
 	if err := o.deleteEnded(); err != nil {
 		o.app.Logger().Warn("Failed to delete ended requests", "error", err)
 	}
-	before := store.DateTime(o.Now().Add(-o.options.Retention))
+	now := o.Now()
+	err := o.deleteBatches(func(tx core.App) (int64, error) {
+		return store.DeleteOldCallbacks(tx, now.Add(-o.options.Retention))
+	})
+	if err != nil {
+		o.app.Logger().Warn("Failed to delete delivered callbacks", "error", err)
+	}
+	err = o.deleteBatches(func(tx core.App) (int64, error) {
+		return store.DeleteOldPayloads(tx, now.Add(-o.options.PayloadRetention))
+	})
+	if err != nil {
+		o.app.Logger().Warn("Failed to delete old payloads", "error", err)
+	}
+	if err := o.deleteLostAttempts(); err != nil {
+		o.app.Logger().Warn("Failed to delete attempts whose callback was deleted", "error", err)
+	}
+}
+
+// deleteBatches deletes until nothing is left, each time in a transaction of its own, so that
+// webhooks are stored in between.
+func (o *Outbox) deleteBatches(deleteSome func(tx core.App) (deleted int64, err error)) error {
 	for {
 		var deleted int64
-		err := o.commits.Do(func(tx core.App) error {
-			result, err := tx.NonconcurrentDB().NewQuery(`
-				DELETE FROM modelriverCallbacks WHERE id IN (
-					SELECT id FROM modelriverCallbacks
-					WHERE state = 'delivered' AND deliveredAt < {:before} OR state = 'deleted' AND created < {:before} LIMIT 1000
-				)`).Bind(dbx.Params{"before": before}).Execute()
-			if err != nil {
-				return err
-			}
-			deleted, err = result.RowsAffected()
+		err := o.commits.Do(func(tx core.App) (err error) {
+			deleted, err = deleteSome(tx)
 			return err
 		})
-		if err != nil {
-			o.app.Logger().Warn("Failed to delete delivered callbacks", "error", err)
-			return
+		if err != nil || deleted == 0 {
+			return err
 		}
-		if deleted == 0 {
-			return
+	}
+}
+
+// deleteLostAttempts looks for them outside of the transactions, as it reads all.
+func (o *Outbox) deleteLostAttempts() error {
+	for {
+		callbacks, err := store.FindLostAttempts(o.app)
+		if err != nil || len(callbacks) == 0 {
+			return err
+		}
+		err = o.commits.Do(func(tx core.App) error { return store.DeleteLostAttempts(tx, callbacks) })
+		if err != nil {
+			return err
 		}
 	}
 }

@@ -42,6 +42,8 @@ type Callback struct {
 	Body []byte `db:"-"`
 
 	NextAttempt time.Time `db:"-"` // of a new one
+
+	attempted []Attempt // since it was claimed
 }
 
 // callbackColumns is what a callback is read with.
@@ -67,10 +69,12 @@ func (cb *Callback) Insert(tx core.App, now time.Time, recordId, payload string)
 	return err
 }
 
-// DeleteCallback deletes the row, if there is one.
+// DeleteCallback deletes the row, if there is one, and its attempts.
 func DeleteCallback(tx core.App, id string) error {
-	_, err := tx.NonconcurrentDB().Delete(Callbacks, dbx.HashExp{"id": id}).Execute()
-	return err
+	if _, err := tx.NonconcurrentDB().Delete(Callbacks, dbx.HashExp{"id": id}).Execute(); err != nil {
+		return err
+	}
+	return deleteAttempts(tx, id)
 }
 
 // A StoredEvent is what the database has under an event's id.
@@ -185,6 +189,9 @@ func (cb *Callback) Claim(tx core.App, now, until time.Time) (bool, error) {
 
 // Deliver writes down that the callback was accepted.
 func (cb *Callback) Deliver(tx core.App, now time.Time, status int) error {
+	if err := cb.insertAttempts(tx); err != nil {
+		return err
+	}
 	_, err := commit.Query(tx, `
 		UPDATE modelriverCallbacks SET state = 'delivered', deliveredAt = {:now}, lastStatus = {:status}, lastError = '', updated = {:now}
 		WHERE id = {:id} AND state = 'pending' AND attempts = {:attempts} AND expires = {:expires}`,
@@ -196,6 +203,9 @@ func (cb *Callback) Deliver(tx core.App, now time.Time, status int) error {
 
 // Postpone writes down an attempt that failed and when the next one is due.
 func (cb *Callback) Postpone(tx core.App, now, next time.Time, status int, lastError string) error {
+	if err := cb.insertAttempts(tx); err != nil {
+		return err
+	}
 	_, err := commit.Query(tx, `
 		UPDATE modelriverCallbacks SET nextAttempt = {:next}, lastStatus = {:status}, lastError = {:lastError}, updated = {:now}
 		WHERE id = {:id} AND state = 'pending' AND attempts = {:attempts} AND expires = {:expires}`,
@@ -208,6 +218,9 @@ func (cb *Callback) Postpone(tx core.App, now, next time.Time, status int, lastE
 
 // Fail turns the callback's row failed, through PocketBase, and sets further fields.
 func (cb *Callback) Fail(tx core.App, set map[string]any) error {
+	if err := cb.insertAttempts(tx); err != nil {
+		return err
+	}
 	record, err := tx.FindRecordById(Callbacks, cb.Id)
 	if errors.Is(err, sql.ErrNoRows) {
 		return nil // deleted by hand

@@ -13,8 +13,8 @@ import (
 	"github.com/pocketriver/pocketriver/hooks/internal/rawjson"
 )
 
-// BindContent adds the hooks that keep content readable, deleted content deleted, and what
-// was made for one user from everybody else.
+// BindContent adds the hooks that keep content readable, deleted content deleted, with all
+// that is kept beside it, and what was made for one user from everybody else.
 func BindContent(app core.App) {
 	readable := &hook.Handler[*core.RecordEvent]{
 		Id: "modelriverReadable", Func: keepReadable, Priority: 9999, // behind the app's own
@@ -23,6 +23,12 @@ func BindContent(app core.App) {
 	app.OnRecordUpdateExecute(Content).Bind(readable)
 	app.OnRecordDeleteExecute(Content).Bind(&hook.Handler[*core.RecordEvent]{
 		Id: "modelriverDeleted", Func: keepFromComingBack, Priority: 10000, // inside PocketBase's transaction
+	})
+	app.OnRecordDeleteExecute(Content).Bind(&hook.Handler[*core.RecordEvent]{
+		Id: "modelriverForgetContent", Func: forgetContent, Priority: 10000,
+	})
+	app.OnRecordDeleteExecute(Callbacks).Bind(&hook.Handler[*core.RecordEvent]{
+		Id: "modelriverForgetCallback", Func: forgetCallback, Priority: 10000,
 	})
 	app.OnRecordUpdate(Callbacks).Bind(&hook.Handler[*core.RecordEvent]{
 		Id: "modelriverDeleted", Func: keepDeleted,
@@ -77,7 +83,8 @@ func keepDeleted(e *core.RecordEvent) error {
 
 // guardUserId keeps whoever signs up, in any collection of users, from choosing an id
 // that content names: what was made for a user who was deleted would be theirs. PocketBase
-// lets anyone choose an id; it sets one itself only later, when it saves the record.
+// lets anyone choose an id; it sets one itself only later, when it saves the record. Of
+// payloads only those of refused events count: no other becomes content again.
 //
 // The answer is that for the id of a user that exists, so that it tells of no content.
 func guardUserId(e *core.RecordRequestEvent) error {

@@ -1,0 +1,74 @@
+package store
+
+import (
+	"time"
+
+	"github.com/pocketbase/dbx"
+	"github.com/pocketbase/pocketbase/core"
+
+	"github.com/pocketriver/pocketriver/hooks/internal/commit"
+)
+
+// A Payload is a webhook as it came.
+type Payload struct {
+	Payload []byte
+	Headers string // a JSON object of those that are kept
+	Scheme  string // in which it was signed
+}
+
+// Insert keeps the payload under the id of its record. The first one stays: what comes
+// later is the same webhook again.
+func (p *Payload) Insert(tx core.App, id string, now time.Time) error {
+	_, err := commit.Query(tx, `
+		INSERT INTO modelriverPayloads (id, scheme, size, created, headers, payload)
+		VALUES ({:id}, {:scheme}, {:size}, {:now}, {:headers}, {:payload}) ON CONFLICT (id) DO NOTHING`,
+	).Bind(dbx.Params{
+		"id": id, "scheme": p.Scheme, "size": len(p.Payload), "now": DateTime(now), "headers": p.Headers, "payload": string(p.Payload),
+	}).Execute()
+	return err
+}
+
+// DeleteOldPayloads deletes some of the payloads that came before a time, the oldest first,
+// and returns how many. It takes no longer for large ones: few of them are deleted then.
+func DeleteOldPayloads(tx core.App, before time.Time) (deleted int64, err error) {
+	result, err := tx.NonconcurrentDB().NewQuery(`
+		DELETE FROM modelriverPayloads WHERE rowid IN (
+			SELECT id FROM (
+				SELECT id, size, SUM(size) OVER (ORDER BY created, id) AS total FROM (
+					SELECT rowid AS id, created, size FROM modelriverPayloads WHERE created < {:before} ORDER BY created LIMIT 1000
+				)
+			) WHERE total - size < 16777216
+		)`).Bind(dbx.Params{"before": DateTime(before)}).Execute()
+	if err != nil {
+		return 0, err
+	}
+	return result.RowsAffected()
+}
+
+// forgetContent deletes what is kept beside a record, in the transaction that deletes it:
+// the payload, which has all of it, and what was answered to its callback.
+func forgetContent(e *core.RecordEvent) error {
+	if err := e.Next(); err != nil {
+		return err
+	}
+	_, err := e.App.NonconcurrentDB().Delete(Payloads, dbx.HashExp{"id": e.Record.Id}).Execute()
+	if err != nil {
+		return err
+	}
+	return deleteAttempts(e.App, e.Record.Id)
+}
+
+// forgetCallback deletes what is kept beside a callback row: its attempts, and the payload
+// of an event that was refused, which has no record to go with.
+func forgetCallback(e *core.RecordEvent) error {
+	if err := e.Next(); err != nil {
+		return err
+	}
+	_, err := e.App.NonconcurrentDB().NewQuery(
+		"DELETE FROM modelriverPayloads WHERE id = {:id} AND NOT EXISTS (SELECT 1 FROM aiContent WHERE id = {:id})",
+	).Bind(dbx.Params{"id": e.Record.Id}).Execute()
+	if err != nil {
+		return err
+	}
+	return deleteAttempts(e.App, e.Record.Id)
+}
