@@ -26,6 +26,8 @@ func (p *plugin) bindDashboard(e *core.ServeEvent) error {
 		Bind(apis.RequireSuperuserAuth(), apis.SkipSuccessActivityLog())
 	e.Router.GET("/api/modelriver/deliveries", p.handleDeliveries).
 		Bind(apis.RequireSuperuserAuth(), apis.SkipSuccessActivityLog())
+	e.Router.GET("/api/modelriver/deliveries/{id}", p.handleDelivery).
+		Bind(apis.RequireSuperuserAuth(), apis.SkipSuccessActivityLog())
 	if ui.DistDirFS == nil { // built without the dashboard
 		return nil
 	}
