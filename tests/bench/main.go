@@ -52,6 +52,7 @@ var parts = []struct {
 	run  func(b *bench) error
 }{
 	{"ingest", (*bench).ingest},
+	{"keep", (*bench).keep},
 	{"fanout", (*bench).fanout},
 	{"viewers", (*bench).viewers},
 	{"own", (*bench).own},
