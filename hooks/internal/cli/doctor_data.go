@@ -54,11 +54,19 @@ func (c *commands) checkRules() []finding {
 				fmt.Sprintf("They hold what ModelRiver sent, private content too. Clear the %s rule of %s in the dashboard.", r.verb, store.Callbacks))
 		}
 	}
-	if channels, err := c.app.FindCollectionByNameOrId(store.Channels); err == nil {
-		for _, r := range rulesOf(channels) {
+	for _, own := range []struct{ collection, rows, because string }{
+		{store.Channels, "channels", "They decide whose an answer is."},
+		{store.Payloads, "payloads", "They are what ModelRiver sent, private content too."},
+		{store.Attempts, "attempts", "They hold what ModelRiver answered."},
+	} {
+		collection, err := c.app.FindCollectionByNameOrId(own.collection)
+		if err != nil {
+			continue // checkCollections told of it
+		}
+		for _, r := range rulesOf(collection) {
 			if r.rule != nil {
-				add(gradeProblem, fmt.Sprintf("others than superusers may %s channels", r.verb),
-					fmt.Sprintf("They decide whose an answer is. Clear the %s rule of %s in the dashboard.", r.verb, store.Channels))
+				add(gradeProblem, fmt.Sprintf("others than superusers may %s %s", r.verb, own.rows),
+					fmt.Sprintf("%s Clear the %s rule of %s in the dashboard.", own.because, r.verb, own.collection))
 			}
 		}
 	}
