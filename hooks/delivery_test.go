@@ -138,6 +138,21 @@ func TestDeliveryLacks(t *testing.T) {
 	}
 }
 
+// What ModelRiver was told of a refused event are its attempts.
+func TestDeliveryOfARefusedEvent(t *testing.T) {
+	t.Parallel()
+	rec := newReceiver(t, nil)
+	server := newTestServer(t, testConfig())
+	server.OnRecordCreate(store.Content).BindFunc(func(*core.RecordEvent) error { return errors.New("no") })
+	server.mustPost(t, generated("c", `{"title":"Refused"}`, rec.callbackURL("c")))
+	row := awaitState(t, server, store.Failed)
+	got, body := server.delivery(t, superuserToken(t, server), row.Id)
+	if got.Delivery.State != store.Refused || got.Delivery.Title != "Refused" || got.Scheme != "body" || len(got.Headers) == 0 ||
+		len(got.Timeline) != 1 || !got.Timeline[0].ErrorCallback || got.TimelineMissing != 0 {
+		t.Errorf("got %s", body)
+	}
+}
+
 // Attempts without a row are counted, those of this sending only, and not the one under way.
 func TestDeliveryCountsMissingAttempts(t *testing.T) {
 	t.Parallel()

@@ -100,8 +100,16 @@ func TestPayloadIsKeptOnce(t *testing.T) {
 	if got := only(t, server, store.Content).GetString("title"); got != "Second" {
 		t.Fatalf("title: got %q", got)
 	}
-	if got := only(t, server, store.Payloads).GetString("payload"); got != first {
+	kept := only(t, server, store.Payloads)
+	if got := kept.GetString("payload"); got != first {
 		t.Errorf("got %s, want the first", got)
+	}
+	if err := server.Delete(kept); err != nil {
+		t.Fatal(err)
+	}
+	server.mustPost(t, first)
+	if n := len(records(t, server, store.Payloads)); n != 0 {
+		t.Errorf("of a duplicate: got %d payloads, want none", n)
 	}
 }
 
@@ -275,4 +283,28 @@ func TestPayloadGoesWithItsRecord(t *testing.T) {
 			t.Errorf("got %v attempts and payloads, want none and 1", got)
 		}
 	})
+}
+
+// In a batch each webhook keeps its own, also when one of them is refused.
+func TestPayloadsOfABatch(t *testing.T) {
+	t.Parallel()
+	server := newTestServer(t, testConfig())
+	server.OnRecordCreate(store.Content).BindFunc(func(e *core.RecordEvent) error {
+		if e.Record.GetString("title") == "Refused" {
+			return errors.New("no")
+		}
+		return e.Next()
+	})
+	payloads := []string{generated("a", `{"title":"A"}`, ""), generated("b", `{"title":"Refused"}`, ""), generated("c", `{"title":"C"}`, "")}
+	server.postTogether(t, payloads...)
+	kept := map[string]string{}
+	for _, row := range records(t, server, store.Payloads) {
+		kept[row.Id] = row.GetString("payload")
+	}
+	for _, payload := range payloads {
+		event, err := modelriver.ParseEvent(http.Header{}, []byte(payload))
+		if err != nil || kept[recordId(event, []byte(payload))] != payload {
+			t.Errorf("got %q, want %s", kept[recordId(event, []byte(payload))], payload)
+		}
+	}
 }
