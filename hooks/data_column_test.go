@@ -229,6 +229,7 @@ func TestMigrationMakesDataText(t *testing.T) {
 	if err := app.Save(content); err != nil {
 		t.Fatal(err)
 	}
+	listsMigration(t, app) // its indexes are there in the end
 	view := core.NewViewCollection("answers")
 	view.ViewQuery = "SELECT id, data FROM aiContent"
 	if err := app.Save(view); err != nil {

@@ -1,40 +1,52 @@
 package migrations
 
-import "github.com/pocketbase/pocketbase/core"
+import (
+	"github.com/pocketbase/pocketbase/core"
+	"github.com/pocketbase/pocketbase/tools/dbutils"
+)
 
 func init() {
 	core.AppMigrations.Register(func(app core.App) error {
 		return app.RunInTransaction(func(tx core.App) error {
-			if err := indexContent(tx); err != nil {
-				return err
-			}
-			callbacks, err := tx.FindCollectionByNameOrId("modelriverCallbacks")
+			// So that an event's records, and what was refused or failed, are found in the order
+			// of a list. A collection that the app had before lacks the other indexes as well.
+			err := addIndexes(tx, "aiContent", []index{
+				{"idx_modelriver_channel", "channelId", ""},
+				{"idx_modelriver_event", "eventName, created, id", ""},
+				{"idx_modelriver_created", "created, id", ""},
+				{"idx_modelriver_user", "userId, created", ""},
+			})
 			if err != nil {
 				return err
 			}
-			callbacks.AddIndex("idx_modelriver_refused", false, "created, id", "payload != ''")
-			callbacks.AddIndex("idx_modelriver_failed", false, "created, id", "state = 'failed'")
-			return tx.Save(callbacks)
+			return addIndexes(tx, "modelriverCallbacks", []index{
+				{"idx_modelriver_refused", "created, id", "payload != ''"},
+				{"idx_modelriver_failed", "state, created, id", "state = 'failed'"}, // with state, or SQLite prefers another by it
+			})
 		})
 	}, nil, "1767226200_modelriver_lists.go")
 }
 
-// indexContent has the list of deliveries find an event's records in the order of the
-// list. A collection that the app had before lacks the other indexes as well.
-func indexContent(app core.App) error {
-	content, err := app.FindCollectionByNameOrId("aiContent")
+type index struct{ name, columns, where string }
+
+// addIndexes gives the collection the indexes that it does not have as they are here.
+// PocketBase makes all of a collection's indexes again when one changes, or their order.
+func addIndexes(app core.App, name string, indexes []index) error {
+	c, err := app.FindCollectionByNameOrId(name)
 	if err != nil {
 		return err
 	}
-	content.AddIndex("idx_modelriver_event", false, "eventName, created, id", "")
-	for _, index := range []struct{ name, columns string }{
-		{"idx_modelriver_channel", "channelId"},
-		{"idx_modelriver_created", "created, id"},
-		{"idx_modelriver_user", "userId, created"},
-	} {
-		if content.GetIndex(index.name) == "" {
-			content.AddIndex(index.name, false, index.columns, "")
+	wanted := core.NewBaseCollection(name)
+	changed := false
+	for _, i := range indexes {
+		wanted.AddIndex(i.name, false, i.columns, i.where)
+		if dbutils.ParseIndex(c.GetIndex(i.name)).Build() != dbutils.ParseIndex(wanted.GetIndex(i.name)).Build() {
+			c.AddIndex(i.name, false, i.columns, i.where)
+			changed = true
 		}
 	}
-	return app.Save(content)
+	if !changed {
+		return nil
+	}
+	return app.Save(c)
 }

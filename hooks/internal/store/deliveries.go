@@ -72,9 +72,9 @@ var ErrNoPosition = errors.New("not the next of a page")
 
 // FindDeliveries returns a page of the deliveries that the filter lets through.
 //
-// Their order is that of their record's created, or of their callback row's where there
-// is no record or rows of a state are looked for. Both are the same, save in rows of
-// before the lists.
+// A delivery was created when its record was, or its callback row where there is no record
+// or a state is looked for: milliseconds apart, and more where a refused event was stored
+// later.
 func FindDeliveries(app core.App, filter DeliveryFilter) (*DeliveryPage, error) {
 	query, err := newDeliveryQuery(app, filter)
 	if err != nil {
@@ -112,13 +112,11 @@ func (q *deliveryQuery) look(app core.App, page *DeliveryPage) (found []position
 	defer rows.Close()
 	var last position
 	for looked := 0; rows.Next(); looked++ {
-		if len(found) == q.filter.Limit {
+		if looked == maxLook || looked%16 == 15 && time.Since(began) > q.time {
 			page.Next = last.String()
-			return found, nil
-		}
-		if looked == maxLook || looked%16 == 15 && time.Since(began) > maxLookTime {
-			page.Next = last.String()
-			page.SearchedTo, _ = types.ParseDateTime(last.created)
+			if len(found) < q.filter.Limit {
+				page.SearchedTo, _ = types.ParseDateTime(last.created)
+			}
 			return found, nil
 		}
 		var created, id, payload sql.RawBytes
@@ -127,9 +125,14 @@ func (q *deliveryQuery) look(app core.App, page *DeliveryPage) (found []position
 			return nil, err
 		}
 		last = position{created: string(created), id: string(id)}
-		if matches && (len(payload) == 0 || q.matchesPayload(payload)) {
-			found = append(found, last)
+		if !matches || len(payload) > 0 && !q.matchesPayload(payload) {
+			continue
 		}
+		if len(found) == q.filter.Limit { // so that the last page is known to be the last
+			page.Next = found[len(found)-1].String()
+			return found, nil
+		}
+		found = append(found, last)
 	}
 	return found, rows.Err()
 }

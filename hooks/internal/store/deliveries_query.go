@@ -43,6 +43,7 @@ type deliveryQuery struct {
 	filter DeliveryFilter
 	named  string // the column that has Search as a whole: "id" or "channelId", else empty
 	params dbx.Params
+	time   time.Duration // for which a page looks at most
 }
 
 func newDeliveryQuery(app core.App, filter DeliveryFilter) (*deliveryQuery, error) {
@@ -53,7 +54,7 @@ func newDeliveryQuery(app core.App, filter DeliveryFilter) (*deliveryQuery, erro
 	if to := firstMillisecond(filter.To); !filter.To.IsZero() && to < from.created {
 		from = position{created: to}
 	}
-	q := &deliveryQuery{filter: filter, params: dbx.Params{
+	q := &deliveryQuery{filter: filter, time: maxLookTime, params: dbx.Params{
 		"created": from.created, "id": from.id, "from": "", "limit": maxLook + 1,
 		"event": filter.Event, "category": filter.Category, "user": filter.User, "search": filter.Search,
 	}}
