@@ -190,7 +190,7 @@ func TestStatus(t *testing.T) {
 	t.Parallel()
 	s, _ := newFailedServer(t)
 	out, err := runCommand(s.plugin, "status")
-	wantError(t, err, `1 callback failed: see them with "app modelriver callbacks --state failed"`)
+	wantError(t, err, `1 callback failed: see them with "app modelriver deliveries --state failed"`)
 	wantLines(t, out, `^received +1 +last `, `^stored +1$`, `^refused +0$`, `^waiting +0$`, `^failed +1$`, `^Last error: `+only(t, s, store.Callbacks).Id, `^  answered 410 Gone`)
 
 	out, err = runCommand(s.plugin, "status", "--json")

@@ -56,7 +56,7 @@ func TestCommandsMakeNoData(t *testing.T) {
 	t.Parallel()
 	binary := buildBinary(t)
 	for _, args := range [][]string{
-		{"status"}, {"status", "--json"}, {"callbacks"}, {"retry", "--all-failed"}, {"retry"}, {"cancel", "7h2kq0v1mz4x9ab"}, {"doctor", "--url", "http://127.0.0.1:1/"},
+		{"status"}, {"status", "--json"}, {"callbacks"}, {"deliveries"}, {"deliveries", "7h2kq0v1mz4x9ab"}, {"retry", "--all-failed"}, {"retry"}, {"cancel", "7h2kq0v1mz4x9ab"}, {"doctor", "--url", "http://127.0.0.1:1/"},
 	} {
 		for _, name := range []string{"missing", "empty", "other"} {
 			t.Run(strings.Join(args, " ")+" in a directory that is "+name, func(t *testing.T) {
@@ -100,6 +100,8 @@ func TestCommandsOnAFreshDataDirectory(t *testing.T) {
 	}{
 		{[]string{"status"}, false, "received   0"},
 		{[]string{"callbacks"}, false, "ID\tSTATE"},
+		{[]string{"deliveries"}, false, "ID\tSTATE"},
+		{[]string{"deliveries", "7h2kq0v1mz4x9ab"}, true, "7h2kq0v1mz4x9ab: there is no such delivery"},
 		{[]string{"retry", "--all-failed"}, false, "No callback has failed."},
 		{[]string{"retry"}, true, "name the callbacks to retry"},
 		{[]string{"cancel"}, true, "name the requests to cancel"},

@@ -86,7 +86,7 @@ Every command works beside a running server on the same data directory (--dir).`
 	}
 	group.AddCommand(
 		c.newAskCommand(), c.newSendCommand(), c.newSimulateCommand(),
-		c.newStatusCommand(), c.newCallbacksCommand(), c.newRetryCommand(), c.newRequestsCommand(), c.newCancelCommand(), c.newDoctorCommand(),
+		c.newStatusCommand(), c.newDeliveriesCommand(), c.newRetryCommand(), c.newRequestsCommand(), c.newCancelCommand(), c.newDoctorCommand(),
 	)
 	return group
 }

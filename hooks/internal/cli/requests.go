@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"fmt"
 	"io"
 	"slices"
@@ -41,7 +42,7 @@ one line of fields separated by tabs, those two the last ones.`,
 			if limit < 1 {
 				return fmt.Errorf("--limit %d: use at least 1", limit)
 			}
-			from, err := parseSince(since, time.Now())
+			from, err := parseDate("--since", since, time.Now())
 			if err != nil {
 				return err
 			}
@@ -108,44 +109,39 @@ func (c *commands) readRequests(state, user string, from time.Time, limit int) (
 }
 
 func printRequests(out io.Writer, rows []requestRow) error {
-	head := []string{"ID", "STATE", "TRIES", "CREATED", "USER", "WORKFLOW"}
-	if !isTerminal(out) {
-		fmt.Fprintln(out, strings.Join(append(head, "QUESTION", "ERROR"), "\t"))
+	head := []string{"ID", "STATE", "TRIES", "CREATED", "USER", "WORKFLOW", "QUESTION", "ERROR"}
+	var text strings.Builder
+	switch {
+	case !isTerminal(out):
+		fmt.Fprintln(&text, strings.Join(head, "\t"))
 		for _, r := range rows {
-			fields := append(r.fields(), oneLine(r.Question), oneLine(r.Error))
-			if _, err := fmt.Fprintln(out, strings.Join(fields, "\t")); err != nil {
-				return err
-			}
+			fmt.Fprintln(&text, strings.Join(r.fields(), "\t"))
 		}
-		return nil
-	}
-	if len(rows) == 0 {
-		_, err := fmt.Fprintln(out, "No requests.")
-		return err
-	}
-	const line = "%-15s  %-8s  %5s  %-19s  %-15s  %s\n"
-	fmt.Fprintf(out, line, toAny(head)...)
-	for _, r := range rows {
-		fmt.Fprintf(out, line, toAny(r.fields())...)
-		for _, text := range []string{r.Question, r.Error} {
-			if text == "" {
-				continue
-			}
-			if _, err := fmt.Fprintln(out, wrapped(out, text)); err != nil {
-				return err
+	case len(rows) == 0:
+		fmt.Fprintln(&text, "No requests.")
+	default:
+		const line = "%-15s  %-8s  %5s  %-19s  %-15s  %s\n"
+		fmt.Fprintf(&text, line, head[0], head[1], head[2], head[3], head[4], head[5])
+		for _, r := range rows {
+			f := r.fields()
+			fmt.Fprintf(&text, line, f[0], f[1], f[2], f[3], f[4], f[5])
+			for _, more := range f[6:] {
+				if more != "" {
+					fmt.Fprintln(&text, wrapped(out, more))
+				}
 			}
 		}
 	}
-	return nil
+	_, err := io.WriteString(out, text.String())
+	return err
 }
 
 func (r requestRow) fields() []string {
-	user := r.User
-	if user == "" {
-		user = "-"
+	fields := []string{
+		r.Id, r.State, fmt.Sprint(r.Attempts), atSecond(r.Created), cmp.Or(r.User, "-"), r.Workflow, r.Question, r.Error,
 	}
-	return []string{r.Id, r.State, fmt.Sprint(r.Attempts), r.Created.Time().UTC().Format(time.DateTime), oneLine(user), oneLine(r.Workflow)}
+	for i := range fields {
+		fields[i] = oneLine(fields[i])
+	}
+	return fields
 }
-
-// oneLine is text without tabs and line breaks, which end fields and lines.
-func oneLine(text string) string { return strings.Join(strings.Fields(text), " ") }

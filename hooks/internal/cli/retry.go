@@ -27,7 +27,7 @@ whether ModelRiver took them may cost a second time.`,
 		Example: `  modelriver retry 2k1vdvlw6w1ioj0
   modelriver retry --all-failed
   modelriver retry --ask-again 7h2kq0v1mz4x9ab
-  modelriver callbacks --state failed --since 1h | sed 1d | cut -f1 | xargs modelriver retry`,
+  modelriver deliveries --state failed --since 1h | sed 1d | cut -f1 | xargs modelriver retry`,
 		Args: func(_ *cobra.Command, args []string) error {
 			if allFailed == (len(args) > 0) {
 				return errors.New("name the callbacks to retry, or give --all-failed")
@@ -84,7 +84,7 @@ func (c *commands) rearm(id string) error {
 			if request, _ := store.FindRequest(tx, id); request != nil {
 				return fmt.Errorf("%s: is a request, which may cost a second time: give --ask-again", id)
 			}
-			return fmt.Errorf("%s: there is no such callback: \"modelriver callbacks\" lists them", id)
+			return fmt.Errorf("%s: there is no such callback: \"modelriver deliveries\" lists them", id)
 		}
 		if err != nil {
 			return err

@@ -57,7 +57,7 @@ be read for another reason, as the server's log counts them, at most a minute la
 			}
 			if s.Failed > 0 {
 				group := command.Parent().CommandPath()
-				return fmt.Errorf("%s failed: see them with \"%s callbacks --state failed\", send them again with \"%s retry --all-failed\"",
+				return fmt.Errorf("%s failed: see them with \"%s deliveries --state failed\", send them again with \"%s retry --all-failed\"",
 					english.Plural(s.Failed, "callback", ""), group, group)
 			}
 			return nil

@@ -7,6 +7,7 @@ import (
 	"os"
 	"strings"
 	"time"
+	"unicode"
 
 	"github.com/mattn/go-isatty"
 )
@@ -66,14 +67,6 @@ func ago(now, t time.Time) string {
 	return fmt.Sprintf("%dd ago", int(d.Hours()/24))
 }
 
-func toAny(s []string) []any {
-	out := make([]any, len(s))
-	for i := range s {
-		out[i] = s[i]
-	}
-	return out
-}
-
 // shown rounds a duration to what is worth showing.
 func shown(d time.Duration) time.Duration { return d.Round(100 * time.Microsecond) }
 
@@ -81,4 +74,18 @@ func shown(d time.Duration) time.Duration { return d.Round(100 * time.Microsecon
 // have taken away.
 func InQuotes(value string) bool {
 	return strings.HasPrefix(value, `"`) || strings.HasSuffix(value, `"`) || strings.HasPrefix(value, "'") || strings.HasSuffix(value, "'")
+}
+
+// oneLine is text without what would break a line or act on a terminal: an AI model, or
+// whoever asked it, wrote it.
+func oneLine(text string) string {
+	return strings.Join(strings.FieldsFunc(text, func(r rune) bool { return unicode.IsSpace(r) || unicode.IsControl(r) }), " ")
+}
+
+// shortened is as much of a text as fits in a column.
+func shortened(text string, width int) string {
+	if runes := []rune(text); len(runes) > width {
+		return string(runes[:width-1]) + "…"
+	}
+	return text
 }
