@@ -41,7 +41,7 @@ func main() {
 		DBConnect:  hooks.DBConnect,
 	})
 	app.RootCmd.SetErr(os.Stderr) // PocketBase's own writer prints errors to standard output
-	app.RootCmd.Version = version + " (PocketBase " + pocketbaseVersion() + ")"
+	app.RootCmd.Version = version + " (PocketBase " + hooks.PocketBaseVersion() + ")"
 
 	publicDir, indexFallback := addPlugins(app)
 	app.OnServe().Bind(&hook.Handler[*core.ServeEvent]{
@@ -101,19 +101,6 @@ func addPlugins(app *pocketbase.PocketBase) (publicDir *string, indexFallback *b
 		Dir:          *migrationsDir,
 	})
 	return publicDir, indexFallback
-}
-
-// pocketbaseVersion returns the version that go.mod has; pocketbase.Version is set in
-// PocketBase's own builds only.
-func pocketbaseVersion() string {
-	if info, ok := debug.ReadBuildInfo(); ok {
-		for _, module := range info.Deps {
-			if module.Path == "github.com/pocketbase/pocketbase" {
-				return module.Version
-			}
-		}
-	}
-	return pocketbase.Version
 }
 
 // templateLang is Go while this repository is worked on, and JS for the binary's users,

@@ -15,8 +15,8 @@ func TestStatsRoute(t *testing.T) {
 	token := superuserToken(t, s)
 
 	status, body := s.get(t, "/api/modelriver/stats", token)
-	if status != 200 || body["path"] != "/in" || body["secretSet"] != true || body["keySet"] != false || body["problem"] != "" {
-		t.Errorf("got %d %v, want the path, the secret as set and the key as missing", status, body)
+	if status != 200 || body["path"] != "/in" || fmt.Sprint(body["secrets"]) != "1" || body["keySet"] != false || body["problem"] != "" {
+		t.Errorf("got %d %v, want the path, one secret and the key as missing", status, body)
 	}
 	if text := fmt.Sprint(body); strings.Contains(text, testSecret) || strings.Contains(text, testKey) {
 		t.Error("the figures carry a secret")

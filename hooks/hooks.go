@@ -159,6 +159,7 @@ func Register(app core.App, rootCmd *cobra.Command, config Config) error {
 	if err != nil {
 		return fmt.Errorf("modelriver: %w", err)
 	}
+	p.versions = readVersions(rootCmd)
 	p.bind()
 	if rootCmd != nil {
 		p.addCommands(rootCmd)
@@ -174,6 +175,7 @@ type plugin struct {
 	outbox   *outbox.Outbox
 	fanOut   *realtime.FanOut
 	schema   store.Schema
+	versions versions
 
 	unusable error // why the settings are not usable; nil if they are
 	stopping atomic.Bool
@@ -195,6 +197,7 @@ func newPlugin(app core.App, config Config) (*plugin, error) {
 	p.commits = commit.New(app, store.Content)
 	p.commits.Committed, p.commits.Settled = p.fanOut.Committed, p.fanOut.Settled
 	p.commits.OwnHooks = sync.OnceValue(ownSaveHooks)
+	p.rejected.commits = p.commits
 	p.outbox = outbox.New(app, p.commits, client, outbox.Options{
 		Keyed: config.APIKey != "", Timeout: config.CallbackTimeout, Window: config.CallbackWindow, Retention: config.Retention,
 		PayloadRetention: max(config.PayloadRetention, 0), InWords: config.inWords, Reingest: p.reingest,
@@ -265,9 +268,9 @@ func (p *plugin) refuseWebhooks(e *core.TerminateEvent) error {
 // commit share its time.
 func (p *plugin) stop(e *core.TerminateEvent) error {
 	began := time.Now()
-	p.outbox.Stop() // which still commits
+	p.outbox.Stop()        // which still commits
+	p.rejected.stop(e.App) // and this too
 	p.commits.Stop(max(outbox.StopGrace+time.Second-time.Since(began), outbox.StopGrace/4))
-	p.rejected.stop(e.App)
 	return e.Next()
 }
 

@@ -2,13 +2,11 @@ package hooks
 
 import (
 	"errors"
-	"fmt"
-	"os"
+	"net/http"
 	"slices"
-	"sync"
-	"time"
+	"strings"
+	"unicode"
 
-	"github.com/dustin/go-humanize/english"
 	"github.com/pocketbase/pocketbase/core"
 	"github.com/pocketbase/pocketbase/tools/types"
 
@@ -17,7 +15,12 @@ import (
 	"github.com/pocketriver/pocketriver/hooks/modelriver"
 )
 
-const remedySecret = "set MODELRIVER_WEBHOOK_SECRET (Config.WebhookSecrets) to the signing secret that ModelRiver's console shows for this webhook, and restart"
+const (
+	remedySecret   = "set MODELRIVER_WEBHOOK_SECRET (Config.WebhookSecrets) to the signing secret that ModelRiver's console shows for this webhook, and restart"
+	remedySchema   = "ModelRiver sends each again: mend the collection in the dashboard, or restore a backup"
+	remedyDatabase = "ModelRiver sends each again: make room if the disk is full, and see that the data directory can be written"
+	remedyNotJSON  = "it is signed, so it came from who has the secret: ModelRiver sends JSON objects"
+)
 
 func (p *plugin) signatureRemedy(err error) string {
 	switch {
@@ -31,68 +34,94 @@ func (p *plugin) signatureRemedy(err error) string {
 	return remedySecret + "; \"modelriver doctor --url\" tells whether something on the way changes the body"
 }
 
-// rejections counts rejected webhooks. Log and terminal tell of the first one at once,
-// and then, as often as every says, of those that came since, so that junk from outside
-// writes no line for each.
-type rejections struct {
-	every time.Duration
+// Texts of rejections are cut at these numbers of characters.
+const (
+	maxUserAgent = 200
+	maxFrom      = 64
+	maxError     = 500
+)
 
-	mu    sync.Mutex
-	all   store.Rejected // since the start
-	told  int            // of them
-	timer *time.Timer
+// A rejection is one webhook that was answered with an error unread.
+type rejection struct {
+	At        types.DateTime `json:"at"`
+	Reason    string         `json:"reason"` // one of [store.RejectedFor]
+	Error     string         `json:"error"`
+	Remedy    string         `json:"remedy"`
+	From      string         `json:"from"`   // the address that sent it
+	Scheme    string         `json:"scheme"` // whose headers it has; empty if none
+	Size      int64          `json:"size"`   // of its body in bytes, 0 if it says none
+	UserAgent string         `json:"userAgent"`
 }
 
-func (r *rejections) add(app core.App, reason, remedy string) {
-	r.mu.Lock()
-	r.all = store.Rejected{Count: r.all.Count + 1, Last: types.NowDateTime(), Reason: reason, Remedy: remedy}
-	first := r.timer == nil
-	if first {
-		r.timer = time.AfterFunc(r.every, func() { r.tell(app) })
-	}
-	r.mu.Unlock()
-	if first {
-		r.tell(app)
-	}
+// reject counts a webhook that is answered with an error unread. Whatever of it is kept is
+// cut, as anybody may send anything.
+func (p *plugin) reject(e *core.RequestEvent, reason, cause, remedy string) {
+	p.rejected.add(e.App, rejection{
+		At: store.DateTime(p.outbox.Now()), Reason: reason, Error: printable(cause, maxError), Remedy: remedy,
+		From: printable(e.RealIP(), maxFrom), Scheme: schemeTried(e.Request.Header),
+		Size: max(e.Request.ContentLength, 0), UserAgent: printable(e.Request.UserAgent(), maxUserAgent),
+	})
 }
 
-// tell tells of what was not told yet. If there is nothing, the next one is told at once.
-func (r *rejections) tell(app core.App) {
-	r.mu.Lock()
-	all, n := r.all, r.all.Count-r.told
-	r.told = all.Count
+// rejectSigned counts a webhook whose signature is not accepted.
+func (p *plugin) rejectSigned(e *core.RequestEvent, err error) {
+	reason := store.RejectedSignature
 	switch {
-	case n == 0:
-		r.timer = nil
-	case r.timer != nil:
-		r.timer.Reset(r.every)
+	case errors.Is(err, modelriver.ErrMissingSignature):
+		reason = store.RejectedUnsigned
+	case errors.Is(err, modelriver.ErrTimestamp):
+		reason = store.RejectedStale
 	}
-	if n > 0 {
-		app.Logger().Warn(store.RejectedMessage, "error", all.Reason, "remedy", all.Remedy, "count", n)
-	}
-	r.mu.Unlock()
-	if n > 0 {
-		fmt.Fprintf(os.Stderr, "Rejected %s, the last because: %s. Remedy: %s.\n", english.Plural(n, "ModelRiver webhook", ""), all.Reason, all.Remedy)
-	}
+	p.reject(e, reason, err.Error(), p.signatureRemedy(err))
 }
 
-// stop tells what is left.
-func (r *rejections) stop(app core.App) {
-	r.mu.Lock()
-	if r.timer != nil {
-		r.timer.Stop()
-		r.timer = nil
+// schemeTried returns the scheme whose signature header is there: timestamped-body has that of
+// data.
+func schemeTried(header http.Header) string {
+	switch {
+	case header.Get(modelriver.HeaderSignature) != "":
+		return "body"
+	case header.Get(modelriver.HeaderXSignature) != "":
+		return "data"
 	}
-	r.mu.Unlock()
-	r.tell(app)
+	return ""
 }
 
-// recent is what was rejected since the start, if any was in the last day.
-func (r *rejections) recent() store.Rejected {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if time.Since(r.all.Last.Time()) > 24*time.Hour {
-		return store.Rejected{}
+// printable returns the beginning of a text, without what is not meant to be seen: control
+// characters, marks that turn the direction of writing, broken UTF-8.
+func printable(text string, limit int) string {
+	var b strings.Builder
+	n := 0
+	for _, r := range text {
+		if n == limit {
+			break
+		}
+		if r != unicode.ReplacementChar && unicode.IsPrint(r) {
+			b.WriteRune(r)
+			n++
+		}
 	}
-	return r.all
+	return b.String()
+}
+
+// handleRejections answers with what was rejected: counts, of all servers of this data since
+// they count, and the latest of this process.
+func (p *plugin) handleRejections(e *core.RequestEvent) error {
+	now := p.outbox.Now()
+	since, err := p.readSince(e)
+	if err != nil {
+		return err
+	}
+	unwritten := p.rejected.unwrittenYet()
+	figures, err := store.ReadRejected(e.App, now, since, unwritten)
+	if err != nil {
+		return e.InternalServerError("The figures of rejected webhooks could not be read.", err)
+	}
+	reasons, err := store.ReadRejectedReasons(e.App, now.Add(-day), unwritten)
+	if err != nil {
+		return e.InternalServerError("The reasons of rejected webhooks could not be read.", err)
+	}
+	return e.JSON(http.StatusOK, map[string]any{
+		"lastHour": figures.LastHour, "today": figures.Today, "reasons": reasons, "latest": p.rejected.newestFirst(),
+	})
 }

@@ -115,6 +115,7 @@ func TestRejectionsSayWhy(t *testing.T) {
 			if status, body := s.post(t, row.payload, row.header); status != row.answer {
 				t.Fatalf("answer: got %d %s, want %d", status, body, row.answer)
 			}
+			s.plugin.rejected.settle(t, s)
 			logs := logRows(t, s)
 			out := mustRun(t, s.plugin, "status")
 			_, stats := s.get(t, "/api/modelriver/stats", superuserToken(t, s))
@@ -147,29 +148,54 @@ func TestStatusOfRejections(t *testing.T) {
 	t.Run("only of the last day", func(t *testing.T) {
 		t.Parallel()
 		s := newRejectingServer(t, time.Hour, 1)
-		loggedRejections(t, s)
+		s.plugin.rejected.settle(t, s)
 		old := store.DateTime(time.Now().Add(-25 * time.Hour))
-		if _, err := s.AuxNonconcurrentDB().NewQuery("UPDATE _logs SET created = '" + old.String() + "'").Execute(); err != nil {
+		if _, err := s.NonconcurrentDB().NewQuery("UPDATE modelriverRejections SET last = '" + old.String() + "'").Execute(); err != nil {
 			t.Fatal(err)
 		}
 		wantLines(t, mustRun(t, s.plugin, "status"), `^rejected +0$`)
 	})
 	for name, change := range map[string]func(*core.Settings){
-		"unknown while the log is off":              func(s *core.Settings) { s.Logs.MaxDays = 0 },
-		"unknown while the log leaves warnings out": func(s *core.Settings) { s.Logs.MinLevel = 8 },
+		"while the log is off":              func(s *core.Settings) { s.Logs.MaxDays = 0 },
+		"while the log leaves warnings out": func(s *core.Settings) { s.Logs.MinLevel = 8 },
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			s := newRejectingServer(t, time.Hour, 1)
+			s := newRejectingServer(t, time.Hour, 0)
 			change(s.Settings())
-			wantLines(t, mustRun(t, s.plugin, "status"), `^rejected +- +unknown: `)
-			var report map[string]any
-			if err := json.Unmarshal([]byte(mustRun(t, s.plugin, "status", "--json")), &report); err != nil {
-				t.Fatal(err)
-			}
-			if got, ok := report["rejected"]; !ok || got != nil {
-				t.Errorf("rejected: got %v, want null", got)
-			}
+			s.post(t, "x", unsigned)
+			s.plugin.rejected.settle(t, s)
+			wantLines(t, mustRun(t, s.plugin, "status"), `^rejected +1 +in the last 24 hours, last `)
 		})
+	}
+	t.Run("unknown beside the server of an earlier release", func(t *testing.T) {
+		t.Parallel()
+		s := newRejectingServer(t, time.Hour, 0)
+		if _, err := s.NonconcurrentDB().NewQuery("DROP TABLE modelriverRejections").Execute(); err != nil {
+			t.Fatal(err)
+		}
+		wantLines(t, mustRun(t, s.plugin, "status"), `^rejected +- +unknown: `)
+		var report map[string]any
+		if err := json.Unmarshal([]byte(mustRun(t, s.plugin, "status", "--json")), &report); err != nil {
+			t.Fatal(err)
+		}
+		if got, ok := report["rejected"]; !ok || got != nil {
+			t.Errorf("rejected: got %v, want null", got)
+		}
+	})
+}
+
+// settle writes what was counted.
+func (r *rejections) settle(t testing.TB, app core.App) {
+	t.Helper()
+	for range 2 {
+		select {
+		case <-r.write(app):
+		case <-time.After(10 * time.Second):
+			t.Fatal("the counts are not written")
+		}
+	}
+	if left := r.unwrittenYet(); len(left) > 0 {
+		t.Fatalf("not written: %v", left)
 	}
 }

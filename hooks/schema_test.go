@@ -19,7 +19,7 @@ func newEmptyApp(t *testing.T) *tests.TestApp {
 		t.Fatal(err)
 	}
 	t.Cleanup(app.Cleanup)
-	for _, name := range []string{store.Payloads, store.Attempts, store.Requests, store.Channels, store.Callbacks, store.Content} {
+	for _, name := range []string{store.Rejections, store.Payloads, store.Attempts, store.Requests, store.Channels, store.Callbacks, store.Content} {
 		deleteCollection(t, app, name)
 	}
 	if _, err := app.NonconcurrentDB().NewQuery("DELETE FROM _migrations WHERE file LIKE '%_modelriver_%'").Execute(); err != nil {
@@ -159,6 +159,7 @@ func TestMigrationIndexes(t *testing.T) {
 		{"DELETE FROM modelriverChannels WHERE created < 'x'", "idx_modelriver_channel_created"},
 		{"SELECT id FROM modelriverPayloads WHERE created < 'x' LIMIT 9", "idx_modelriver_payload_created"},
 		{"SELECT * FROM modelriverAttempts WHERE callback = 'x' ORDER BY at, rowid", "idx_modelriver_attempt_callback"},
+		{"SELECT * FROM modelriverRejections WHERE hour >= 'x' ORDER BY hour, reason", "idx_modelriver_rejections"},
 	} {
 		var plan []struct {
 			Detail string `db:"detail"`

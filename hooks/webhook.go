@@ -15,6 +15,7 @@ import (
 	"github.com/pocketbase/pocketbase/tools/router"
 
 	"github.com/pocketriver/pocketriver/hooks/internal/rawjson"
+	"github.com/pocketriver/pocketriver/hooks/internal/store"
 	"github.com/pocketriver/pocketriver/hooks/modelriver"
 )
 
@@ -33,29 +34,30 @@ func (p *plugin) handleWebhook(e *core.RequestEvent) error {
 	e.Response.Header().Set("Connection", "close")
 	switch {
 	case p.verifier == nil:
-		p.rejected.add(e.App, "no webhook secret is configured, so each is answered 503", remedySecret)
+		p.reject(e, store.RejectedNoSecret, "no webhook secret is configured, so each is answered 503", remedySecret)
 		return unavailable(e, "No webhook secret is configured")
 	case p.stopping.Load():
 		return unavailable(e, "The server is shutting down")
 	}
 	if encoding := e.Request.Header.Get("Content-Encoding"); encoding != "" && !strings.EqualFold(encoding, "identity") {
-		p.rejected.add(e.App, "the body is compressed", "ModelRiver signs and sends it plain: have the proxy on the way leave it so")
+		p.reject(e, store.RejectedCompressed, "the body is compressed", "ModelRiver signs and sends it plain: have the proxy on the way leave it so")
 		return answerError(e, http.StatusUnsupportedMediaType, "Unsupported Content-Encoding")
 	}
 
 	payload, err := p.readPayload(e)
 	if errors.Is(err, errTooLarge) {
-		p.rejected.add(e.App, fmt.Sprintf("larger than %d bytes", p.config.MaxBodySize), "have the workflow answer with less, or set Config.MaxBodySize")
+		p.reject(e, store.RejectedTooLarge, fmt.Sprintf("larger than %d bytes", p.config.MaxBodySize), "have the workflow answer with less, or set Config.MaxBodySize")
 		return answerError(e, http.StatusRequestEntityTooLarge, "Payload too large")
 	}
 	if err != nil {
 		return answerError(e, http.StatusBadRequest, "The body could not be read")
 	}
 	e.Response.Header().Del("Connection")
+	e.Request.ContentLength = int64(len(payload)) // which a chunked body does not say before
 
 	scheme, err := p.verifier.VerifyScheme(e.Request.Header, payload)
 	if err != nil {
-		p.rejected.add(e.App, err.Error(), p.signatureRemedy(err))
+		p.rejectSigned(e, err)
 		return answerError(e, http.StatusUnauthorized, "Invalid signature")
 	}
 	kept := p.keep(e.Request.Header, payload, scheme)
@@ -63,6 +65,7 @@ func (p *plugin) handleWebhook(e *core.RequestEvent) error {
 	event, err := modelriver.ParseEvent(e.Request.Header, payload)
 	if err != nil {
 		e.App.Logger().Warn("A signed webhook is not a JSON object", "error", err)
+		p.reject(e, store.RejectedNotJSON, err.Error(), remedyNotJSON)
 		return answerError(e, http.StatusBadRequest, "Invalid JSON")
 	}
 	if !event.Stores() && !event.LacksData() {
@@ -74,6 +77,7 @@ func (p *plugin) handleWebhook(e *core.RequestEvent) error {
 	}
 
 	if err := p.schema.Problem(); err != nil {
+		p.reject(e, store.RejectedSchema, err.Error(), remedySchema)
 		return unavailable(e, err.Error())
 	}
 	if err := p.ingest(event, payload, kept); err != nil {
@@ -89,6 +93,7 @@ func (p *plugin) unavailableNow(e *core.RequestEvent, event *modelriver.Event, e
 		return unavailable(e, errUndecided.Error())
 	}
 	e.App.Logger().Error("Failed to store a webhook: ModelRiver sends it again", "error", err, "channelId", event.ChannelID)
+	p.reject(e, store.RejectedDatabase, err.Error(), remedyDatabase)
 	return unavailable(e, "The database cannot store this now")
 }
 

@@ -6,7 +6,6 @@ import (
 	"net/url"
 
 	"github.com/dustin/go-humanize/english"
-	"github.com/pocketbase/pocketbase/core"
 
 	"github.com/pocketriver/pocketriver/hooks/internal/store"
 )
@@ -28,19 +27,18 @@ func (c *commands) checkRequests(context.Context, *url.URL) []finding {
 	if requests.UpdateRule != nil {
 		add(gradeProblem, "others than superusers may update requests, so they can have them sent again", "Clear the update rule of "+store.Requests+" in the dashboard.")
 	}
-	limits := c.app.Settings().RateLimits
-	rule, limited := limits.FindRateLimitRule([]string{store.Requests + ":create", "*:create"}, core.RateLimitRuleAudienceAll, core.RateLimitRuleAudienceAuth)
+	asking := store.ReadAsking(c.app)
 	switch {
-	case requests.CreateRule == nil:
+	case !asking.Open:
 		add(gradeOK, "closed: only superusers create requests", "")
-	case *requests.CreateRule == "":
+	case *asking.Rule == "":
 		add(gradeWarning, "everybody may ask, signed in or not, and the answer to a guest is everybody's to read",
 			fmt.Sprintf(`Set the create rule of %s to: @request.auth.id != ""`, store.Requests))
-	case !limits.Enabled || !limited:
+	case !asking.Limited:
 		add(gradeWarning, "open without a limit: each request costs money",
 			fmt.Sprintf(`In the dashboard, Settings, Application, Rate limiting, add a rule "%s:create"; or count in a hook.`, store.Requests))
 	default:
-		add(gradeOK, fmt.Sprintf("open, to %s in %ds from one address by the rule %q", english.Plural(rule.MaxRequests, "request", ""), rule.Duration, rule.Label), "")
+		add(gradeOK, fmt.Sprintf("open, to %s in %ds from one address by the rule %q", english.Plural(asking.Limit.MaxRequests, "request", ""), asking.Limit.Duration, asking.Limit.Label), "")
 	}
 	return findings
 }

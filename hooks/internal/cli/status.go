@@ -16,10 +16,8 @@ import (
 // A status is what the status command reports.
 type status struct {
 	DataDir string `json:"dataDir"`
-	store.Figures
+	store.All
 	store.Latest
-	Requests store.RequestFigures `json:"requests"`
-	Rejected *store.Rejected      `json:"rejected"` // webhooks in the last 24 hours; null if the log, which counts them, is off
 }
 
 func (c *commands) newStatusCommand() *cobra.Command {
@@ -31,8 +29,8 @@ func (c *commands) newStatusCommand() *cobra.Command {
 
 It ends with status 1 if a callback has failed, for cron and monitors. Received are the
 records that are stored and the events that were refused; delivered callbacks count as
-long as they are kept. Rejected are webhooks without a valid signature, or that could not
-be read for another reason, as the server's log counts them, at most a minute late.`,
+long as they are kept. Rejected are webhooks without a valid signature, or that were answered
+with another error unread, as the server counts them, at most a minute late.`,
 		Example: `  modelriver status
   modelriver status --json | jq .failed
   modelriver status >/dev/null || mail -s "Callbacks failed" ops@example.com </dev/null`,
@@ -70,16 +68,10 @@ be read for another reason, as the server's log counts them, at most a minute la
 func (c *commands) readStatus() (*status, error) {
 	s := &status{DataDir: c.app.DataDir()}
 	var err error
-	if s.Figures, err = store.ReadFigures(c.app, time.Time{}, c.options.Window); err != nil {
+	if s.All, err = store.ReadAll(c.app, time.Now(), time.Time{}, c.options.Window, nil); err != nil {
 		return nil, err
 	}
-	if s.Latest, err = store.ReadLatest(c.app); err != nil {
-		return nil, err
-	}
-	if s.Requests, err = store.ReadRequestFigures(c.app); err != nil {
-		return nil, err
-	}
-	s.Rejected, err = store.ReadRejected(c.app, time.Now().Add(-24*time.Hour))
+	s.Latest, err = store.ReadLatest(c.app)
 	return s, err
 }
 
@@ -113,7 +105,7 @@ func (s *status) print(out io.Writer, now time.Time) error {
 	}
 	switch {
 	case s.Rejected == nil:
-		fmt.Fprintln(table, "rejected\t-\tunknown: the log, which counts them, is off or leaves warnings out (dashboard, Logs, settings)")
+		fmt.Fprintln(table, "rejected\t-\tunknown: no server of this release has run here yet")
 	case s.Rejected.Count == 0:
 		row("rejected", 0, "")
 	default:

@@ -52,27 +52,25 @@ func (o *Outbox) rearmEdited(record *core.Record) {
 
 // deleteOld deletes callbacks that were delivered longer ago than Retention, and rows of
 // records that were deleted longer ago; requests as old that ended; and payloads that came
-// longer ago than PayloadRetention.
+// longer ago than PayloadRetention. Counts of rejected webhooks have a time of their own.
 func (o *Outbox) deleteOld() {
-	if err := o.deleteEnded(); err != nil {
-		o.app.Logger().Warn("Failed to delete ended requests", "error", err)
-	}
 	now := o.Now()
-	err := o.deleteBatches(func(tx core.App) (int64, error) {
+	warn := func(what string, err error) {
+		if err != nil {
+			o.app.Logger().Warn("Failed to delete "+what, "error", err)
+		}
+	}
+	warn("old counts of rejected webhooks", o.commits.Do(func(tx core.App) error {
+		return store.DeleteRejections(tx, now.Add(-store.RejectionsKept))
+	}))
+	warn("ended requests", o.deleteEnded())
+	warn("delivered callbacks", o.deleteBatches(func(tx core.App) (int64, error) {
 		return store.DeleteOldCallbacks(tx, now.Add(-o.options.Retention))
-	})
-	if err != nil {
-		o.app.Logger().Warn("Failed to delete delivered callbacks", "error", err)
-	}
-	err = o.deleteBatches(func(tx core.App) (int64, error) {
+	}))
+	warn("old payloads", o.deleteBatches(func(tx core.App) (int64, error) {
 		return store.DeleteOldPayloads(tx, now.Add(-o.options.PayloadRetention))
-	})
-	if err != nil {
-		o.app.Logger().Warn("Failed to delete old payloads", "error", err)
-	}
-	if err := o.deleteLostAttempts(); err != nil {
-		o.app.Logger().Warn("Failed to delete attempts whose callback was deleted", "error", err)
-	}
+	}))
+	warn("attempts whose callback was deleted", o.deleteLostAttempts())
 }
 
 // deleteBatches deletes until nothing is left, each time in a transaction of its own, so that

@@ -12,7 +12,34 @@ import (
 	"github.com/pocketbase/pocketbase/tools/types"
 )
 
-// Figures are what dashboard and status command show.
+// All are the figures of one moment, which page, status command and metrics show.
+type All struct {
+	Figures
+	Requests RequestFigures `json:"requests"`
+	Rejected *Rejected      `json:"rejected"` // nil if no server has counted any here yet
+}
+
+// ReadAll returns the figures since a time, which may be zero. window is how long a callback is
+// tried, unwritten what the server has counted of rejected webhooks and not written.
+func ReadAll(app core.App, now, since time.Time, window time.Duration, unwritten []Rejection) (all All, err error) {
+	if all.Figures, err = ReadFigures(app, since, window); err != nil {
+		return all, err
+	}
+	if all.Requests, err = ReadRequestFigures(app); err != nil {
+		return all, err
+	}
+	if unwritten == nil && !app.HasTable(Rejections) { // a command beside the server of an earlier release
+		return all, nil
+	}
+	if since.IsZero() {
+		since = now.UTC().Truncate(24 * time.Hour)
+	}
+	rejected, err := ReadRejected(app, now, since, unwritten)
+	all.Rejected = &rejected
+	return all, err
+}
+
+// Figures count webhooks and callbacks.
 type Figures struct {
 	Since     types.DateTime `json:"since,omitzero"` // zero for all that is kept
 	Received  int            `json:"received"`       // events since then: stored or refused

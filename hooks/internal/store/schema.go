@@ -88,18 +88,20 @@ var neededFields = map[string]map[string][]string{
 	},
 }
 
-// collections are the names of all that the plugin needs.
+// collections are the names of all that the plugin needs. It can do without its counts of
+// rejected webhooks.
 var collections = []string{Content, Callbacks, Requests, Channels, Payloads, Attempts}
 
 // defaultIds are the ids that PocketBase gives the collections, by which one that was
 // renamed is found.
 var defaultIds = map[string]string{
-	Content:   "pbc_2861173258",
-	Callbacks: "pbc_2755497107",
-	Requests:  "pbc_873360185",
-	Channels:  "pbc_1775179939",
-	Attempts:  "pbc_622599537",
-	Payloads:  "pbc_3964337567",
+	Content:    "pbc_2861173258",
+	Callbacks:  "pbc_2755497107",
+	Requests:   "pbc_873360185",
+	Channels:   "pbc_1775179939",
+	Payloads:   "pbc_3964337567",
+	Attempts:   "pbc_622599537",
+	Rejections: "pbc_1079977988",
 }
 
 // A Schema knows whether the collections are as the plugin needs them. While they are

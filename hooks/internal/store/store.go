@@ -9,14 +9,16 @@ import (
 
 // The collections. A callback's row has the id of its record. Channels are those of requests
 // that are not in Requests any more. Payloads are webhooks as they came, under the ids of their
-// records, and attempts are each time that a callback was sent.
+// records, and attempts are each time that a callback was sent. Rejections count webhooks that
+// were answered with an error unread.
 const (
-	Content   = "aiContent"
-	Callbacks = "modelriverCallbacks"
-	Requests  = "aiRequests"
-	Channels  = "modelriverChannels"
-	Payloads  = "modelriverPayloads"
-	Attempts  = "modelriverAttempts"
+	Content    = "aiContent"
+	Callbacks  = "modelriverCallbacks"
+	Requests   = "aiRequests"
+	Channels   = "modelriverChannels"
+	Payloads   = "modelriverPayloads"
+	Attempts   = "modelriverAttempts"
+	Rejections = "modelriverRejections"
 )
 
 // DateTime rounds t to what a date field keeps.

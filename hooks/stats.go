@@ -1,0 +1,59 @@
+package hooks
+
+import (
+	"net/http"
+	"time"
+
+	"github.com/pocketbase/pocketbase/core"
+
+	"github.com/pocketriver/pocketriver/hooks/internal/store"
+)
+
+// stats are the figures of the dashboard, and what it shows of the settings.
+type stats struct {
+	store.All
+
+	Path     string       `json:"path"`    // where webhooks are received
+	Secrets  int          `json:"secrets"` // how many webhook secrets are configured
+	KeySet   bool         `json:"keySet"`  // an API key is configured
+	Problem  string       `json:"problem"` // why webhooks can't be stored; empty if they can
+	Versions versions     `json:"versions"`
+	Asking   store.Asking `json:"asking"`
+}
+
+// handleStats answers with the figures since the query parameter "since".
+func (p *plugin) handleStats(e *core.RequestEvent) error {
+	since, err := p.readSince(e)
+	if err != nil {
+		return err
+	}
+	all, err := store.ReadAll(e.App, p.outbox.Now(), since, p.config.CallbackWindow, p.rejected.unwrittenYet())
+	if err != nil {
+		return e.InternalServerError("The figures could not be read.", err)
+	}
+	if all.Rejected == nil { // their table was deleted
+		all.Rejected = &store.Rejected{}
+	}
+	result := stats{
+		All: all, Path: p.config.Path, Secrets: len(p.config.WebhookSecrets), KeySet: p.config.APIKey != "",
+		Versions: p.versions, Asking: store.ReadAsking(e.App),
+	}
+	if err := p.schema.Problem(); err != nil {
+		result.Problem = err.Error()
+	}
+	return e.JSON(http.StatusOK, result)
+}
+
+// readSince returns the query parameter "since", a date with time zone, by default the
+// last midnight UTC.
+func (p *plugin) readSince(e *core.RequestEvent) (time.Time, error) {
+	given := e.Request.URL.Query().Get("since")
+	if given == "" {
+		return p.outbox.Now().UTC().Truncate(day), nil
+	}
+	since, err := time.Parse(time.RFC3339, given)
+	if err != nil {
+		return since, e.BadRequestError("The parameter since must be a date as in 2026-01-31T00:00:00Z.", err)
+	}
+	return since, nil
+}
