@@ -26,6 +26,7 @@ func (p *plugin) bindDashboard(e *core.ServeEvent) error {
 	api.GET("/deliveries", p.handleDeliveries)
 	api.GET("/deliveries/{id}", p.handleDelivery)
 	api.GET("/rejections", p.handleRejections)
+	api.GET("/chart", p.handleChart)
 	if ui.DistDirFS == nil { // built without the dashboard
 		return nil
 	}

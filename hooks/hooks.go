@@ -180,6 +180,7 @@ type plugin struct {
 	unusable error // why the settings are not usable; nil if they are
 	stopping atomic.Bool
 	rejected rejections
+	charts   store.ChartReader
 }
 
 func newPlugin(app core.App, config Config) (*plugin, error) {
