@@ -27,6 +27,7 @@ func (p *plugin) bindDashboard(e *core.ServeEvent) error {
 	api.GET("/deliveries/{id}", p.handleDelivery)
 	api.GET("/rejections", p.handleRejections)
 	api.GET("/chart", p.handleChart)
+	api.GET("/doctor", p.handleDoctor)
 	if ui.DistDirFS == nil { // built without the dashboard
 		return nil
 	}

@@ -1,6 +1,8 @@
 package hooks
 
 import (
+	"encoding/json"
+	"fmt"
 	"net/http"
 	"net/http/httptest"
 	"net/http/httputil"
@@ -119,5 +121,41 @@ func TestDoctorFindsRateLimits(t *testing.T) {
 			wantError(t, err, " found")
 			wantLines(t, again, `^problem +webhook +answered 429`)
 		})
+	}
+}
+
+// The server's doctor says what the command's does, but for what needs the network.
+func TestDoctorRoute(t *testing.T) {
+	t.Parallel()
+	config := testConfig()
+	config.APIKey = ""
+	s := newTestServer(t, config)
+	openRequests(t, s)
+	_, body := s.call(t, superuserToken(t, s), http.MethodGet, "/api/modelriver/doctor", "")
+	var answer struct {
+		Findings []struct{ Check, Grade, Text, Remedy string }
+	}
+	if err := json.Unmarshal([]byte(body), &answer); err != nil {
+		t.Fatalf("%v: %s", err, body)
+	}
+	var checks []string
+	out, _ := runCommand(s.plugin, "doctor", "--url", s.url+config.Path)
+	for _, f := range answer.Findings {
+		checks = append(checks, f.Check)
+		if line := fmt.Sprintf("%-7s  %-11s  %s", f.Grade, f.Check, f.Text); f.Check != "disk" && !strings.Contains(out, line) {
+			t.Errorf("the command does not say %q:\n%s", line, out)
+		}
+		if f.Grade != "ok" && f.Remedy == "" {
+			t.Errorf("no remedy: %+v", f)
+		}
+	}
+	if got := fmt.Sprint(checks); got != "[secret key collections rules durability asking limits disk]" {
+		t.Errorf("checks: got %s", got)
+	}
+	if got := answer.Findings[1]; got.Grade != "problem" || !strings.Contains(got.Remedy, "MODELRIVER_API_KEY") {
+		t.Errorf("key: got %+v", got)
+	}
+	if strings.Contains(body, testSecret) {
+		t.Error("a secret is told")
 	}
 }

@@ -228,10 +228,14 @@ func (p *plugin) bind() {
 }
 
 func (p *plugin) addCommands(rootCmd *cobra.Command) {
-	cli.Add(p.app, rootCmd, cli.Options{
+	cli.Add(p.app, rootCmd, p.commandOptions())
+}
+
+func (p *plugin) commandOptions() cli.Options {
+	return cli.Options{
 		WebhookSecrets: p.config.WebhookSecrets, APIKey: p.config.APIKey, APIURL: p.config.APIURL,
 		Path: p.config.Path, Window: p.config.CallbackWindow, Unusable: p.unusable, InWords: p.config.inWords,
-	})
+	}
 }
 
 // serve begins to receive webhooks and to send callbacks.

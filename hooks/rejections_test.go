@@ -342,7 +342,7 @@ func TestRejectionsAreForSuperusers(t *testing.T) {
 	}
 	_, user := newUser(t, s, "reader@example.com")
 	for _, path := range []string{
-		"/api/modelriver/rejections", "/api/modelriver/stats", "/api/modelriver/chart",
+		"/api/modelriver/rejections", "/api/modelriver/stats", "/api/modelriver/chart", "/api/modelriver/doctor",
 		"/api/collections/modelriverRejections/records", "/api/collections/modelriverRejections/records/" + row.Id,
 	} {
 		for token, want := range map[string][]int{"": {401, 403}, "x.y.z": {401, 403}, user: {403}} {

@@ -6,6 +6,7 @@ import (
 
 	"github.com/pocketbase/pocketbase/core"
 
+	"github.com/pocketriver/pocketriver/hooks/internal/cli"
 	"github.com/pocketriver/pocketriver/hooks/internal/store"
 )
 
@@ -56,4 +57,9 @@ func (p *plugin) readSince(e *core.RequestEvent) (time.Time, error) {
 		return since, e.BadRequestError("The parameter since must be a date as in 2026-01-31T00:00:00Z.", err)
 	}
 	return since, nil
+}
+
+// handleDoctor answers with what the doctor's checks see that need no network.
+func (p *plugin) handleDoctor(e *core.RequestEvent) error {
+	return e.JSON(http.StatusOK, map[string]any{"findings": cli.Examine(e.App, p.commandOptions())})
 }

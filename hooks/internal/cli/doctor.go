@@ -7,9 +7,11 @@ import (
 	"net/url"
 	"os"
 	"os/signal"
+	"slices"
 	"time"
 
 	"github.com/dustin/go-humanize/english"
+	"github.com/pocketbase/pocketbase/core"
 	"github.com/spf13/cobra"
 )
 
@@ -23,12 +25,12 @@ const (
 
 const quotesRemedy = "They count as a part of it, so what it is compared with differs: the answer is 401. Docker keeps the quotes of an --env-file, where a shell and systemd take them away. Write the value without them."
 
-// A finding is what one check of the doctor saw.
-type finding struct {
-	check  string
-	grade  grade
-	text   string
-	remedy string // empty if all is well
+// A Finding is what one check of the doctor saw.
+type Finding struct {
+	Check  string `json:"check"`
+	Grade  grade  `json:"grade"`
+	Text   string `json:"text"`
+	Remedy string `json:"remedy"` // empty if all is well
 }
 
 type grade string
@@ -62,12 +64,10 @@ carries no AI data. The server counts it as rejected if the secrets differ.`,
 				return fmt.Errorf("--url %q: use the URL where webhooks are received", webhookURL)
 			}
 			problems := 0
-			for _, check := range []func(ctx context.Context, target *url.URL) []finding{
-				c.checkSettings, c.checkSecret, c.checkKey, c.checkAPI, c.checkWebhook, c.checkLive, c.checkCollections, c.checkRequests, c.checkLimits, c.checkDisk,
-			} {
+			for _, check := range c.checks() {
 				for _, f := range check(ctx, target) {
-					f.text, f.remedy = c.options.InWords(f.text), c.options.InWords(f.remedy)
-					if f.grade == gradeProblem {
+					f = f.inWords(c.options)
+					if f.Grade == gradeProblem {
 						problems++
 					}
 					if err := f.print(command.OutOrStdout()); err != nil {
@@ -88,49 +88,86 @@ carries no AI data. The server counts it as rejected if the secrets differ.`,
 	return command
 }
 
-func (f finding) print(out io.Writer) error {
-	if _, err := fmt.Fprintf(out, "%-7s  %-11s  %s\n", f.grade, f.check, f.text); err != nil {
+// checks are all, in the order in which they are told.
+func (c *commands) checks() []func(ctx context.Context, target *url.URL) []Finding {
+	here := func(checks []func() []Finding) (all []func(context.Context, *url.URL) []Finding) {
+		for _, check := range checks {
+			all = append(all, func(context.Context, *url.URL) []Finding { return check() })
+		}
+		return all
+	}
+	return slices.Concat(here(c.settingsChecks()),
+		[]func(context.Context, *url.URL) []Finding{c.checkAPI, c.checkWebhook, c.checkLive}, here(c.dataChecks(c.checkOpened)))
+}
+
+func (c *commands) settingsChecks() []func() []Finding {
+	return []func() []Finding{c.checkSettings, c.checkSecret, c.checkKey}
+}
+
+func (c *commands) dataChecks(checkCollections func() []Finding) []func() []Finding {
+	return []func() []Finding{checkCollections, c.checkRequests, c.checkLimits, c.checkDisk}
+}
+
+// Examine returns what the doctor's checks see that need no network, of the app's own settings
+// and data.
+func Examine(app core.App, options Options) (findings []Finding) {
+	c := &commands{app: app, options: options}
+	for _, check := range slices.Concat(c.settingsChecks(), c.dataChecks(c.checkCollections)) {
+		for _, f := range check() {
+			findings = append(findings, f.inWords(options))
+		}
+	}
+	return findings
+}
+
+func (f Finding) inWords(options Options) Finding {
+	f.Text, f.Remedy = options.InWords(f.Text), options.InWords(f.Remedy)
+	return f
+}
+
+func (f Finding) print(out io.Writer) error {
+	if _, err := fmt.Fprintf(out, "%-7s  %-11s  %s\n", f.Grade, f.Check, f.Text); err != nil {
 		return err
 	}
-	if f.remedy == "" {
+	if f.Remedy == "" {
 		return nil
 	}
-	_, err := fmt.Fprintln(out, wrapped(out, f.remedy))
+	_, err := fmt.Fprintln(out, wrapped(out, f.Remedy))
 	return err
 }
 
-func (c *commands) checkSettings(context.Context, *url.URL) []finding {
+func (c *commands) checkSettings() []Finding {
 	if c.options.Unusable == nil {
 		return nil
 	}
-	return []finding{{"settings", gradeProblem, c.options.Unusable.Error(), "The server does not start with it."}}
+	return []Finding{{"settings", gradeProblem, c.options.Unusable.Error(), "The server does not start with it."}}
 }
 
-func (c *commands) checkSecret(context.Context, *url.URL) []finding {
+func (c *commands) checkSecret() []Finding {
 	secrets := c.options.WebhookSecrets
 	if len(secrets) == 0 {
-		return []finding{{"secret", gradeProblem, "none is set",
+		return []Finding{{"secret", gradeProblem, "none is set",
 			"Every webhook is answered 503. Set MODELRIVER_WEBHOOK_SECRET to the secret that ModelRiver's console shows for the webhook, and restart."}}
 	}
 	for _, secret := range secrets {
 		if InQuotes(secret) {
-			return []finding{{"secret", gradeProblem, "one is in quotes", quotesRemedy}}
+			return []Finding{{"secret", gradeProblem, "one is in quotes", quotesRemedy}}
 		}
 		if len(secret) < minSecret {
-			return []finding{{"secret", gradeWarning, fmt.Sprintf("one is shorter than %d characters", minSecret),
+			return []Finding{{"secret", gradeWarning, fmt.Sprintf("one is shorter than %d characters", minSecret),
 				"Whoever guesses it can write into the database. Use the one that ModelRiver's console shows."}}
 		}
 	}
-	return []finding{{"secret", gradeOK, english.Plural(len(secrets), "webhook secret", ""), ""}}
+	return []Finding{{"secret", gradeOK, english.Plural(len(secrets), "webhook secret", ""), ""}}
 }
 
-func (c *commands) checkKey(context.Context, *url.URL) []finding {
+func (c *commands) checkKey() []Finding {
 	if c.options.APIKey == "" {
-		return []finding{{"key", gradeProblem, "none is set",
+		return []Finding{{"key", gradeProblem, "none is set",
 			"Requests fail, and callbacks wait, and fail when their window ends. Set MODELRIVER_API_KEY to a project key of ModelRiver's console, and restart."}}
 	}
 	if InQuotes(c.options.APIKey) {
-		return []finding{{"key", gradeProblem, "is in quotes", quotesRemedy}}
+		return []Finding{{"key", gradeProblem, "is in quotes", quotesRemedy}}
 	}
-	return []finding{{"key", gradeOK, "set; only ModelRiver can tell whether it is valid", ""}}
+	return []Finding{{"key", gradeOK, "set; only ModelRiver can tell whether it is valid", ""}}
 }

@@ -1,10 +1,8 @@
 package cli
 
 import (
-	"context"
 	"fmt"
 	"net/http"
-	"net/url"
 
 	"github.com/dustin/go-humanize"
 	"github.com/dustin/go-humanize/english"
@@ -13,40 +11,45 @@ import (
 	"github.com/pocketriver/pocketriver/hooks/internal/store"
 )
 
-// checkCollections finds out whether webhooks can be stored, durably, and who sees them.
-func (c *commands) checkCollections(context.Context, *url.URL) []finding {
+// checkOpened is checkCollections for a command, which may come before any server.
+func (c *commands) checkOpened() []Finding {
 	if err := c.openData(); err != nil {
-		return []finding{{"collections", gradeProblem, err.Error(), "Webhooks are answered 503 until that is mended."}}
+		return []Finding{{"collections", gradeProblem, err.Error(), "Webhooks are answered 503 until that is mended."}}
 	}
+	return c.checkCollections()
+}
+
+// checkCollections finds out whether webhooks can be stored, durably, and who sees them.
+func (c *commands) checkCollections() []Finding {
 	if err := store.SchemaProblem(c.app); err != nil {
-		return []finding{{"collections", gradeProblem, err.Error(), "Webhooks are answered 503 until that is mended."}}
+		return []Finding{{"collections", gradeProblem, err.Error(), "Webhooks are answered 503 until that is mended."}}
 	}
-	findings := []finding{{"collections", gradeOK, "complete, in " + c.app.DataDir(), ""}}
+	findings := []Finding{{"collections", gradeOK, "complete, in " + c.app.DataDir(), ""}}
 	findings = append(findings, c.checkRules()...)
 
 	var synchronous int
 	if err := c.app.NonconcurrentDB().NewQuery("PRAGMA synchronous").Row(&synchronous); err != nil {
-		return append(findings, finding{"durability", gradeProblem, err.Error(), "The database cannot be written."})
+		return append(findings, Finding{"durability", gradeProblem, err.Error(), "The database cannot be written."})
 	}
 	if synchronous < 2 {
-		return append(findings, finding{"durability", gradeWarning, "synchronous=NORMAL or OFF",
+		return append(findings, Finding{"durability", gradeWarning, "synchronous=NORMAL or OFF",
 			"A power failure can undo webhooks that were answered 200. Set pocketbase.Config.DBConnect to hooks.DBConnect."})
 	}
-	return append(findings, finding{"durability", gradeOK, "synchronous=FULL: what is answered 200 is on disk", ""})
+	return append(findings, Finding{"durability", gradeOK, "synchronous=FULL: what is answered 200 is on disk", ""})
 }
 
-func (c *commands) checkRules() []finding {
+func (c *commands) checkRules() []Finding {
 	content, err := c.app.FindCollectionByNameOrId(store.Content)
 	if err != nil {
-		return []finding{{"rules", gradeProblem, err.Error(), ""}}
+		return []Finding{{"rules", gradeProblem, err.Error(), ""}}
 	}
 	callbacks, err := c.app.FindCollectionByNameOrId(store.Callbacks)
 	if err != nil {
-		return []finding{{"rules", gradeProblem, err.Error(), ""}}
+		return []Finding{{"rules", gradeProblem, err.Error(), ""}}
 	}
-	var findings []finding
+	var findings []Finding
 	add := func(g grade, text, remedy string) {
-		findings = append(findings, finding{"rules", g, text, remedy})
+		findings = append(findings, Finding{"rules", g, text, remedy})
 	}
 	for _, r := range rulesOf(callbacks) {
 		if r.rule != nil {
@@ -100,14 +103,14 @@ func (c *commands) checkRules() []finding {
 }
 
 // checkLimits finds the rate limit that PocketBase would apply to webhooks.
-func (c *commands) checkLimits(context.Context, *url.URL) []finding {
+func (c *commands) checkLimits() []Finding {
 	limits := c.app.Settings().RateLimits
 	label := http.MethodPost + " " + c.options.Path
 	rule, ok := limits.FindRateLimitRule([]string{label, c.options.Path}, core.RateLimitRuleAudienceAll, core.RateLimitRuleAudienceGuest)
 	if !limits.Enabled || !ok {
-		return []finding{{"limits", gradeOK, "no rate limit for webhooks", ""}}
+		return []Finding{{"limits", gradeOK, "no rate limit for webhooks", ""}}
 	}
-	return []finding{{"limits", gradeWarning, fmt.Sprintf("the rule %q takes %s in %ds from one address, webhooks too", rule.Label, english.Plural(rule.MaxRequests, "request", ""), rule.Duration),
+	return []Finding{{"limits", gradeWarning, fmt.Sprintf("the rule %q takes %s in %ds from one address, webhooks too", rule.Label, english.Plural(rule.MaxRequests, "request", ""), rule.Duration),
 		fmt.Sprintf("More are answered 429, and ModelRiver sends those again later. In the dashboard, Settings, Application, Rate limiting, add a rule %q that takes as many as come, or name ModelRiver's addresses under Excluded IPs.", label)}}
 }
 
@@ -120,15 +123,15 @@ func rulesOf(c *core.Collection) []namedRule {
 	return []namedRule{{"list", c.ListRule}, {"view", c.ViewRule}, {"create", c.CreateRule}, {"update", c.UpdateRule}, {"delete", c.DeleteRule}}
 }
 
-func (c *commands) checkDisk(context.Context, *url.URL) []finding {
+func (c *commands) checkDisk() []Finding {
 	free, err := diskFree(c.app.DataDir())
 	if err != nil {
-		return []finding{{"disk", gradeWarning, "unknown: " + err.Error(), "Make sure that there is space."}}
+		return []Finding{{"disk", gradeWarning, "unknown: " + err.Error(), "Make sure that there is space."}}
 	}
 	text := humanize.IBytes(free) + " free for " + c.app.DataDir()
 	if free < minFree {
-		return []finding{{"disk", gradeProblem, text,
+		return []Finding{{"disk", gradeProblem, text,
 			"When it is full, webhooks are answered 503. Make room: old backups and log rows go first."}}
 	}
-	return []finding{{"disk", gradeOK, text, ""}}
+	return []Finding{{"disk", gradeOK, text, ""}}
 }

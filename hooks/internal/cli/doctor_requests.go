@@ -1,9 +1,7 @@
 package cli
 
 import (
-	"context"
 	"fmt"
-	"net/url"
 
 	"github.com/dustin/go-humanize/english"
 
@@ -11,13 +9,13 @@ import (
 )
 
 // checkRequests finds out who may ask ModelRiver at the operator's cost, and how often.
-func (c *commands) checkRequests(context.Context, *url.URL) []finding {
+func (c *commands) checkRequests() []Finding {
 	requests, err := c.app.FindCollectionByNameOrId(store.Requests)
 	if err != nil {
 		return nil // the collections' own finding says it
 	}
-	var findings []finding
-	add := func(g grade, text, remedy string) { findings = append(findings, finding{"asking", g, text, remedy}) }
+	var findings []Finding
+	add := func(g grade, text, remedy string) { findings = append(findings, Finding{"asking", g, text, remedy}) }
 	for _, r := range rulesOf(requests) {
 		if r.verb != "create" && r.rule != nil && *r.rule == "" {
 			add(gradeProblem, fmt.Sprintf("everybody may %s all requests", r.verb),
