@@ -28,6 +28,8 @@ func (p *plugin) bindDashboard(e *core.ServeEvent) error {
 	api.GET("/rejections", p.handleRejections)
 	api.GET("/chart", p.handleChart)
 	api.GET("/doctor", p.handleDoctor)
+	e.Router.GET("/api/modelriver/metrics", p.handleMetrics).
+		Bind(&hook.Handler[*core.RequestEvent]{Func: p.requireMetricsAuth}, apis.SkipSuccessActivityLog())
 	if ui.DistDirFS == nil { // built without the dashboard
 		return nil
 	}

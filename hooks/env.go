@@ -11,8 +11,8 @@ import (
 
 // ConfigFromEnv returns the configuration that the environment has, as the pocketriver
 // binary reads it: MODELRIVER_WEBHOOK_SECRET, MODELRIVER_API_KEY, MODELRIVER_API_URL,
-// MODELRIVER_CALLBACK_HOSTS and MODELRIVER_PAYLOAD_RETENTION, a duration as in 168h, or 0 to
-// keep none. A variable that is not set leaves the default.
+// MODELRIVER_CALLBACK_HOSTS, MODELRIVER_METRICS_TOKEN and MODELRIVER_PAYLOAD_RETENTION, a
+// duration as in 168h, or 0 to keep none. A variable that is not set leaves the default.
 //
 // The error says which variable is not usable, and what to do. Such a Config may be
 // registered all the same: [Register] has serve end with that error, and the commands
@@ -22,6 +22,7 @@ func ConfigFromEnv() (Config, error) {
 		WebhookSecrets: []string{os.Getenv("MODELRIVER_WEBHOOK_SECRET")},
 		APIKey:         os.Getenv("MODELRIVER_API_KEY"),
 		APIURL:         os.Getenv("MODELRIVER_API_URL"),
+		MetricsToken:   os.Getenv("MODELRIVER_METRICS_TOKEN"),
 		fromEnv:        true,
 	}
 	if hosts := os.Getenv("MODELRIVER_CALLBACK_HOSTS"); hosts != "" {
@@ -59,6 +60,7 @@ func (c Config) tidy() Config {
 	c.CallbackHosts = splitList(c.CallbackHosts)
 	c.APIKey = strings.TrimSpace(c.APIKey)
 	c.APIURL = strings.TrimSpace(c.APIURL)
+	c.MetricsToken = strings.TrimSpace(c.MetricsToken)
 	return c
 }
 
@@ -95,6 +97,9 @@ func (c Config) protocol() (*modelriver.Verifier, *modelriver.Client, error) {
 	if strings.ContainsFunc(c.APIKey, func(r rune) bool { return r == ' ' || isControl(r) }) {
 		return fail("MODELRIVER_API_KEY: the API key has white space or a control character in it: set it as ModelRiver's console shows it")
 	}
+	if n := len(c.MetricsToken); n > 0 && (n < minMetricsToken || strings.ContainsFunc(c.MetricsToken, func(r rune) bool { return r == ' ' || isControl(r) })) {
+		return fail("MODELRIVER_METRICS_TOKEN: use at least %d characters, without white space: anybody who guesses it reads the metrics", minMetricsToken)
+	}
 	options := modelriver.ClientOptions{APIURL: c.APIURL, Timeout: c.CallbackTimeout, HTTPClient: c.HTTPClient}
 	if _, err := modelriver.NewClient(options); err != nil {
 		return fail("MODELRIVER_API_URL: %w", err)
@@ -123,6 +128,7 @@ var fieldNames = strings.NewReplacer(
 	"MODELRIVER_API_URL", "hooks.Config.APIURL",
 	"MODELRIVER_CALLBACK_HOSTS", "hooks.Config.CallbackHosts",
 	"MODELRIVER_PAYLOAD_RETENTION", "hooks.Config.PayloadRetention",
+	"MODELRIVER_METRICS_TOKEN", "hooks.Config.MetricsToken",
 )
 
 // inWords returns a text that names settings by their variables as it fits this app: one

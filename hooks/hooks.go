@@ -100,6 +100,10 @@ type Config struct {
 	// Defaults to 7 days. [KeepNoPayloads] keeps none.
 	PayloadRetention time.Duration
 
+	// MetricsToken is what a monitor sends as bearer to read the metrics, which superusers may
+	// read too. At least 16 characters. Defaults to none.
+	MetricsToken string
+
 	fromEnv bool  // the settings that have a variable come from there
 	envErr  error // why the variable of PayloadRetention is not usable
 }

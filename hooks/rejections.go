@@ -2,6 +2,7 @@ package hooks
 
 import (
 	"fmt"
+	"maps"
 	"os"
 	"slices"
 	"sync"
@@ -170,6 +171,13 @@ func (r *rejections) unwrittenYet() []store.Rejection {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return slices.Concat(r.writing, r.unwritten)
+}
+
+// sinceStart returns how many were rejected for each reason.
+func (r *rejections) sinceStart() map[string]int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return maps.Clone(r.counts)
 }
 
 // newestFirst returns the latest rejections.

@@ -23,6 +23,7 @@ func TestUnusableEnvironment(t *testing.T) {
 		{"a key with a line break", "MODELRIVER_API_KEY", "first-half\nsecond-half", "MODELRIVER_API_KEY: the API key has white space"},
 		{"a key with a blank", "MODELRIVER_API_KEY", "first-half second-half", "MODELRIVER_API_KEY: the API key has white space"},
 		{"a URL in quotes", "MODELRIVER_API_URL", `"https://api.modelriver.com"`, "MODELRIVER_API_URL: "},
+		{"a short token for metrics", "MODELRIVER_METRICS_TOKEN", "first-half", "MODELRIVER_METRICS_TOKEN: use at least 16 characters"},
 		{"a host that is none", "MODELRIVER_CALLBACK_HOSTS", "https://x", "MODELRIVER_CALLBACK_HOSTS: "},
 	} {
 		t.Run(row.name, func(t *testing.T) {

@@ -19,14 +19,14 @@ import (
 // Authorization header of callbacks.
 func TestSecretsStaySecret(t *testing.T) {
 	t.Parallel()
-	const secret, key = "mr_whsec_5d1c0f6e2b", "mr_live_93ab41c7d2"
+	const secret, key, metrics = "mr_whsec_5d1c0f6e2b", "mr_live_93ab41c7d2", "metrics_71f0a9d3c4"
 	m := newModelRiver(t, "", 1)
 	echo := m.newReceiver(func(_ *modelRiver, w http.ResponseWriter, r *http.Request, _ func()) {
 		w.Header().Set("X-Echo", r.Header.Get("Authorization"))
 		w.WriteHeader(400)
 		fmt.Fprintf(w, "bad header %q", r.Header.Get("Authorization"))
 	})
-	s := startServer(t, "", "MODELRIVER_WEBHOOK_SECRET="+secret, "MODELRIVER_API_KEY="+key)
+	s := startServer(t, "", "MODELRIVER_WEBHOOK_SECRET="+secret, "MODELRIVER_API_KEY="+key, "MODELRIVER_METRICS_TOKEN="+metrics)
 	token := s.Superuser()
 	for i, to := range []string{echo.url, closedPort(t), "https://evil.example"} {
 		body := fmt.Sprintf(`{"type":"task.ai_generated","channel_id":"leak-%d","callback_url":%q,"ai_response":{"data":{}}}`, i, to+"/x")
@@ -55,7 +55,7 @@ func TestSecretsStaySecret(t *testing.T) {
 	readFiles(t, s.Dir, seen)
 	readFiles(t, unpacked, seen)
 	for where, text := range seen {
-		if strings.Contains(text, key) || strings.Contains(text, secret) {
+		if strings.Contains(text, key) || strings.Contains(text, secret) || strings.Contains(text, metrics) {
 			t.Errorf("a secret is in %s", where)
 		}
 	}
@@ -66,7 +66,8 @@ func readAnswers(s *server, token string, seen map[string]string) {
 	s.t.Helper()
 	for _, path := range []string{
 		"/", "/_/", "/_/extensions.js", "/api/health", "/api/settings", "/api/collections", "/api/crons", "/api/logs?perPage=500",
-		contentRecords, callbackRecords, "/webhooks/modelriver",
+		contentRecords, callbackRecords, "/webhooks/modelriver", "/api/collections/modelriverRejections/records",
+		"/api/modelriver/stats", "/api/modelriver/rejections", "/api/modelriver/chart", "/api/modelriver/doctor", "/api/modelriver/metrics",
 	} {
 		request, _ := http.NewRequest(http.MethodGet, s.URL+path, nil)
 		request.Header.Set("Authorization", token)

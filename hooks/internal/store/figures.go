@@ -53,6 +53,9 @@ type Figures struct {
 	// milliseconds, of the latest callbacks that were delivered within their window: of
 	// later ones it is how long someone took to retry. It is nil if there are none.
 	Median *int64 `json:"median"`
+
+	// P95 is the time that 95 of 100 of these callbacks did not exceed.
+	P95 *int64 `json:"p95"`
 }
 
 // medianOf is how many of the latest delivered callbacks the median time is taken of.
@@ -88,12 +91,14 @@ func ReadFigures(app core.App, since time.Time, window time.Duration) (Figures, 
 		}
 	}
 	figures.Received = figures.Stored + figures.Refused
-	var err error
-	figures.Median, err = readMedian(app, window)
+	times, err := readTimes(app, window)
+	figures.Median, figures.P95 = medianTime(times), p95Time(times)
 	return figures, err
 }
 
-func readMedian(app core.App, window time.Duration) (*int64, error) {
+// readTimes returns the times to callback, in milliseconds, of the latest that were delivered
+// within their window.
+func readTimes(app core.App, window time.Duration) ([]int64, error) {
 	var latest []struct {
 		DeliveredAt types.DateTime `db:"deliveredAt"`
 		Created     types.DateTime `db:"created"`
@@ -108,7 +113,7 @@ func readMedian(app core.App, window time.Duration) (*int64, error) {
 	for i, row := range latest {
 		times[i] = row.DeliveredAt.Sub(row.Created).Milliseconds()
 	}
-	return medianTime(times), nil
+	return times, nil
 }
 
 // medianTime returns nil if there are no times.

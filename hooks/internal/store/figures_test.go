@@ -54,10 +54,10 @@ func TestFiguresCountToday(t *testing.T) {
 	// Of 1 to 500: 1 is refused; 2, 102, … 402 failed; 3 waits. Of 1 to 2000: 1 and 1001
 	// were refused, 20 failed, 3 and 1003 wait.
 	want := Figures{Since: got.Since, Stored: 500, Refused: 1, Received: 501, Delivered: 493, Failed: 22, Waiting: 2}
-	median := got.Median
-	got.Median = nil
-	if got != want || median == nil || *median != 100 {
-		t.Errorf("got %+v, median %v, want %+v, median 100", got, median, want)
+	median, p95 := got.Median, got.P95
+	got.Median, got.P95 = nil, nil
+	if got != want || median == nil || *median != 100 || p95 == nil || *p95 != 100 {
+		t.Errorf("got %+v, median %v, p95 %v, want %+v, both 100", got, median, p95, want)
 	}
 }
 

@@ -1,0 +1,123 @@
+package hooks
+
+import (
+	"crypto/sha256"
+	"crypto/subtle"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/pocketbase/pocketbase/apis"
+	"github.com/pocketbase/pocketbase/core"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/common/expfmt"
+
+	"github.com/pocketriver/pocketriver/hooks/internal/store"
+)
+
+// minMetricsToken is how many characters Config.MetricsToken has at least.
+const minMetricsToken = 16
+
+// requireMetricsAuth lets the bearer of the metrics' token pass, and superusers.
+func (p *plugin) requireMetricsAuth(e *core.RequestEvent) error {
+	scheme, token := "Bearer ", e.Request.Header.Get("Authorization")
+	if wanted := p.config.MetricsToken; wanted != "" && len(token) > len(scheme) && strings.EqualFold(token[:len(scheme)], scheme) {
+		given, expected := sha256.Sum256([]byte(token[len(scheme):])), sha256.Sum256([]byte(wanted))
+		if subtle.ConstantTimeCompare(given[:], expected[:]) == 1 {
+			return e.Next()
+		}
+	}
+	return apis.RequireSuperuserAuth().Func(e)
+}
+
+// handleMetrics answers with the figures in Prometheus' text format.
+func (p *plugin) handleMetrics(e *core.RequestEvent) error {
+	now := p.outbox.Now()
+	scrape := &scrape{now: now, versions: p.versions, rejected: p.rejected.sinceStart()}
+	var err error
+	if scrape.all, err = store.ReadAll(e.App, now, time.Time{}, p.config.CallbackWindow, nil); err != nil {
+		return e.InternalServerError("The figures could not be read.", err)
+	}
+	if scrape.latest, err = store.ReadLatest(e.App); err != nil {
+		return e.InternalServerError("The latest rows could not be read.", err)
+	}
+	registry := prometheus.NewRegistry()
+	if err := registry.Register(scrape); err != nil {
+		return e.InternalServerError("The metrics could not be told.", err)
+	}
+	families, err := registry.Gather()
+	if err != nil {
+		return e.InternalServerError("The metrics could not be told.", err)
+	}
+	format := expfmt.Negotiate(e.Request.Header)
+	e.Response.Header().Set("Content-Type", string(format))
+	e.Response.WriteHeader(http.StatusOK)
+	encoder := expfmt.NewEncoder(e.Response, format)
+	for _, family := range families {
+		if err := encoder.Encode(family); err != nil {
+			return nil // who asked is gone
+		}
+	}
+	return nil
+}
+
+func newDesc(name, help string, labels ...string) *prometheus.Desc {
+	return prometheus.NewDesc("modelriver_"+name, help, labels, nil)
+}
+
+// The metrics. What is read from the tables is a gauge: rows are deleted, by Retention and by
+// hand, and set back. Only what the process itself counts never goes down.
+var (
+	rejectedTotal   = newDesc("webhooks_rejected_total", "Webhooks answered with an error unread, since the server started, by reason.", "reason")
+	webhooks        = newDesc("webhooks", "Webhooks that are kept, by what became of them: stored or refused.", "state")
+	lastReceived    = newDesc("webhook_last_received_timestamp_seconds", "When the last webhook was stored or refused.")
+	callbacks       = newDesc("callbacks", "Callbacks that are kept, by state: pending, delivered or failed.", "state")
+	oldestPending   = newDesc("callback_oldest_pending_seconds", "How long ago the webhook came whose callback has been pending for longest; 0 if none is.")
+	callbackMedian  = newDesc("callback_median_seconds", "Median time from a webhook to its accepted callback, of the latest 1000 within their window.")
+	callbackP95     = newDesc("callback_p95_seconds", "95th percentile of the time from a webhook to its accepted callback, of the latest 1000 within their window.")
+	requestsByState = newDesc("requests", "Requests that are kept, by state: open, answered or failed.", "state")
+	buildInfo       = newDesc("build_info", "Always 1, labeled with the versions of PocketRiver and PocketBase.", "version", "pocketbase")
+)
+
+// A scrape is what one request for metrics is answered with.
+type scrape struct {
+	now      time.Time
+	all      store.All
+	latest   store.Latest
+	rejected map[string]int
+	versions versions
+}
+
+// Describe tells no metric in advance: Collect knows which there are.
+func (s *scrape) Describe(chan<- *prometheus.Desc) {}
+
+func (s *scrape) Collect(metrics chan<- prometheus.Metric) {
+	tell := func(desc *prometheus.Desc, value float64, labels ...string) {
+		metrics <- prometheus.MustNewConstMetric(desc, prometheus.GaugeValue, value, labels...)
+	}
+	for _, reason := range store.RejectedFor {
+		metrics <- prometheus.MustNewConstMetric(rejectedTotal, prometheus.CounterValue, float64(s.rejected[reason]), reason)
+	}
+	tell(webhooks, float64(s.all.Stored), "stored")
+	tell(webhooks, float64(s.all.Refused), "refused")
+	if last := s.latest.LastReceived; last != nil {
+		tell(lastReceived, float64(last.Time().UnixMilli())/1000)
+	}
+	tell(callbacks, float64(s.all.Waiting), store.Pending)
+	tell(callbacks, float64(s.all.Delivered), store.Delivered)
+	tell(callbacks, float64(s.all.Failed), store.Failed)
+	waiting := 0.0
+	if oldest := s.latest.OldestWaiting; oldest != nil {
+		waiting = max(0, s.now.Sub(oldest.Created.Time()).Seconds())
+	}
+	tell(oldestPending, waiting)
+	for desc, milliseconds := range map[*prometheus.Desc]*int64{callbackMedian: s.all.Median, callbackP95: s.all.P95} {
+		if milliseconds != nil {
+			tell(desc, float64(*milliseconds)/1000)
+		}
+	}
+	tell(requestsByState, float64(s.all.Requests.Open), "open")
+	tell(requestsByState, float64(s.all.Requests.Answered), store.Answered)
+	tell(requestsByState, float64(s.all.Requests.Failed), store.Failed)
+	tell(buildInfo, 1, s.versions.PocketRiver, s.versions.PocketBase)
+}
