@@ -51,7 +51,6 @@ func TestMetrics(t *testing.T) {
 	config.MetricsToken = testMetricsToken
 	s := newTestServer(t, config)
 	before := s.metrics(t)
-	s.plugin.rejected.every = 0
 	r := newReceiver(t, func(w http.ResponseWriter, request *http.Request) {
 		if strings.Contains(request.URL.Path, "later") {
 			w.WriteHeader(http.StatusServiceUnavailable)
