@@ -38,8 +38,8 @@ func (p *plugin) handleMetrics(e *core.RequestEvent) error {
 	if scrape.all, err = store.ReadAll(e.App, now, time.Time{}, p.config.CallbackWindow, nil); err != nil {
 		return e.InternalServerError("The figures could not be read.", err)
 	}
-	if scrape.latest, err = store.ReadLatest(e.App); err != nil {
-		return e.InternalServerError("The latest rows could not be read.", err)
+	if scrape.ends, err = store.ReadEnds(e.App); err != nil {
+		return e.InternalServerError("The newest and oldest rows could not be read.", err)
 	}
 	registry := prometheus.NewRegistry()
 	if err := registry.Register(scrape); err != nil {
@@ -83,7 +83,7 @@ var (
 type scrape struct {
 	now      time.Time
 	all      store.All
-	latest   store.Latest
+	ends     store.Ends
 	rejected map[string]int
 	versions versions
 }
@@ -100,14 +100,14 @@ func (s *scrape) Collect(metrics chan<- prometheus.Metric) {
 	}
 	tell(webhooks, float64(s.all.Stored), "stored")
 	tell(webhooks, float64(s.all.Refused), "refused")
-	if last := s.latest.LastReceived; last != nil {
+	if last := s.ends.LastReceived; last != nil {
 		tell(lastReceived, float64(last.Time().UnixMilli())/1000)
 	}
 	tell(callbacks, float64(s.all.Waiting), store.Pending)
 	tell(callbacks, float64(s.all.Delivered), store.Delivered)
 	tell(callbacks, float64(s.all.Failed), store.Failed)
 	waiting := 0.0
-	if oldest := s.latest.OldestWaiting; oldest != nil {
+	if oldest := s.ends.OldestWaiting; oldest != nil {
 		waiting = max(0, s.now.Sub(oldest.Created.Time()).Seconds())
 	}
 	tell(oldestPending, waiting)

@@ -47,11 +47,13 @@ const (
 	timesLooks = 20_000
 )
 
-// The queries of a bucket. They read indexes only.
+// The queries of a chart and of a bucket. They read indexes only.
 const (
+	countFailedBy = `SELECT (unixepoch(created) - {:begin}) / {:seconds} AS bucket, COUNT(*) AS n FROM modelriverCallbacks
+		WHERE state = 'failed' AND created >= {:from} GROUP BY 1`
+
 	countStoredIn  = "SELECT COUNT(*) FROM aiContent WHERE created >= {:from} AND created < {:to}"
 	countRefusedIn = "SELECT COUNT(*) FROM modelriverCallbacks WHERE payload != '' AND created >= {:from} AND created < {:to}"
-	countFailedIn  = "SELECT COUNT(*) FROM modelriverCallbacks WHERE state = 'failed' AND created >= {:from} AND created < {:to}"
 	timesIn        = `
 		SELECT took FROM (
 			SELECT CAST(ROUND((unixepoch(deliveredAt, 'subsec') - unixepoch(created, 'subsec')) * 1000) AS INTEGER) AS took
@@ -85,6 +87,9 @@ func (c *ChartReader) Read(app core.App, hours int, now time.Time, window time.D
 		}
 		chart.Buckets[i] = bucket
 	}
+	if err := chart.countFailed(app, begin); err != nil {
+		return Chart{}, err
+	}
 	for _, r := range rejections {
 		if i := int(r.Hour.Time().Sub(begin) / length); i < n {
 			chart.Buckets[i].Rejected += r.Count
@@ -94,7 +99,24 @@ func (c *ChartReader) Read(app core.App, hours int, now time.Time, window time.D
 	return chart, nil
 }
 
-// bucket returns one bucket without what was rejected.
+// countFailed counts anew each time: any may be retried.
+func (c *Chart) countFailed(app core.App, begin time.Time) error {
+	var counts []struct {
+		Bucket int `db:"bucket"`
+		N      int `db:"n"`
+	}
+	err := app.ConcurrentDB().NewQuery(countFailedBy).Bind(dbx.Params{
+		"begin": begin.Unix(), "seconds": c.Seconds, "from": DateTime(begin),
+	}).All(&counts)
+	for _, count := range counts {
+		if count.Bucket < len(c.Buckets) { // or the clock was set back
+			c.Buckets[count.Bucket].Failed = count.N
+		}
+	}
+	return err
+}
+
+// bucket returns one bucket without what failed or was rejected.
 func (c *ChartReader) bucket(app core.App, at time.Time, length time.Duration, now time.Time, window time.Duration) (bucket Bucket, err error) {
 	params := dbx.Params{
 		"from": DateTime(at), "to": DateTime(at.Add(length)), "looks": timesLooks, "n": timesOf, "window": window.Milliseconds(),
@@ -110,8 +132,7 @@ func (c *ChartReader) bucket(app core.App, at time.Time, length time.Duration, n
 			c.remember(key, bucket)
 		}
 	}
-	err = app.ConcurrentDB().NewQuery(countFailedIn).Bind(params).Row(&bucket.Failed) // it is retried later
-	return bucket, err
+	return bucket, nil
 }
 
 func readBucket(app core.App, at time.Time, params dbx.Params) (Bucket, error) {

@@ -128,9 +128,14 @@ func medianTime(times []int64) *int64 {
 
 // Latest are the rows that an operator asks for first. Each is nil if there is none.
 type Latest struct {
+	Ends
+	LastError *CallbackError `json:"lastError"` // of a callback that waits or failed
+}
+
+// Ends are the newest and the oldest of what comes and goes.
+type Ends struct {
 	LastReceived  *types.DateTime  `json:"lastReceived"`
 	OldestWaiting *WaitingCallback `json:"oldestWaiting"`
-	LastError     *CallbackError   `json:"lastError"` // of a callback that waits or failed
 }
 
 // A WaitingCallback is one that is pending.
@@ -149,21 +154,27 @@ type CallbackError struct {
 	Error   string         `json:"lastError" db:"lastError"`
 }
 
-// ReadLatest returns the latest rows.
-func ReadLatest(app core.App) (latest Latest, err error) {
+// ReadEnds returns the ends.
+func ReadEnds(app core.App) (ends Ends, err error) {
 	var received types.DateTime
 	err = app.ConcurrentDB().NewQuery(`
 		SELECT MAX(COALESCE((SELECT MAX(created) FROM aiContent), ''),
 			COALESCE((SELECT MAX(created) FROM modelriverCallbacks WHERE payload != ''), ''))`).Row(&received)
 	if err != nil {
-		return latest, err
+		return ends, err
 	}
 	if !received.IsZero() {
-		latest.LastReceived = &received
+		ends.LastReceived = &received
 	}
-	latest.OldestWaiting, err = readOne[WaitingCallback](app, `
+	ends.OldestWaiting, err = readOne[WaitingCallback](app, `
 		SELECT id, created, nextAttempt FROM modelriverCallbacks
 		WHERE state = 'pending' ORDER BY created, id LIMIT 1`)
+	return ends, err
+}
+
+// ReadLatest returns the latest rows.
+func ReadLatest(app core.App) (latest Latest, err error) {
+	latest.Ends, err = ReadEnds(app)
 	if err != nil {
 		return latest, err
 	}
