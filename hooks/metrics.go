@@ -1,6 +1,7 @@
 package hooks
 
 import (
+	"bytes"
 	"crypto/sha256"
 	"crypto/subtle"
 	"net/http"
@@ -49,16 +50,15 @@ func (p *plugin) handleMetrics(e *core.RequestEvent) error {
 	if err != nil {
 		return e.InternalServerError("The metrics could not be told.", err)
 	}
-	format := expfmt.Negotiate(e.Request.Header)
-	e.Response.Header().Set("Content-Type", string(format))
-	e.Response.WriteHeader(http.StatusOK)
-	encoder := expfmt.NewEncoder(e.Response, format)
+	var text bytes.Buffer
+	format := expfmt.NewFormat(expfmt.TypeTextPlain)
+	encoder := expfmt.NewEncoder(&text, format)
 	for _, family := range families {
 		if err := encoder.Encode(family); err != nil {
-			return nil // who asked is gone
+			return e.InternalServerError("The metrics could not be told.", err)
 		}
 	}
-	return nil
+	return e.Blob(http.StatusOK, string(format), text.Bytes())
 }
 
 func newDesc(name, help string, labels ...string) *prometheus.Desc {
