@@ -1,11 +1,14 @@
 // The page "ModelRiver", made of PocketBase's own components.
-import { figures, rejections, requestFigures, setUp } from "./figures.js";
+import { chart } from "./chart.js";
+import { figures, requestFigures } from "./figures.js";
+import { health } from "./health.js";
 import { callbackList, contentList } from "./lists.js";
+import { rejections } from "./rejections.js";
 import { failedRequests, openRequests } from "./requests.js";
 import { State } from "./state.js";
 
-export function page() {
-	const state = new State();
+export function page(route) {
+	const state = new State(route.query);
 	const { data } = state;
 	return t.div(
 		{ className: "page modelriver", onmount: () => state.start(), onunmount: () => state.end() },
@@ -17,9 +20,10 @@ export function page() {
 				app.components.refreshButton({ onclick: () => state.refresh(true) }),
 				t.div({ className: "meta m-l-auto", role: "status" }, status(data)),
 			),
-			() => setUp(data.stats),
-			() => rejections(data.stats),
-			() => figures(data.stats),
+			health(state),
+			rejections(state),
+			figures(state),
+			chart(state),
 			t.div(
 				{ className: "modelriver-lists" },
 				t.section(

@@ -17,7 +17,17 @@ export class State {
 		busy: {}, // ids of callbacks that are retried, and of requests that are asked again or cancelled
 		retrying: null, // { done, failed, total } while all are
 		error: "",
+		query: {}, // of the page's address: what the list shows, and whose drawer is open
 	});
+
+	constructor(query = {}) {
+		this.data.query = Object.fromEntries(Object.entries(query).map(([name, values]) => [name, values[0]]));
+	}
+
+	/** Asks the server, and does not cancel what else asks the same. */
+	fetch(path, query = {}) {
+		return app.pb.send(path, { query, requestKey: null });
+	}
 
 	alive = true;
 	timer = 0;
@@ -74,7 +84,7 @@ export class State {
 		const midnight = new Date();
 		midnight.setHours(0, 0, 0, 0);
 		const since = midnight.toISOString();
-		const stats = await app.pb.send("/api/modelriver/stats", { query: { since }, requestKey: null });
+		const stats = await this.fetch("/api/modelriver/stats", { since });
 		if (JSON.stringify(stats) !== JSON.stringify(data.stats)) data.stats = stats;
 		const now = JSON.stringify([stats, data.state]);
 		const asked = isAsked(stats);

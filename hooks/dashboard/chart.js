@@ -1,0 +1,4 @@
+// The chart on the page "ModelRiver".
+
+/** Nothing yet. */
+export function chart() {}
