@@ -4,11 +4,11 @@ try {
 	const base = app.pb.buildURL("/_/extensions/modelriver/");
 
 	app.store.headerLinks.push({ href: "#/modelriver", icon: "ri-water-flash-line", label: "ModelRiver" });
-	app.routes.superuserOnly("#/modelriver", async (route) => {
+	app.routes.superuserOnly("#/modelriver", async () => {
 		app.store.title = "ModelRiver";
 		try {
 			const { page } = await import(base + "page.js");
-			return page(route);
+			return page();
 		} catch (err) {
 			console.warn("The ModelRiver page could not be loaded:", err);
 			return t.div({ className: "page" }, t.div({ className: "page-content" }, t.p(

@@ -1,17 +1,40 @@
 // The page "ModelRiver", made of PocketBase's own components.
 import { chart } from "./chart.js";
+import { deliveries } from "./deliveries.js";
+import { openDelivery } from "./delivery.js";
 import { figures, requestFigures } from "./figures.js";
 import { health } from "./health.js";
-import { callbackList, contentList } from "./lists.js";
 import { rejections } from "./rejections.js";
 import { failedRequests, openRequests } from "./requests.js";
-import { State } from "./state.js";
+import { queryOf, State } from "./state.js";
 
-export function page(route) {
-	const state = new State(route.query);
+let shown; // the page that is open: other filters do not build it anew
+
+/** The page for the browser's address. */
+export function page() {
+	const query = queryOf(location.hash);
+	if (shown?.element.isConnected) shown.state.arrive(query);
+	else shown = build(new State(query));
+	return shown.element;
+}
+
+function build(state) {
 	const { data } = state;
-	return t.div(
-		{ className: "page modelriver", onmount: () => state.start(), onunmount: () => state.end() },
+	let drawer;
+	const element = t.div(
+		{
+			className: "page modelriver",
+			onmount: () => {
+				state.start();
+				drawer = followDrawer(state);
+				document.addEventListener("click", follow);
+			},
+			onunmount: () => {
+				state.end();
+				drawer.unwatch();
+				document.removeEventListener("click", follow);
+			},
+		},
 		t.div(
 			{ className: "page-content full-height" },
 			t.header(
@@ -24,23 +47,40 @@ export function page(route) {
 			rejections(state),
 			figures(state),
 			chart(state),
-			t.div(
-				{ className: "modelriver-lists" },
-				t.section(
-					null,
-					t.header({ className: "flex gap-10 m-b-sm" }, t.h2(null, "Content")),
-					() => contentList(data),
-				),
-				t.section(
-					null,
-					t.header({ className: "flex gap-10 m-b-sm flex-wrap" }, t.h2(null, "Callbacks"), stateButtons(state), retryAllButton(state)),
-					() => callbackList(data, (id) => state.retry(id)),
-				),
-			),
+			deliveries(state),
 			() => data.asked ? requests(state) : undefined,
 			t.footer({ className: "page-footer" }, app.components.credits()),
 		),
 	);
+	const follow = (event) => followLink(state, event);
+	return { element, state };
+}
+
+/** Follows the links to this page without the router, which fades from page to page. */
+function followLink(state, event) {
+	const link = event.target.closest?.(`a[href^="#/modelriver"]:not([target])`);
+	const isMine = link?.closest(".modelriver, .modelriver-drawer");
+	if (!isMine || event.defaultPrevented || event.button || event.ctrlKey || event.metaKey || event.shiftKey || event.altKey) return;
+	event.preventDefault();
+	state.go(queryOf(link.getAttribute("href")));
+}
+
+/** Opens and closes the drawer as the address says, and tells the address when it is closed by hand. */
+function followDrawer(state) {
+	let open;
+	let element;
+	const closed = (forced) => {
+		open = "";
+		if (forced || !state.data.query.id) return; // by the browser's back button, or by us
+		if (history.state?.modelriver) history.back();
+		else state.replace({ id: "" });
+	};
+	return watch(() => state.data.query.id ?? "", (id) => {
+		if (id === (open ?? "")) return;
+		if (open) app.modals.close(element, true);
+		open = id;
+		if (id) element = openDelivery(state, id, closed);
+	});
 }
 
 function requests(state) {
@@ -52,45 +92,9 @@ function requests(state) {
 }
 
 function status(data) {
+	const isRejected = () => data.stats?.rejected?.count || data.stats?.rejected?.today;
 	return t.span({
-		className: () => "label " + (data.error ? "danger" : data.status === "live" && !data.stats?.rejected.count ? "success" : ""),
+		className: () => "label " + (data.error ? "danger" : data.status === "live" && !isRejected() ? "success" : ""),
 		textContent: () => data.error || { live: "Live", connecting: "Connecting …", offline: "Offline" }[data.status] || data.status,
 	});
-}
-
-function stateButtons(state) {
-	const { data } = state;
-	const states = [["", "All"], ["pending", "Waiting"], ["failed", "Failed"]];
-	return t.div(
-		{ className: "btns", role: "group", ariaLabel: "Which callbacks to list" },
-		...states.map(([value, label]) => t.button({
-			type: "button",
-			className: () => "btn sm " + (data.state === value ? "" : "secondary transparent"),
-			ariaPressed: () => String(data.state === value),
-			onclick: () => state.list(value),
-		}, label)),
-	);
-}
-
-function retryAllButton(state) {
-	const { data } = state;
-	const text = () => {
-		if (data.retrying) return `${data.retrying.done} of ${data.retrying.total}`;
-		return data.stats?.failed === 1 ? "Retry the failed one" : `Retry all ${data.stats?.failed} failed`;
-	};
-	const ask = () => app.modals.confirm(
-		`Send ${data.stats.failed === 1 ? "the failed callback" : data.stats.failed + " failed callbacks"} again?`,
-		() => void state.retryAll(), null, { yesButton: "Send again", noButton: "Cancel" },
-	);
-	return t.button(
-		{
-			type: "button",
-			hidden: () => !data.stats?.failed && !data.retrying,
-			disabled: () => !!data.retrying,
-			className: () => "btn sm secondary m-l-auto modelriver-retry-all",
-			onclick: ask,
-		},
-		t.i({ className: "ri-restart-line", ariaHidden: true }),
-		t.span({ className: "txt" }, text),
-	);
 }

@@ -1,18 +1,18 @@
 // The requests on the page "ModelRiver", and what an operator does about them.
-import { item } from "./lists.js";
+import { ask, askAgain, cancel } from "./actions.js";
 import { REQUESTS } from "./state.js";
 
 /** The requests that are queued or sent. */
 export function openRequests(state) {
 	return section(state, "open", "Open requests", "No request waits for its answer.", (row) => button(
-		state, row, "ri-close-circle-line", `Cancel ${row.workflow}`, () => ask(cancelQuestion(row), "Cancel it", "Let it go on", () => state.cancel(row)),
+		state, row, "ri-close-circle-line", `Cancel ${row.workflow}`, () => ask(cancelQuestion(row), "Cancel it", "Let it go on", () => cancel(state, row)),
 	));
 }
 
 /** The requests that failed. */
 export function failedRequests(state) {
 	return section(state, "failed", "Failed requests", "No request has failed.", (row) => button(
-		state, row, "ri-restart-line", `Ask ${row.workflow} again`, () => ask(againQuestion(row), "Ask again", "Leave it", () => state.askAgain(row)),
+		state, row, "ri-restart-line", `Ask ${row.workflow} again`, () => ask(againQuestion(row), "Ask again", "Leave it", () => askAgain(state, row)),
 	));
 }
 
@@ -43,16 +43,17 @@ function section({ data }, kind, title, none, action) {
 
 /** A line, which stays what it is, and keeps the focus, as long as its request does. */
 function line(row, action) {
-	return item(
-		JSON.stringify(row), "#/collections?collection=aiRequests&record=" + row.id,
-		t.strong({ className: "txt-ellipsis" }, row.workflow),
-		[
+	return t.div(
+		{ className: "list-item", rid: JSON.stringify(row) },
+		t.div(
+			{ className: "content modelriver-item" },
+			t.a({ className: "modelriver-open", href: "#/collections?collection=aiRequests&record=" + row.id }, t.strong({ className: "txt-ellipsis" }, row.workflow)),
 			t.span({ className: "label sm " + (row.state === "failed" ? "danger" : row.state === "sent" ? "" : "warning") }, row.state === "queued" && !row.nextAttempt ? "being sent" : row.state),
 			t.span({ className: "txt-hint txt-sm" }, `${row.userId ? "user " + row.userId : "no user"}, ${row.attempts} ${row.attempts === 1 ? "attempt" : "attempts"}`),
 			row.error && t.div({ className: "txt-sm modelriver-danger modelriver-error" }, row.error),
-		],
-		row.created,
-		action,
+		),
+		app.components.formattedDate({ value: row.created, short: true }),
+		t.div({ className: "actions" }, action),
 	);
 }
 
@@ -61,10 +62,6 @@ function button({ data }, row, icon, label, onclick) {
 		type: "button", className: () => `btn sm circle transparent secondary ${data.busy[row.id] ? "loading" : ""}`,
 		disabled: () => !!data.busy[row.id], ariaLabel: app.attrs.tooltip(label), onclick,
 	}, t.i({ className: icon, ariaHidden: true }));
-}
-
-function ask(question, yesButton, noButton, then) {
-	app.modals.confirm(question, () => void then(), null, { yesButton, noButton });
 }
 
 function cancelQuestion(row) {

@@ -1,34 +1,26 @@
-// What the page "ModelRiver" shows, how that stays true, and what its buttons do.
+// What the page "ModelRiver" knows, and how that stays true.
 import { isAsked } from "./figures.js";
 import { liveQuery } from "./live-query.js";
+import { Rows } from "./rows.js";
+import { dateOf, inWords } from "./words.js";
 
 /** The requests of each list. */
 export const REQUESTS = { open: `state = "queued" || state = "sent"`, failed: `state = "failed"` };
 
 export class State {
 	data = store({
+		query: {}, // of the page's address: what the list is to show, and whose drawer is open
 		stats: null,
-		content: [],
 		status: "connecting",
-		callbacks: null,
-		state: "", // of the callbacks to show
+		error: "",
+		now: Date.now(), // of what is told as "2 minutes ago"
 		asked: false, // there are requests
 		requests: { open: [], failed: [] },
-		busy: {}, // ids of callbacks that are retried, and of requests that are asked again or cancelled
+		busy: {}, // ids of deliveries that are sent again, and of requests that are asked again or cancelled
 		retrying: null, // { done, failed, total } while all are
-		error: "",
-		query: {}, // of the page's address: what the list shows, and whose drawer is open
 	});
 
-	constructor(query = {}) {
-		this.data.query = Object.fromEntries(Object.entries(query).map(([name, values]) => [name, values[0]]));
-	}
-
-	/** Asks the server, and does not cancel what else asks the same. */
-	fetch(path, query = {}) {
-		return app.pb.send(path, { query, requestKey: null });
-	}
-
+	rows = new Rows(this);
 	alive = true;
 	timer = 0;
 	loading = false;
@@ -36,10 +28,15 @@ export class State {
 	shown = "";
 	stop = () => {};
 
+	constructor(query) {
+		this.data.query = query;
+	}
+
 	start() {
+		this.rows.reload();
 		this.refresh(true);
-		this.stop = liveQuery(app.pb, "aiContent", { limit: 10 }, ({ items, status, error }) => {
-			this.data.content = items;
+		this.clock = setInterval(() => this.data.now = Date.now(), 10_000);
+		this.stop = liveQuery(app.pb, "aiContent", { limit: 10 }, ({ status, error }) => {
 			this.data.status = status === "failed" ? error.message : status;
 			this.refresh();
 		});
@@ -48,11 +45,47 @@ export class State {
 	end() {
 		this.alive = false;
 		clearTimeout(this.timer);
+		clearInterval(this.clock);
 		this.stop();
 	}
 
+	/** Asks the server, without cancelling what else asks the same. */
+	fetch(path, query = {}) {
+		return app.pb.send(path, { query, requestKey: null });
+	}
+
+	/** The delivery as it is now, or undefined if there is nothing of it any more. */
+	async find({ id, created }) {
+		const from = dateOf(created);
+		const { items } = await this.fetch("/api/modelriver/deliveries", {
+			search: id, from: from.toISOString(), to: new Date(from.getTime() + 1).toISOString(),
+		});
+		return items.find((item) => item.id === id);
+	}
+
+	/** Goes to what the query shows: the browser's back button leads here again. */
+	go(query) {
+		history.pushState({ modelriver: true }, "", "#/modelriver" + inAddress(query));
+		this.arrive(query);
+	}
+
+	/** Changes the address of where we are. */
+	replace(changes) {
+		const query = { ...this.data.query, ...changes };
+		history.replaceState(history.state, "", "#/modelriver" + inAddress(query));
+		this.arrive(query);
+	}
+
+	/** Shows what the query says. */
+	arrive(query) {
+		query = Object.fromEntries(Object.entries(query).filter(([, value]) => value));
+		if (JSON.stringify(query) === JSON.stringify(this.data.query)) return;
+		this.data.query = query;
+		this.rows.reload();
+	}
+
 	// Callbacks change by SQL, of which no realtime event tells. So the figures are
-	// asked for, often while some wait, and the callbacks when the figures change.
+	// asked for, often while some wait, and the deliveries when the figures change.
 	async refresh(force = false) {
 		const { data } = this;
 		clearTimeout(this.timer);
@@ -67,7 +100,7 @@ export class State {
 			if (force || !document.hidden) await this.load(force);
 			data.error = "";
 		} catch (err) {
-			if (!err.isAbort) data.error = err.status === 0 ? "The server does not answer. Trying again …" : err.message;
+			if (!err.isAbort) data.error = inWords(err);
 			if (err.status === 401) app.checkApiError(err);
 		}
 		this.loading = false;
@@ -83,25 +116,15 @@ export class State {
 		const { data } = this;
 		const midnight = new Date();
 		midnight.setHours(0, 0, 0, 0);
-		const since = midnight.toISOString();
-		const stats = await this.fetch("/api/modelriver/stats", { since });
-		if (JSON.stringify(stats) !== JSON.stringify(data.stats)) data.stats = stats;
-		const now = JSON.stringify([stats, data.state]);
-		const asked = isAsked(stats);
+		const stats = await this.fetch("/api/modelriver/stats", { since: midnight.toISOString() });
+		const now = JSON.stringify(stats);
+		if (now !== JSON.stringify(data.stats)) data.stats = stats;
 		if (!force && now === this.shown && !stats.waiting && !stats.requests.open) return;
+		const asked = isAsked(stats);
 		if (asked) await this.loadRequests();
 		data.asked = asked;
-		const { state } = data;
-		const page = await app.pb.collection("modelriverCallbacks").getList(1, 30, {
-			sort: "-created,-id",
-			filter: state ? `state = "${state}"` : "",
-			expand: "record",
-			fields: "id,collectionId,collectionName,record,expand.record.title,payload:excerpt(1),state,attempts,lastStatus,lastError,created,deliveredAt,nextAttempt",
-			skipTotal: true,
-			requestKey: null,
-		});
-		if (state !== data.state) return;
-		if (JSON.stringify(page.items) !== JSON.stringify(data.callbacks)) data.callbacks = page.items;
+		await this.rows.refresh();
+		data.now = Date.now();
 		this.shown = now;
 	}
 
@@ -115,83 +138,15 @@ export class State {
 		const requests = { open: open.items, failed: failed.items };
 		if (JSON.stringify(requests) !== JSON.stringify(data.requests)) data.requests = requests;
 	}
-
-	list(state) {
-		this.data.state = state;
-		this.refresh(true);
-	}
-
-	async retry(id) {
-		const { data } = this;
-		data.busy = { ...data.busy, [id]: true };
-		try {
-			await arm(id);
-			app.toasts.success("The callback is sent again.");
-		} catch (err) {
-			app.checkApiError(err);
-		}
-		data.busy = { ...data.busy, [id]: false };
-		this.refresh(true);
-	}
-
-	async retryAll() {
-		const { data } = this;
-		data.retrying = { done: 0, failed: 0, total: data.stats.failed };
-		try {
-			for (let last = ""; this.alive;) {
-				const page = await app.pb.collection("modelriverCallbacks").getList(1, 200, {
-					filter: `state = "failed" && id > "${last}"`, sort: "id", fields: "id", skipTotal: true, requestKey: null,
-				});
-				const ids = page.items.map((row) => row.id);
-				if (!ids.length) break;
-				last = ids[ids.length - 1];
-				await Promise.all([1, 2, 3, 4].map(() => this.retryEach(ids)));
-			}
-			const { done, failed } = data.retrying;
-			if (failed) app.toasts.error(`${failed} callbacks could not be retried.`);
-			else app.toasts.success(`${done} callbacks are sent again.`);
-		} catch (err) {
-			app.checkApiError(err);
-		}
-		data.retrying = null;
-		this.refresh(true);
-	}
-
-	/** Ends an open request. The server knows best whether it still is one. */
-	cancel(row) {
-		return this.changeRequest(row.id, { state: "failed" }, "failed", "The request is cancelled.", "The request was answered meanwhile.");
-	}
-
-	/** Asks again, if the request is still what the operator has seen: the server compares that. */
-	askAgain({ id, attempts, expires, channelId, error }) {
-		const seen = { attempts, expires, channelId, error };
-		return this.changeRequest(id, { state: "queued", ...seen }, "queued", "The request is asked again.", "The request has changed meanwhile: it is not asked again.");
-	}
-
-	async changeRequest(id, change, want, done, not) {
-		const { data } = this;
-		data.busy = { ...data.busy, [id]: true };
-		try {
-			const { state } = await app.pb.collection("aiRequests").update(id, change, { requestKey: null, fields: "state" });
-			if (state === want) app.toasts.success(done);
-			else app.toasts.info(not);
-		} catch (err) {
-			app.checkApiError(err);
-		}
-		data.busy = { ...data.busy, [id]: false };
-		this.refresh(true);
-	}
-
-	/** Takes ids off the list until there are none, beside others. */
-	async retryEach(ids) {
-		for (let id; this.alive && (id = ids.shift());) {
-			const failed = await arm(id).then(() => 0, () => 1);
-			const { done, failed: before, total } = this.data.retrying;
-			this.data.retrying = { done: done + 1 - failed, failed: before + failed, total: Math.max(total, done + 1) };
-		}
-	}
 }
 
-function arm(id) {
-	return app.pb.collection("modelriverCallbacks").update(id, { state: "pending" }, { requestKey: null, fields: "id" });
+/** The query of a route, or of a link to the page. */
+export function queryOf(address) {
+	return Object.fromEntries(new URLSearchParams(address.split("?")[1] ?? ""));
+}
+
+/** The address of the page with the query. */
+export function inAddress(query) {
+	const text = new URLSearchParams(Object.entries(query).filter(([, value]) => value)).toString();
+	return text && "?" + text;
 }
