@@ -9,12 +9,9 @@ import (
 	"testing"
 )
 
-// dashboardItem is the JavaScript expression of the item of the list ("Content" or "Callbacks")
-// whose title is the given one.
-func dashboardItem(list, title string) string {
-	return fmt.Sprintf(`[...[...document.querySelectorAll(".modelriver-lists section")]
-		.find((s) => s.querySelector("h2")?.textContent === %q).querySelectorAll(".list-item")]
-		.find((r) => r.querySelector(".modelriver-open")?.textContent === %q)`, list, title)
+// dashboardItem is the JavaScript expression of the line of the delivery with the title.
+func dashboardItem(title string) string {
+	return fmt.Sprintf(`[...document.querySelectorAll(".modelriver-delivery")].find((r) => r.querySelector(".modelriver-open")?.textContent === %q)`, title)
 }
 
 // TestDashboardIsAccessible runs axe on each state of the page, in both schemes, wide and
@@ -55,12 +52,12 @@ func TestDashboardIsAccessible(t *testing.T) {
 			s.Send(payload(channel, "Title "+channel, callbackURL(modelriver, channel)))
 		}
 		for _, channel := range []string{"accepted", "later", "refused"} {
-			p.Wait(dashboardItem("Content", "Title "+channel) + ` && ` + dashboardItem("Callbacks", "Title "+channel))
+			p.Wait(dashboardItem("Title " + channel))
 		}
 		p.Wait(`document.querySelector(".modelriver-error")?.innerText.includes("400") && document.querySelector(".modelriver-retry-all").checkVisibility()`)
 		checkDashboard(p, axe, "content")
-		p.Click(".modelriver [aria-pressed]:last-child") // only the failed ones
-		p.Wait(`document.querySelectorAll(".modelriver-lists section:last-child .list-item").length === 1`)
+		p.Click(".modelriver-states button:nth-child(4)") // only the failed ones
+		p.Wait(`document.querySelectorAll(".modelriver-delivery").length === 1`)
 		checkDashboard(p, axe, "failed")
 
 		// Open the page anew while the server does not answer.
@@ -69,10 +66,10 @@ func TestDashboardIsAccessible(t *testing.T) {
 		p.Offline(true)
 		p.Click(`a[href="#/modelriver"]`)
 		p.Wait(`document.querySelector(".modelriver")?.innerText.includes("The server does not answer")`)
-		p.Wait(`document.querySelector(".modelriver").innerText.includes("Loading")`)
+		p.Wait(`document.querySelector(".modelriver-deliveries .list").innerText.includes("could not be loaded")`)
 		checkDashboard(p, axe, "offline")
 		p.Offline(false)
-		p.Wait(dashboardItem("Content", "Title refused"))
+		p.Wait(dashboardItem("Title refused"))
 	})
 }
 
@@ -134,17 +131,15 @@ func TestDashboardNamesCallbacks(t *testing.T) {
 	s.delete(token, list.Items[0].ID)
 
 	p := openDashboard(t, s)
-	p.Wait(dashboardItem("Callbacks", "Title c0")) // beyond the newest 10
-	p.Wait(dashboardItem("Callbacks", "Refused: see the payload"))
-	p.Wait(dashboardItem("Callbacks", "Its record was deleted"))
-	if got := eval[int](p, `document.querySelectorAll(".modelriver-lists section:last-child .list-item").length`); got != 13 {
-		t.Errorf("callbacks: got %d, want 13", got)
+	p.Wait(dashboardItem("Title c0"))
+	p.Wait(dashboardItem("Bad") + `?.innerText.includes("refused, not stored")`)
+	p.Wait(`document.querySelectorAll(".modelriver-delivery").length === 13`)
+	if got := eval[int](p, `[...document.querySelectorAll(".modelriver-delivery")].filter((r) => r.innerText.includes("stored → deleted")).length`); got != 1 {
+		t.Errorf("deliveries whose record was deleted: got %d, want 1", got)
 	}
 	// The titles travel alone: a record may be megabytes.
-	if got := eval[string](p, `app.pb.send(performance.getEntriesByType("resource").map((e) => e.name)
-		.find((name) => name.includes("modelriverCallbacks/records")).replace(location.origin, ""), {}).then((page) =>
-			[...new Set(page.items.map((row) => Object.keys(row.expand?.record ?? {}).join()).filter(Boolean))].join(" "))`); got != "title" {
-		t.Errorf("fields of a callback's record: got %q, want title", got)
+	if got := eval[bool](p, `app.pb.send("/api/modelriver/deliveries", {}).then(({ items }) => items.some((row) => "body" in row || "data" in row || "payload" in row))`); got {
+		t.Error("the list carries contents")
 	}
 	p.Clean(true)
 }

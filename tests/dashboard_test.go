@@ -68,6 +68,7 @@ func TestDashboardShowsFiguresListsAndRetries(t *testing.T) {
 	p.Click(".modelriver-retry")
 	p.Wait(figure("Failed") + ` === "2" && ` + figure("Delivered today") + ` === "1"`)
 	p.Wait(`document.querySelectorAll(".modelriver-retry").length === 2`)
+	p.Wait(`[...document.querySelectorAll(".modelriver-delivery")].some((r) => r.innerText.includes("called back after") && r.innerText.includes("1 attempt"))`)
 	p.Click(".modelriver-retry-all")
 	p.Wait(`document.querySelector(".modal .btn.warning")`)
 	p.Click(".modal .btn.warning")
@@ -75,11 +76,15 @@ func TestDashboardShowsFiguresListsAndRetries(t *testing.T) {
 	p.Wait(figure("Median callback") + ` !== "–"`)
 	p.Wait(`document.querySelectorAll(".modelriver .label.success").length >= 4`) // and the state of the page
 
-	// The record opens.
-	p.Click(".modelriver-open")
-	p.Wait(`document.querySelector(".record-preview-modal, .modal.active, .modal[open], .modal:popover-open")?.innerText.includes("Title c2")`)
-
 	checkWidths(p, s.URL)
+
+	// The record opens.
+	p.Size(1280, 860)
+	p.Click(".modelriver-open")
+	p.Wait(`document.querySelector(".modelriver-drawer h2")?.textContent === "Title c2"`)
+	p.Wait(`document.querySelector('.modelriver-drawer a[href^="#/collections?collection=aiContent"]')`)
+	p.Click(`.modelriver-drawer a[href^="#/collections?collection=aiContent"]`)
+	p.Wait(`document.querySelector(".modal [name=title]")?.value === "Title c2" || document.querySelector(".modal")?.innerText.includes("Title c2")`)
 	p.Clean(true)
 }
 
@@ -91,7 +96,7 @@ func checkWidths(p *tab, url string) {
 		for _, width := range []int64{1280, 390} {
 			p.Size(width, 860)
 			p.Open(url + "/_/?" + scheme + fmt.Sprint(width) + "#/modelriver")
-			p.Wait(`document.querySelectorAll(".modelriver .list-item").length === 6`)
+			p.Wait(`document.querySelectorAll(".modelriver .list-item").length === 3`)
 			if eval[bool](p, `document.documentElement.scrollWidth > innerWidth`) {
 				p.t.Errorf("%s, %d px: the page scrolls sideways", scheme, width)
 			}

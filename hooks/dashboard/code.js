@@ -7,7 +7,7 @@ const MOST = 50_000; // characters that are shown
 export function code(heading, text, filename, about) {
 	const view = store({ raw: false });
 	const choice = (label, raw) => t.button({
-		type: "button", className: () => "btn sm " + (view.raw === raw ? "" : "secondary transparent"),
+		type: "button", className: () => "btn sm " + (view.raw === raw ? "" : "transparent"),
 		ariaPressed: () => String(view.raw === raw), onclick: () => view.raw = raw,
 	}, label);
 	const shown = () => view.raw ? text.slice(0, MOST) : pretty(text, MOST);

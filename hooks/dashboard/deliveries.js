@@ -1,7 +1,7 @@
 // The list of deliveries on the page "ModelRiver".
 import { ask, retry, retryAll } from "./actions.js";
-import { filters, isFiltered } from "./filters.js";
-import { inAddress } from "./state.js";
+import { inAddress, isFiltered } from "./address.js";
+import { filters } from "./filters.js";
 import { attempts, dateOf, duration, moment, relative, time } from "./words.js";
 
 export const LABELS = { delivered: "success", failed: "danger", refused: "danger", waiting: "warning" };

@@ -1,8 +1,8 @@
 // One delivery, in a drawer: what came, what became of it, and what can be done.
 import { ask, retry } from "./actions.js";
-import { LABELS } from "./deliveries.js";
+import { inAddress } from "./address.js";
 import { answer, code, copyButton, headers } from "./code.js";
-import { inAddress } from "./state.js";
+import { LABELS } from "./deliveries.js";
 import { attempts, dateOf, duration, inWords, relative, size } from "./words.js";
 
 /** Opens the drawer. closed is called when it was closed by hand. */

@@ -1,13 +1,10 @@
 // What the list of deliveries is filtered by: the query of the page's address.
+import { isFiltered } from "./address.js";
+
 const STATES = [["", "All"], ["waiting", "Waiting"], ["delivered", "Delivered"], ["failed", "Failed"], ["refused", "Refused"]];
 const TEXTS = { event: ["Event", "event"], category: ["Category", "category"], user: ["User", "userId"] };
 const DATES = { from: "From", to: "Until" };
 const TYPING = 300; // ms until what was typed is looked for
-
-/** Whether anything is left out of the list. */
-export function isFiltered(query) {
-	return Object.keys(query).some((name) => name !== "id");
-}
 
 /** The controls. What is chosen can be gone back from, what is typed replaces what was. */
 export function filters(state) {
@@ -72,7 +69,7 @@ function states(state) {
 		{ className: "modelriver-states", role: "group", ariaLabel: "Which deliveries to list" },
 		...STATES.map(([value, label]) => t.button({
 			type: "button",
-			className: () => "btn sm " + (is(value) ? "" : "secondary transparent"),
+			className: () => "btn sm " + (is(value) ? "" : "transparent"),
 			ariaPressed: () => String(is(value)),
 			onclick: () => state.go({ ...data.query, state: value }),
 		}, label)),

@@ -1,4 +1,5 @@
 // The page "ModelRiver", made of PocketBase's own components.
+import { queryOf } from "./address.js";
 import { chart } from "./chart.js";
 import { deliveries } from "./deliveries.js";
 import { openDelivery } from "./delivery.js";
@@ -6,7 +7,7 @@ import { figures, requestFigures } from "./figures.js";
 import { health } from "./health.js";
 import { rejections } from "./rejections.js";
 import { failedRequests, openRequests } from "./requests.js";
-import { queryOf, State } from "./state.js";
+import { State } from "./state.js";
 
 let shown; // the page that is open: other filters do not build it anew
 

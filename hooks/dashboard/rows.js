@@ -1,10 +1,10 @@
 // The deliveries on the page "ModelRiver", how they are loaded and how they stay true.
+import { FILTERS } from "./address.js";
 import { inWords } from "./words.js";
 
 const PAGE = 30;
 const MOST = 200; // that the server gives at once
 const READING = 10_000; // since the pointer moved
-const FILTERS = ["state", "event", "category", "user", "search", "from", "to"];
 const ALONE = 20; // pages without a delivery that are looked at without being told to
 
 export class Rows {

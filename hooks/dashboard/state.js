@@ -1,4 +1,5 @@
 // What the page "ModelRiver" knows, and how that stays true.
+import { inAddress } from "./address.js";
 import { isAsked } from "./figures.js";
 import { liveQuery } from "./live-query.js";
 import { Rows } from "./rows.js";
@@ -138,15 +139,4 @@ export class State {
 		const requests = { open: open.items, failed: failed.items };
 		if (JSON.stringify(requests) !== JSON.stringify(data.requests)) data.requests = requests;
 	}
-}
-
-/** The query of a route, or of a link to the page. */
-export function queryOf(address) {
-	return Object.fromEntries(new URLSearchParams(address.split("?")[1] ?? ""));
-}
-
-/** The address of the page with the query. */
-export function inAddress(query) {
-	const text = new URLSearchParams(Object.entries(query).filter(([, value]) => value)).toString();
-	return text && "?" + text;
 }
