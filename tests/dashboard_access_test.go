@@ -80,10 +80,10 @@ func checkDashboard(p *tab, axe, state string) {
 	for _, scheme := range []string{"light", "dark"} {
 		p.Media("prefers-color-scheme", scheme, "prefers-reduced-motion", "reduce")
 		p.Wait(`document.documentElement.dataset.colorScheme === "` + scheme + `" && !document.documentElement.style.getPropertyValue("--animationSpeed")`)
-		for _, width := range []int64{1280, 390} {
+		for _, width := range []int64{1280, 390, 320} {
 			p.Size(width, 860)
 			p.Wait(`document.getAnimations().every((a) => a.playState !== "running" || a.effect.getTiming().iterations === Infinity)`)
-			found := eval[[]string](p, `axe.run({ include: [".modelriver"], exclude: [".page-footer"] }, { runOnly: ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"],
+			found := eval[[]string](p, `axe.run({ include: [".modelriver", ".modelriver-drawer"].filter((s) => document.querySelector(s)), exclude: [".page-footer"] }, { runOnly: ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"],
 				rules: { "label-content-name-mismatch": { enabled: true } } }).then(({ violations }) =>
 				violations.map((v) => v.id + ": " + v.nodes.map((n) => n.html + " " + n.failureSummary).join("; ")))`)
 			for _, violation := range found {
@@ -92,7 +92,7 @@ func checkDashboard(p *tab, axe, state string) {
 			if got := eval[string](p, `[...document.querySelectorAll("h1")].map((h) => h.textContent).join()`); got != "ModelRiver" {
 				p.t.Errorf("%s, %s, %d px: first headings: got %q, want one", state, scheme, width, got)
 			}
-			if got := eval[string](p, `[...document.querySelectorAll(".modelriver *")].find((e) => e.getBoundingClientRect().right > innerWidth)?.outerHTML ?? ""`); got != "" {
+			if got := eval[string](p, `[...document.querySelectorAll(".modelriver *, .modelriver-drawer *")].find((e) => e.getBoundingClientRect().right > innerWidth)?.outerHTML ?? ""`); got != "" {
 				p.t.Errorf("%s, %s, %d px: cut off: %s", state, scheme, width, got)
 			}
 			p.Screenshot(fmt.Sprintf("dashboard-%s-%s-%d", state, scheme, width))

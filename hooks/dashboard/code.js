@@ -28,7 +28,7 @@ export function code(heading, text, filename, about) {
 			{ className: "txt-hint" },
 			`Of ${text.length.toLocaleString()} characters the first ${MOST.toLocaleString()} are shown here. Copy or download it to see all.`,
 		) : undefined,
-		t.pre({ className: "modelriver-text", tabIndex: 0, ariaLabel: heading, role: "region" }, t.code(null, shown)),
+		t.pre({ className: "modelriver-text", tabIndex: 0, ariaLabel: heading, role: "group" }, t.code(null, shown)),
 	);
 }
 
@@ -46,7 +46,7 @@ export function headers(names) {
 
 /** What was answered to an attempt. */
 export function answer(text) {
-	return t.pre({ className: "modelriver-text", tabIndex: 0, ariaLabel: "The answer", role: "region" }, t.code(null, text));
+	return t.pre({ className: "modelriver-text", tabIndex: 0, ariaLabel: "The answer", role: "group" }, t.code(null, text));
 }
 
 /** A button that copies. PocketBase's own cannot be reached with the keyboard. */

@@ -52,7 +52,7 @@ function line(state, id) {
 			{ className: "content modelriver-item" },
 			t.a(
 				{ className: "modelriver-open", href: () => "#/modelriver" + inAddress({ ...state.data.query, id }) },
-				t.strong({ className: "txt-ellipsis" }, () => row().title),
+				t.strong({ className: "txt-ellipsis" }, () => titleOf(row())),
 			),
 			() => labels(row()),
 		),
@@ -72,6 +72,11 @@ function labels({ event, category, userId }) {
 		category && t.span({ className: "label sm" }, category),
 		userId && t.span({ className: "label sm" }, t.i({ className: "ri-user-line", ariaHidden: true }), t.span({ className: "txt" }, userId)),
 	].filter(Boolean);
+}
+
+/** What a delivery is called. */
+export function titleOf({ title, state }) {
+	return title || (state === "deleted" ? "Its record was deleted" : "Untitled");
 }
 
 /** What became of a webhook, in a line. */
@@ -94,9 +99,10 @@ export function life(row, now) {
 	}
 }
 
-function retryButton(state, { id, state: is, title }) {
+function retryButton(state, row) {
+	const { id, state: is } = row;
 	if (is !== "failed" && is !== "refused") return;
-	const [label, done] = is === "failed" ? ["Retry " + title] : ["Ingest again " + title, "It is ingested again."];
+	const [label, done] = is === "failed" ? ["Retry " + titleOf(row)] : ["Ingest again " + titleOf(row), "It is ingested again."];
 	return t.button({
 		rid: id + is, type: "button", className: () => `btn sm circle transparent secondary modelriver-retry ${state.data.busy[id] ? "loading" : ""}`,
 		disabled: () => !!state.data.busy[id], ariaLabel: app.attrs.tooltip(label), onclick: () => retry(state, id, done),

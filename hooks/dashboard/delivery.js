@@ -2,14 +2,14 @@
 import { ask, retry } from "./actions.js";
 import { inAddress } from "./address.js";
 import { answer, code, copyButton, headers } from "./code.js";
-import { LABELS } from "./deliveries.js";
+import { LABELS, titleOf } from "./deliveries.js";
 import { attempts, dateOf, duration, inWords, relative, size } from "./words.js";
 
 /** Opens the drawer. closed is called when it was closed by hand. */
 export function openDelivery(state, id, closed) {
 	const data = store({ found: null, error: "", loading: false });
 	const drawer = new Drawer(state, id, data);
-	const title = () => data.found?.delivery.title ?? "Delivery";
+	const title = () => data.found ? titleOf(data.found.delivery) : "Delivery";
 	const watchers = [];
 	const element = t.div(
 		{
