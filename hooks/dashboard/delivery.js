@@ -112,8 +112,8 @@ function content(state, id, data, drawer) {
 }
 
 function summary(delivery) {
-	const { category, channelId, created, event, id, record, userId } = delivery;
-	const filter = (name, value) => value && t.a({ className: "link-primary", href: "#/modelriver" + inAddress({ [name]: value }) }, value);
+	const { category, channelId, created, event, id, lastError, record, userId } = delivery;
+	const filter = (name, value) => value && t.a({ href: "#/modelriver" + inAddress({ [name]: value }) }, value);
 	const text = {
 		refused: "Its content was refused, by a hook or a check of aiContent, and is not stored. Remove the reason, then ingest it again.",
 		deleted: "Its record was deleted.",
@@ -128,8 +128,9 @@ function summary(delivery) {
 			["User", filter("user", userId)],
 			["Channel", channelId && [filter("search", channelId), copyButton("Copy the channel id", () => channelId)]],
 			["Record", record ? [
-				t.a({ className: "link-primary", href: "#/collections?collection=aiContent&record=" + record }, record), " opens in PocketBase", copyButton("Copy the record's id", () => record),
+				record, copyButton("Copy the record's id", () => record), t.a({ href: "#/collections?collection=aiContent&record=" + record }, "Open in PocketBase"),
 			] : delivery.state === "deleted" ? "deleted" : "none"],
+			["Last error", lastError && t.span({ className: "modelriver-danger" }, lastError)],
 			["Delivery", [id, copyButton("Copy the address of this page", () => location.href)]],
 		),
 	);
