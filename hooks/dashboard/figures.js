@@ -1,4 +1,6 @@
-// The figures on the page "ModelRiver".
+// The figures of the page "ModelRiver". Each is a link to what it counts.
+import { formatCount, formatDuration, parseDate } from "./format.js";
+import { REQUESTS } from "./state.js";
 
 /** Whether there are requests: most apps never ask. */
 export function isAsked(stats) {
@@ -7,49 +9,53 @@ export function isAsked(stats) {
 }
 
 /** The figures of the day. */
-export function figures({ data }) {
-	return () => dayFigures(data.stats);
-}
-
-function dayFigures(stats) {
-	const s = stats ?? {};
-	return list(
-		stats,
-		["Received today", count(s.received), "Events with AI data, each counted once however often it was sent"],
-		["Stored today", count(s.stored), "New records in aiContent"],
-		["Delivered today", count(s.delivered), "Callbacks that ModelRiver accepted"],
-		["Waiting", count(s.waiting), "Callbacks that are still to be sent"],
-		["Failed", count(s.failed), "Callbacks of any day, until they are retried or deleted", s.failed ? "modelriver-danger" : ""],
-		["Median callback", s.median == null ? "–" : duration(s.median), "From the webhook to ModelRiver's answer, of the latest 1,000 that came within the callback window"],
-	);
+export function figures(state) {
+	return () => {
+		const { stats } = state.data;
+		const s = stats ?? {};
+		const today = s.since ? { from: parseDate(s.since).toISOString() } : {};
+		return figureList(
+			"Figures of today", stats,
+			["Received today", formatCount(s.received), "Events with AI data, each counted once however often it was sent", deliveries(today)],
+			["Stored today", formatCount(s.stored), "New records in aiContent. Opens them in a new tab", records("aiContent", `created >= "${s.since}"`)],
+			["Refused today", formatCount(s.refused), "Events that the app's hooks or rules did not let in", deliveries({ state: "refused", ...today }), s.refused],
+			["Delivered today", formatCount(s.delivered), "Callbacks that ModelRiver accepted", deliveries({ state: "delivered", ...today })],
+			["Waiting", formatCount(s.waiting), "Callbacks that are still to be sent", deliveries({ state: "waiting" })],
+			["Failed", formatCount(s.failed), "Callbacks of any day, until they are retried or deleted", deliveries({ state: "failed" }), s.failed],
+			["Median callback", formatDuration(s.median), "From the webhook to ModelRiver's answer, of the latest 1,000 that came within the callback window", deliveries({ state: "delivered" })],
+		);
+	};
 }
 
 /** The figures of requests, as long as these are kept. */
 export function requestFigures(stats) {
 	const { open, failed, median } = stats?.requests ?? {};
-	return list(
-		stats,
-		["Open requests", count(open), "Requests that are queued, or sent and not answered yet"],
-		["Failed requests", count(failed), "Requests that failed, until they are asked again or deleted", failed ? "modelriver-danger" : ""],
-		["Median answer", median == null ? "–" : duration(median), "From the request to its answer, of the latest 1,000 that were answered"],
+	return figureList(
+		"Figures of requests", stats,
+		["Open requests", formatCount(open), "Requests that are queued, or sent and not answered yet. Opens them in a new tab", records("aiRequests", REQUESTS.open)],
+		["Failed requests", formatCount(failed), "Requests that failed, until they are asked again or deleted. Opens them in a new tab", records("aiRequests", REQUESTS.failed), failed],
+		["Median answer", formatDuration(median), "From the request to its answer, of the latest 1,000 that were answered. Opens them in a new tab", records("aiRequests", `state = "answered"`)],
 	);
 }
 
-function list(stats, ...rows) {
-	return t.dl(
-		{ className: "modelriver-figures m-b-base" },
-		...rows.map(([label, value, hint, kind = ""]) => t.div(
-			{ className: "modelriver-figure", ariaDescription: app.attrs.tooltip(hint, "top") },
-			t.dt({ className: "txt-hint" }, label),
-			t.dd({ className: kind }, stats ? value : "…"),
-		)),
+/** The list's address with a filter. */
+function deliveries(filter) {
+	const query = new URLSearchParams(filter).toString();
+	return { href: "#/modelriver" + (query && "?" + query) };
+}
+
+/** The records of a collection. The page that is open drops a filter on its way to another collection. */
+function records(collection, filter) {
+	return { href: `#/collections?collection=${collection}&filter=${encodeURIComponent(filter)}`, target: "_blank", rel: "noopener" };
+}
+
+function figureList(label, stats, ...rows) {
+	return t.section(
+		{ ariaLabel: label, className: "m-b-base" },
+		t.dl({ className: "modelriver-figures" }, ...rows.map(([name, value, hint, link, alarming]) => t.div(
+			{ className: "modelriver-figure" },
+			t.dt({ className: "txt-hint" }, t.a({ ...link, ariaDescription: app.attrs.tooltip(hint, "top") }, name)),
+			t.dd({ className: alarming ? "modelriver-danger" : "" }, stats ? value : "…"),
+		))),
 	);
-}
-
-function count(n) {
-	return (n ?? 0).toLocaleString();
-}
-
-function duration(ms) {
-	return ms < 1000 ? `${ms} ms` : ms < 60_000 ? `${(ms / 1000).toFixed(1)} s` : `${(ms / 60_000).toFixed(1)} min`;
 }

@@ -16,7 +16,7 @@ try {
 			)));
 		}
 	});
-	document.head.append(t.link({ rel: "stylesheet", href: base + "style.css" }));
+	document.head.append(...["style.css", "panels.css"].map((file) => t.link({ rel: "stylesheet", href: base + file })));
 } catch (err) {
 	console.warn("The ModelRiver page could not be added:", err);
 }
