@@ -44,8 +44,8 @@ function build(state) {
 				app.components.refreshButton({ onclick: () => state.refresh(true) }),
 				t.div({ className: "meta m-l-auto", role: "status" }, status(data)),
 			),
-			health(state),
 			rejections(state),
+			health(state),
 			figures(state),
 			chart(state),
 			deliveries(state),
@@ -93,9 +93,8 @@ function requests(state) {
 }
 
 function status(data) {
-	const isRejected = () => data.stats?.rejected?.count || data.stats?.rejected?.today;
 	return t.span({
-		className: () => "label " + (data.error ? "danger" : data.status === "live" && !isRejected() ? "success" : ""),
+		className: () => "label " + (data.error ? "danger" : data.status === "live" && !data.stats?.rejected.today ? "success" : ""),
 		textContent: () => data.error || { live: "Live", connecting: "Connecting …", offline: "Offline" }[data.status] || data.status,
 	});
 }

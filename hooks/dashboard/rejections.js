@@ -1,16 +1,81 @@
-// What the page "ModelRiver" says of rejected webhooks.
+// The card of the page "ModelRiver" that says which webhooks were rejected, and what helps.
+import { copied } from "./copied.js";
+import { Fetched } from "./fetched.js";
+import { formatCount, formatSize, formatTime, midnight, plural, webhookURL } from "./format.js";
 
-/** That webhooks were rejected, and what helps. */
-export function rejections({ data }) {
-	return () => rejected(data.stats);
+/** What a webhook is rejected for, in words. */
+const REASONS = {
+	signature: "The signature is wrong",
+	unsigned: "There is no signature",
+	stale: "The timestamp is too far from this server's clock",
+	tooLarge: "The payload is too large",
+	compressed: "The payload is compressed",
+	notJson: "The payload is not a JSON object",
+	noSecret: "The server has no secret to compare with",
+	schema: "A collection is not as the plugin needs it",
+	database: "The database could not be written",
+};
+
+/** Of these the doctor finds out on which side the fault is. */
+const TO_DOCTOR = ["signature", "unsigned"];
+
+export function rejections(state) {
+	const { data } = state;
+	const fetched = new Fetched(state, "/api/modelriver/rejections", () => ({ since: midnight() }), ({ rejected }) => rejected);
+	const rejected = () => data.stats?.rejected ?? {};
+	return t.section(
+		{
+			className: () => `modelriver-rejected m-b-base ${!rejected().today ? "calm" : rejected().lastHour ? "alert danger" : "alert warning"}`,
+			ariaLabel: "Rejected webhooks", onmount: () => fetched.mount(), onunmount: () => fetched.unmount(),
+		},
+		t.h2({ ariaLive: "polite" }, () => heading(data.stats)),
+		() => reasonList(rejected(), fetched.data.answer, data.stats),
+		() => fetched.problem(),
+		latest(fetched.data),
+	);
 }
 
-function rejected(stats) {
-	const { count, last, reason, remedy } = stats?.rejected ?? {};
-	if (!count) return;
-	return t.section(
-		{ className: "alert danger modelriver-rejected m-b-base", ariaLabel: "Rejected webhooks" },
-		t.h2(null, `${count.toLocaleString()} ${count === 1 ? "webhook was" : "webhooks were"} rejected since the server started`),
-		t.p(null, `The last at ${app.utils.toLocalDatetime(last)}: ${reason}. Remedy: ${remedy}.`),
+function heading(stats) {
+	if (!stats) return "Rejected webhooks …";
+	const { today, lastHour } = stats.rejected;
+	if (!today) return [t.i({ className: "ri-shield-check-line txt-success", ariaHidden: true }), " No webhook was rejected today"];
+	return `${plural(today, "webhook")} ${today === 1 ? "was" : "were"} rejected today, ${lastHour ? formatCount(lastHour) : "none"} in the last hour`;
+}
+
+/** Each reason of the last 24 hours with what to do. Until the server has answered, the latest. */
+function reasonList({ today, last, reason, remedy }, answer, stats) {
+	if (!today) return;
+	const reasons = answer?.reasons ?? [{ reason, last, remedy }];
+	return t.ul({ className: "modelriver-reasons" }, ...reasons.map((row) => t.li(
+		null,
+		t.strong(null, REASONS[row.reason] ?? row.reason),
+		row.count ? ` – ${formatCount(row.count)} in the last 24 hours, the last at ${formatTime(row.last)}` : null,
+		t.p(null, row.error ? sentence(row.error) + " " : null, t.strong(null, "What to do: "), sentence(row.remedy)),
+		TO_DOCTOR.includes(row.reason) ? t.p(null, "This finds the fault, run where the server is and with its environment: ", doctor(stats)) : null,
+	)));
+}
+
+function doctor(stats) {
+	return copied(`./pocketriver modelriver doctor --url ${webhookURL(stats)}`, "Copy the command");
+}
+
+function latest(data) {
+	const rows = () => data.answer?.latest ?? [];
+	return t.details(
+		{ hidden: () => !rows().length },
+		t.summary(null, () => rows().length === 1 ? "The last one since the server started" : `The last ${rows().length} since the server started`),
+		t.ol({ className: "modelriver-latest" }, () => rows().map((row) => t.li(
+			null,
+			t.span({ className: "modelriver-when" }, formatTime(row.at)),
+			t.strong(null, REASONS[row.reason] ?? row.reason),
+			t.span(null, `from ${row.from || "nobody knows where"}`),
+			t.span(null, row.scheme ? `signature scheme ${row.scheme}` : "no signature scheme"),
+			row.size ? t.span(null, formatSize(row.size)) : null,
+			t.span(null, row.userAgent || "no user agent"),
+		))),
 	);
+}
+
+function sentence(text) {
+	return text.charAt(0).toUpperCase() + text.slice(1) + (/[.?!]$/.test(text) ? "" : ".");
 }
