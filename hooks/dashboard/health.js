@@ -1,26 +1,47 @@
-// What the page "ModelRiver" says of the server's set-up.
+// What the page "ModelRiver" says of the server: what is missing, and what it found when it looked at itself.
+import { copied } from "./copied.js";
+import { Fetched } from "./fetched.js";
+import { plural, webhookURL } from "./format.js";
 
-/** What is still to be done before webhooks arrive. */
-export function health({ data }) {
-	return () => setUp(data.stats);
+const GRADES = {
+	problem: { icon: "ri-error-warning-line modelriver-danger", word: "Problem" },
+	warning: { icon: "ri-alert-line modelriver-warning", word: "Warning" },
+	ok: { icon: "ri-checkbox-circle-line txt-success", word: "OK" },
+};
+
+export function health(state) {
+	const { data } = state;
+	const fetched = new Fetched(state, "/api/modelriver/doctor", () => ({}), ({ secrets, keySet, problem, asking }) => [secrets, keySet, problem, asking]);
+	return t.div(
+		{ onmount: () => fetched.mount(), onunmount: () => fetched.unmount() },
+		() => setUp(data.stats),
+		t.section(
+			{ className: "modelriver-health m-b-base", ariaLabel: "Server" },
+			() => facts(data.stats),
+			() => findings(fetched.data.answer, (grade) => grade !== "ok"),
+			() => fetched.problem(),
+			sound(fetched.data),
+		),
+	);
 }
 
+/** What is still to be done before webhooks arrive. */
 function setUp(stats) {
-	if (!stats || (stats.secretSet && stats.keySet && !stats.problem)) return;
+	if (!stats || (stats.secrets && stats.keySet && !stats.problem)) return;
 	const step = (done, ...content) => t.li(
-		{ className: done ? "txt-hint" : "" },
+		null,
 		t.i({ className: done ? "ri-checkbox-circle-line txt-success" : "ri-checkbox-blank-circle-line", ariaHidden: true }),
 		t.span(null, ...content, done ? " (done)" : ""),
 	);
 	return t.section(
 		{ className: "alert warning modelriver-setup m-b-base", ariaLabel: "Set-up" },
 		t.h2(null, stats.problem ? "Webhooks cannot be stored" : "Finish the set-up"),
-		stats.problem && t.p(null, stats.problem + "."),
+		stats.problem ? t.p(null, stats.problem + ".") : null,
 		t.ol(
 			null,
-			step(false, "In ModelRiver's console, create a webhook to ", t.code(null, webhookURL(stats)), app.components.copyButton(webhookURL(stats)),
+			step(false, "In ModelRiver's console, create a webhook to ", copied(webhookURL(stats), "Copy the webhook URL"),
 				location.protocol === "https:" ? "" : " (ModelRiver must be able to reach this address.)"),
-			step(stats.secretSet, "Start the server with the webhook's signing secret in ", t.code(null, "MODELRIVER_WEBHOOK_SECRET"),
+			step(stats.secrets, "Start the server with the webhook's signing secret in ", t.code(null, "MODELRIVER_WEBHOOK_SECRET"),
 				". Until then every webhook is answered 503, and ModelRiver tries again."),
 			step(stats.keySet, "Start the server with a project key in ", t.code(null, "MODELRIVER_API_KEY"),
 				". Until then callbacks wait, and fail after their window, by default 5 minutes."),
@@ -28,6 +49,46 @@ function setUp(stats) {
 	);
 }
 
-function webhookURL(stats) {
-	return location.origin + stats.path;
+function facts(stats) {
+	if (!stats) return t.p({ className: "txt-hint" }, "Loading …");
+	const fact = (name, ...value) => t.div(null, t.dt({ className: "txt-hint" }, name), t.dd(null, ...value));
+	return t.dl(
+		{ className: "modelriver-facts" },
+		fact("Webhook URL", copied(webhookURL(stats), "Copy the webhook URL")),
+		fact("Secrets", `${stats.secrets ? plural(stats.secrets, "secret") : "no secret"}, ${stats.keySet ? "key set" : "no key"}`),
+		fact("Asking", ...asking(stats.asking)),
+		fact("Versions", `PocketRiver ${stats.versions.pocketriver}, PocketBase ${stats.versions.pocketbase}`),
+	);
+}
+
+/** Who may create requests, which cost money. */
+function asking({ open, limited }) {
+	if (!open) return ["closed: only superusers"];
+	if (limited) return ["open, limited"];
+	return [
+		t.strong({ className: "modelriver-danger" }, "open, not limited: "),
+		"it costs money. Turn on ", t.a({ href: "#/settings" }, "Settings, Application, Rate limiting"), " and add a rule ", t.code(null, "aiRequests:create"), ".",
+	];
+}
+
+function findings(answer, wanted) {
+	const rows = (answer?.findings ?? []).filter(({ grade }) => wanted(grade));
+	if (!rows.length) return;
+	return t.ul({ className: "modelriver-findings" }, ...rows.map(({ check, grade, text, remedy }) => t.li(
+		null,
+		t.i({ className: GRADES[grade].icon, ariaHidden: true }),
+		t.div(null, t.strong(null, `${GRADES[grade].word}: ${check}`), ` – ${text}`, remedy ? t.p(null, remedy) : null),
+	)));
+}
+
+/** The checks that found nothing wrong, folded. */
+function sound(data) {
+	const rows = () => (data.answer?.findings ?? []).filter(({ grade }) => grade === "ok");
+	const text = () => rows().length === data.answer?.findings.length ? `All ${plural(rows().length, "check")} are fine` : `${plural(rows().length, "other check")} found nothing wrong`;
+	return t.details(
+		{ hidden: () => !rows().length },
+		t.summary(null, text),
+		() => findings(data.answer, (grade) => grade === "ok"),
+		t.p({ className: "txt-hint" }, "The way to ModelRiver and back is checked in the terminal only: ", t.code(null, "./pocketriver modelriver doctor"), "."),
+	);
 }
