@@ -13,14 +13,21 @@ import (
 // openDashboard signs in to PocketBase's dashboard and opens the plugin's page.
 func openDashboard(t testing.TB, s *server) *tab {
 	t.Helper()
-	p := openTab(t, s.URL+"/_/#/login")
+	p := openTab(t, "about:blank")
+	signInToDashboard(p, s)
+	return p
+}
+
+// signInToDashboard is openDashboard in a tab that is there.
+func signInToDashboard(p *tab, s *server) {
+	p.t.Helper()
+	p.Open(s.URL + "/_/#/login")
 	p.Wait(`document.querySelector("input[type=email], input[name=identity]")`)
 	p.Type(`input[type=email], input[name=identity]`, testEmail)
 	p.Type(`input[type=password]`, testPassword+"\r")
 	p.Wait(`document.querySelector(".app-main-nav")`)
 	p.Click(`a[href="#/modelriver"]`)
 	p.Wait(`document.querySelector(".modelriver-figures")`)
-	return p
 }
 
 // figure is the JavaScript expression of a figure's text.

@@ -57,7 +57,7 @@ function facts(stats) {
 		fact("Webhook URL", copied(webhookURL(stats), "Copy the webhook URL")),
 		fact("Secrets", `${stats.secrets ? plural(stats.secrets, "secret") : "no secret"}, ${stats.keySet ? "key set" : "no key"}`),
 		fact("Asking", ...asking(stats.asking)),
-		fact("Versions", `PocketRiver ${stats.versions.pocketriver}, PocketBase ${stats.versions.pocketbase}`),
+		fact("Versions", `PocketRiver ${stats.versions.pocketriver || "development"}, PocketBase ${stats.versions.pocketbase}`),
 	);
 }
 
