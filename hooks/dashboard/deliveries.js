@@ -1,8 +1,10 @@
 // The list of deliveries on the page "ModelRiver".
 import { ask, retry, retryAll } from "./actions.js";
 import { inAddress, isFiltered } from "./address.js";
+import { copied } from "./copied.js";
 import { filters } from "./filters.js";
-import { attempts, dateOf, duration, moment, relative, time } from "./words.js";
+import { formatDuration, parseDate, plural, webhookURL } from "./format.js";
+import { moment, relative, time } from "./words.js";
 
 export const LABELS = { delivered: "success", failed: "danger", refused: "danger", waiting: "warning" };
 
@@ -81,13 +83,13 @@ export function titleOf({ title, state }) {
 
 /** What became of a webhook, in a line. */
 export function life(row, now) {
-	const count = row.attempts ? `, ${attempts(row.attempts)}` : "";
+	const count = row.attempts ? `, ${plural(row.attempts, "attempt")}` : "";
 	const answer = row.lastStatus ? `, last answer ${row.lastStatus}` : "";
 	switch (row.state) {
 		case "delivered":
-			return `received → stored → called back${row.took === null ? "" : " after " + duration(row.took)}${count}`;
+			return `received → stored → called back${row.took === null ? "" : " after " + formatDuration(row.took)}${count}`;
 		case "waiting":
-			return `received → stored → ${row.nextAttempt && row.attempts ? "tries again " + relative(dateOf(row.nextAttempt), now) : "is called back"}${count}${answer}`;
+			return `received → stored → ${row.nextAttempt && row.attempts ? "tries again " + relative(parseDate(row.nextAttempt), now) : "is called back"}${count}${answer}`;
 		case "failed":
 			return `received → stored → not called back${count}${answer}`;
 		case "refused":
@@ -142,18 +144,18 @@ function instead(state) {
 	if (!loaded || !data.stats) return hint("loading", "Loading …");
 	if (next) return; // it looks further back
 	if (isFiltered(data.query)) return hint("none", "No delivery is like that.", button("Clear the filters", () => state.go({})));
-	if (data.stats.rejected.today) return hint("rejected", "Nothing is stored yet: webhooks are rejected, see above.");
+	if (data.stats.rejected.last) return hint("rejected", "Nothing is stored yet: webhooks are rejected, see above.");
 	return hint("empty", nothing(data.stats));
 }
 
-function nothing({ path }) {
+function nothing(stats) {
 	const isUsual = ["http://127.0.0.1:8090", "http://localhost:8090"].includes(location.origin);
-	const command = "./pocketriver modelriver send" + (isUsual ? "" : ` --url ${location.origin}${path}`);
+	const command = "./pocketriver modelriver send" + (isUsual ? "" : ` --url ${webhookURL(stats)}`);
 	return t.div(
 		null,
-		"Nothing has arrived yet. Point a ModelRiver webhook at ", t.code(null, location.origin + path),
+		"Nothing has arrived yet. Point a ModelRiver webhook at ", copied(webhookURL(stats), "Copy the webhook URL"),
 		", or send a sample from a terminal that has the server's MODELRIVER_WEBHOOK_SECRET: ",
-		t.code(null, command),
+		copied(command, "Copy the command"),
 	);
 }
 

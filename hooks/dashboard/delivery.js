@@ -3,7 +3,8 @@ import { ask, retry } from "./actions.js";
 import { inAddress } from "./address.js";
 import { answer, code, copyButton, headers } from "./code.js";
 import { LABELS, titleOf } from "./deliveries.js";
-import { attempts, dateOf, duration, inWords, relative, size } from "./words.js";
+import { formatDuration, formatSize, parseDate, plural } from "./format.js";
+import { inWords, relative } from "./words.js";
 
 /** Opens the drawer. closed is called when it was closed by hand. */
 export function openDelivery(state, id, closed) {
@@ -147,13 +148,13 @@ function facts(...rows) {
 function timeline(state, { delivery, timeline: rows, timelineMissing, callback: sent }) {
 	const hint = (text) => t.p({ className: "txt-hint" }, text);
 	const isWaiting = sent?.state === "pending";
-	const next = () => delivery.nextAttempt ? `Next attempt ${relative(dateOf(delivery.nextAttempt), state.data.now)}. ` : "It is being sent. ";
+	const next = () => delivery.nextAttempt ? `Next attempt ${relative(parseDate(delivery.nextAttempt), state.data.now)}. ` : "It is being sent. ";
 	return t.section(
 		{ rid: JSON.stringify([delivery, rows]), className: "modelriver-timeline" },
 		t.h3(null, "Callback attempts"),
 		sent ? undefined : hint("No callback was asked for."),
 		sent && !delivery.attempts && !isWaiting ? hint("No attempt was made.") : undefined,
-		timelineMissing > 0 ? hint(`${attempts(timelineMissing)} left no trace here: before an upgrade, cut off by a crash, or more than are kept.`) : undefined,
+		timelineMissing > 0 ? hint(`${plural(timelineMissing, "attempt")} left no trace here: before an upgrade, cut off by a crash, or more than are kept.`) : undefined,
 		rows.length ? t.ol(null, ...rows.map(attempt)) : undefined,
 		isWaiting ? t.p({ className: "txt-hint" }, next, sent.expires ? `It is given up at ${app.utils.toLocalDatetime(sent.expires)}.` : "") : undefined,
 	);
@@ -167,7 +168,7 @@ function attempt(row) {
 			{ className: "modelriver-attempt" },
 			t.span({ className: "label sm " + (isTaken ? "success" : "danger") }, row.status || "no answer"),
 			t.span(null, app.utils.toLocalDatetime(row.at)),
-			t.span({ className: "txt-hint" }, `took ${duration(row.duration)}`),
+			t.span({ className: "txt-hint" }, `took ${formatDuration(row.duration)}`),
 			row.errorCallback ? t.span({ className: "label sm" }, "told of the failure") : undefined,
 		),
 		row.error ? t.div({ className: "txt-sm modelriver-danger modelriver-error" }, row.error) : undefined,
@@ -180,13 +181,13 @@ function payload({ payload: text, headers: names, scheme, size: bytes, payloadRe
 		{ rid: "no payload", className: "modelriver-payload" },
 		t.h3(null, "Payload"),
 		t.p({ className: "txt-hint" }, payloadRetention
-			? `It is not kept any more, or came before payloads were kept. They are kept for ${duration(payloadRetention * 1000)}.`
+			? `It is not kept any more, or came before payloads were kept. They are kept for ${formatDuration(payloadRetention * 1000)}.`
 			: "Payloads are not kept by this server."),
 	);
 	return t.section(
 		{ rid: "payload", className: "modelriver-payload" },
 		code("Payload", text, `payload-${delivery.id}.json`, () => facts(
-			["Size", size(bytes)],
+			["Size", formatSize(bytes)],
 			["Signature", scheme && ["scheme ", t.code(null, scheme)]],
 		)),
 		names ? headers(names) : undefined,

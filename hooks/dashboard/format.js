@@ -11,7 +11,10 @@ export function plural(n, noun) {
 
 export function formatDuration(ms) {
 	if (ms == null) return "–";
-	return ms < 1000 ? `${ms} ms` : ms < 60_000 ? `${(ms / 1000).toFixed(1)} s` : `${(ms / 60_000).toFixed(1)} min`;
+	const units = [[1000, "s"], [60_000, "min"], [3_600_000, "h"], [86_400_000, "d"]].filter(([length]) => ms >= length);
+	if (!units.length) return `${ms} ms`;
+	const [length, unit] = units.pop();
+	return `${(ms / length).toFixed(1)} ${unit}`;
 }
 
 export function formatSize(bytes) {

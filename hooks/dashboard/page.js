@@ -64,6 +64,8 @@ function followLink(state, event) {
 	if (!isMine || event.defaultPrevented || event.button || event.ctrlKey || event.metaKey || event.shiftKey || event.altKey) return;
 	event.preventDefault();
 	state.go(queryOf(link.getAttribute("href")));
+	const list = document.querySelector(".modelriver-deliveries");
+	if (list.getBoundingClientRect().top > innerHeight * 0.7) list.scrollIntoView(); // else nothing seems to happen
 }
 
 /** Opens and closes the drawer as the address says, and tells the address when it is closed by hand. */

@@ -1,9 +1,10 @@
 // What the page "ModelRiver" knows, and how that stays true.
 import { inAddress } from "./address.js";
 import { isAsked } from "./figures.js";
+import { midnight, parseDate } from "./format.js";
 import { liveQuery } from "./live-query.js";
 import { Rows } from "./rows.js";
-import { dateOf, inWords } from "./words.js";
+import { inWords } from "./words.js";
 
 /** The requests of each list. */
 export const REQUESTS = { open: `state = "queued" || state = "sent"`, failed: `state = "failed"` };
@@ -57,7 +58,7 @@ export class State {
 
 	/** The delivery as it is now, or undefined if there is nothing of it any more. */
 	async find({ id, created }) {
-		const from = dateOf(created);
+		const from = parseDate(created);
 		const { items } = await this.fetch("/api/modelriver/deliveries", {
 			search: id, from: from.toISOString(), to: new Date(from.getTime() + 1).toISOString(),
 		});
@@ -115,9 +116,7 @@ export class State {
 
 	async load(force) {
 		const { data } = this;
-		const midnight = new Date();
-		midnight.setHours(0, 0, 0, 0);
-		const stats = await this.fetch("/api/modelriver/stats", { since: midnight.toISOString() });
+		const stats = await this.fetch("/api/modelriver/stats", { since: midnight() });
 		const now = JSON.stringify(stats);
 		if (now !== JSON.stringify(data.stats)) data.stats = stats;
 		if (!force && now === this.shown && !stats.waiting && !stats.requests.open) return;

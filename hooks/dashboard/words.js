@@ -1,4 +1,5 @@
-// How the page "ModelRiver" says times, sizes and errors.
+// How the page "ModelRiver" says when something was, and why it could not be loaded.
+import { parseDate } from "./format.js";
 
 const ZONE = Intl.DateTimeFormat().resolvedOptions().timeZone;
 const CLOCK = new Intl.DateTimeFormat([], { timeStyle: "medium" });
@@ -6,14 +7,9 @@ const DAY = new Intl.DateTimeFormat([], { dateStyle: "medium", timeStyle: "short
 const AGO = new Intl.RelativeTimeFormat("en", { numeric: "auto", style: "short" });
 const UNITS = [["year", 31_536_000], ["month", 2_592_000], ["day", 86_400], ["hour", 3600], ["minute", 60]];
 
-/** The date that PocketBase writes as "2026-01-31 10:00:00.000Z". */
-export function dateOf(text) {
-	return new Date(text.replace(" ", "T"));
-}
-
 /** A time that is told shortly, and exactly to who points at it, as PocketBase does. */
 export function time(value, state) {
-	const date = dateOf(value);
+	const date = parseDate(value);
 	const isToday = () => date.toDateString() === new Date(state.data.now).toDateString();
 	return t.time(
 		{ className: "modelriver-time", dateTime: date.toISOString(), ariaDescription: app.attrs.tooltip(app.utils.toLocalDatetime(value) + "\n" + ZONE) },
@@ -24,7 +20,7 @@ export function time(value, state) {
 
 /** A day and its time. */
 export function moment(value) {
-	return DAY.format(dateOf(value));
+	return DAY.format(parseDate(value));
 }
 
 /** How long ago a date was, or how soon it is. */
@@ -34,23 +30,6 @@ export function relative(date, now) {
 		if (Math.abs(seconds) >= length) return AGO.format(Math.trunc(seconds / length), unit);
 	}
 	return Math.abs(seconds) < 10 ? "now" : AGO.format(seconds, "second");
-}
-
-/** A duration in milliseconds. */
-export function duration(ms) {
-	const units = [[1000, 1, "ms"], [60_000, 1000, "s"], [3_600_000, 60_000, "min"], [86_400_000, 3_600_000, "h"], [Infinity, 86_400_000, "d"]];
-	const [, length, unit] = units.find(([end]) => ms < end);
-	return `${unit === "ms" ? ms : (ms / length).toFixed(1).replace(/\.0$/, "")} ${unit}`;
-}
-
-/** A number of bytes. */
-export function size(bytes) {
-	if (bytes < 1024) return `${bytes} bytes`;
-	return bytes < 1024 * 1024 ? `${(bytes / 1024).toFixed(1)} KiB` : `${(bytes / 1024 / 1024).toFixed(1)} MiB`;
-}
-
-export function attempts(n) {
-	return `${n.toLocaleString()} ${n === 1 ? "attempt" : "attempts"}`;
 }
 
 /** Why the server could not be asked. */
