@@ -49,14 +49,14 @@ func TestDashboardFiguresLead(t *testing.T) {
 	}`)
 	p.Type("#corner", "\r")
 	p.Wait(`location.hash === "#/modelriver?state=failed"`)
-	p.Wait(figure("Failed") + ` === "1"`)
+	p.Wait(figure("Failed") + ` === "1" && ` + figure("Open requests") + ` === "1"`) // of the page anew
 
 	// Those of collections open there, with as many rows as they count.
 	for label, want := range map[string][]string{
 		"Stored today": {"Failed title", "Other title"}, "Failed requests": {"refused"}, "Open requests": {"taken"},
 	} {
 		there := p.Another(s.URL + "/_/" + eval[string](p, figureLink(label)))
-		there.Wait(fmt.Sprintf(`document.querySelectorAll("tbody tr").length === %d`, len(want)))
+		there.Wait(fmt.Sprintf(`document.body.innerText.includes("Total: %d")`, len(want)))
 		for _, title := range want {
 			there.Wait(fmt.Sprintf(`document.querySelector("tbody").innerText.includes(%q)`, title))
 		}
@@ -146,4 +146,32 @@ func TestDashboardPanelsSayWhatToDo(t *testing.T) {
 	p.Offline(false)
 	p.Wait(`!document.querySelector(".modelriver-problem") && document.querySelector(".modelriver-nothing")`) // by itself
 	p.Clean(false)
+}
+
+// A page that was open while another version of the server was started gets answers that it
+// does not know. It says so, and the rest of PocketBase's dashboard goes on.
+func TestDashboardPanelsSurviveAnotherVersion(t *testing.T) {
+	t.Parallel()
+	s := startServer(t, "")
+	s.Superuser()
+	p := openDashboard(t, s)
+	p.Click(`a[href="#/logs"]`)
+	p.Wait(`!document.querySelector(".modelriver")`)
+	eval[any](p, `{
+		const { fetch } = window;
+		window.fetch = async (url, ...rest) => {
+			if (/modelriver\/(doctor|chart|rejections)/.test(url)) return new Response("{}", { headers: { "Content-Type": "application/json" } });
+			const answer = await fetch(url, ...rest);
+			if (!/modelriver\/stats/.test(url)) return answer;
+			const { rejected, versions, asking, ...known } = await answer.json();
+			return new Response(JSON.stringify(known), { headers: { "Content-Type": "application/json" } });
+		};
+		0
+	}`)
+	p.Click(`a[href="#/modelriver"]`)
+	p.Wait(`document.querySelectorAll(".modelriver-problem").length === 3`)
+	p.Wait(`[...document.querySelectorAll(".modelriver-problem span")].every((e) => e.innerText.endsWith("Reload the page."))`)
+	s.mustSend(payload("c", "Title", ""))
+	p.Wait(figure("Stored today") + ` === "1"`)
+	p.Clean(true)
 }

@@ -11,7 +11,7 @@ const TIMES = { title: "Time to callback", series: [["median", "Median"], ["p95"
 
 export function chart(state) {
 	const shown = store({ hours: localStorage.getItem(REMEMBERED) === "168" ? 168 : 24 });
-	const fetched = new Fetched(state, "/api/modelriver/chart", () => ({ hours: shown.hours }), (stats) => stats);
+	const fetched = new Fetched(state, "/api/modelriver/chart", "buckets", () => ({ hours: shown.hours }), (stats) => stats);
 	const buckets = () => fetched.data.answer?.buckets ?? [];
 	const span = () => spanOf(fetched.data.answer, shown.hours);
 	const show = (hours) => {

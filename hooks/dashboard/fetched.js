@@ -3,14 +3,14 @@ const MINUTE = 60_000;
 const PAUSE = 10_000; // at least, between two requests
 
 /**
- * What the endpoint path answers: asked for when the panel is shown, when what it cares for
+ * What the endpoint path answers, an object with the given list: asked for when the panel is shown, when what it cares for
  * in the figures changes, and once a minute, while the page is seen. mount and unmount are the panel's.
  */
 export class Fetched {
 	data = store({ answer: null, error: "" });
 
-	constructor(state, path, query, caredFor) {
-		Object.assign(this, { state, path, query, caredFor });
+	constructor(state, path, list, query, caredFor) {
+		Object.assign(this, { state, path, list, query, caredFor });
 		this.seen = () => this.due();
 	}
 
@@ -56,6 +56,7 @@ export class Fetched {
 		try {
 			const answer = await this.state.fetch(this.path, this.query());
 			if (question !== this.question || !this.alive) return;
+			if (!answer?.[this.list]) throw { status: 404 }; // a throw while the page is drawn would stop all of PocketBase's dashboard
 			data.error = "";
 			if (JSON.stringify(answer) !== JSON.stringify(data.answer)) data.answer = answer;
 			this.plan(MINUTE);

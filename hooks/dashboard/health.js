@@ -11,7 +11,7 @@ const GRADES = {
 
 export function health(state) {
 	const { data } = state;
-	const fetched = new Fetched(state, "/api/modelriver/doctor", () => ({}), ({ secrets, keySet, problem, asking }) => [secrets, keySet, problem, asking]);
+	const fetched = new Fetched(state, "/api/modelriver/doctor", "findings", () => ({}), ({ secrets, keySet, problem, asking }) => [secrets, keySet, problem, asking]);
 	return t.div(
 		{ onmount: () => fetched.mount(), onunmount: () => fetched.unmount() },
 		() => setUp(data.stats),
@@ -56,8 +56,8 @@ function facts(stats) {
 		{ className: "modelriver-facts" },
 		fact("Webhook URL", copied(webhookURL(stats), "Copy the webhook URL")),
 		fact("Secrets", `${stats.secrets ? plural(stats.secrets, "secret") : "no secret"}, ${stats.keySet ? "key set" : "no key"}`),
-		fact("Asking", ...asking(stats.asking)),
-		fact("Versions", `PocketRiver ${stats.versions.pocketriver || "development"}, PocketBase ${stats.versions.pocketbase}`),
+		fact("Asking", ...asking(stats.asking ?? {})),
+		fact("Versions", `PocketRiver ${stats.versions?.pocketriver || "development"}, PocketBase ${stats.versions?.pocketbase}`),
 	);
 }
 
@@ -74,11 +74,14 @@ function asking({ open, limited }) {
 function findings(answer, wanted) {
 	const rows = (answer?.findings ?? []).filter(({ grade }) => wanted(grade));
 	if (!rows.length) return;
-	return t.ul({ className: "modelriver-findings" }, ...rows.map(({ check, grade, text, remedy }) => t.li(
-		null,
-		t.i({ className: GRADES[grade].icon, ariaHidden: true }),
-		t.div(null, t.strong(null, `${GRADES[grade].word}: ${check}`), ` – ${text}`, remedy ? t.p(null, remedy) : null),
-	)));
+	return t.ul({ className: "modelriver-findings" }, ...rows.map(({ check, grade, text, remedy }) => {
+		const { icon, word } = GRADES[grade] ?? GRADES.warning;
+		return t.li(
+			null,
+			t.i({ className: icon, ariaHidden: true }),
+			t.div(null, t.strong(null, `${word}: ${check}`), ` – ${text}`, remedy ? t.p(null, remedy) : null),
+		);
+	}));
 }
 
 /** The checks that found nothing wrong, folded. */

@@ -21,23 +21,22 @@ const TO_DOCTOR = ["signature", "unsigned"];
 
 export function rejections(state) {
 	const { data } = state;
-	const fetched = new Fetched(state, "/api/modelriver/rejections", () => ({ since: midnight() }), ({ rejected }) => rejected);
+	const fetched = new Fetched(state, "/api/modelriver/rejections", "reasons", () => ({ since: midnight() }), ({ rejected }) => rejected);
 	const rejected = () => data.stats?.rejected ?? {};
 	return t.section(
 		{
 			className: () => `modelriver-rejected m-b-base ${!rejected().today ? "calm" : rejected().lastHour ? "alert danger" : "alert warning"}`,
 			ariaLabel: "Rejected webhooks", onmount: () => fetched.mount(), onunmount: () => fetched.unmount(),
 		},
-		t.h2({ ariaLive: "polite" }, () => heading(data.stats)),
+		t.h2({ ariaLive: "polite" }, () => heading(rejected())),
 		() => reasonList(rejected(), fetched.data.answer, data.stats),
 		() => fetched.problem(),
 		latest(fetched.data),
 	);
 }
 
-function heading(stats) {
-	if (!stats) return "Rejected webhooks …";
-	const { today, lastHour } = stats.rejected;
+function heading({ today, lastHour }) {
+	if (today == null) return "Rejected webhooks …";
 	if (!today) return [t.i({ className: "ri-shield-check-line txt-success", ariaHidden: true }), " No webhook was rejected today"];
 	return `${plural(today, "webhook")} ${today === 1 ? "was" : "were"} rejected today, ${lastHour ? formatCount(lastHour) : "none"} in the last hour`;
 }
@@ -76,6 +75,6 @@ function latest(data) {
 	);
 }
 
-function sentence(text) {
+function sentence(text = "") {
 	return text.charAt(0).toUpperCase() + text.slice(1) + (/[.?!]$/.test(text) ? "" : ".");
 }
