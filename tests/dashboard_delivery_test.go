@@ -106,7 +106,7 @@ func TestDashboardShowsADelivery(t *testing.T) {
 	p.Wait(`!document.querySelector(".modelriver-drawer") && document.querySelector(".modelriver")`)
 	eval[any](p, `history.forward();0`)
 	p.Wait(`document.querySelector(".modelriver-drawer h2")?.textContent === "Title c2"`)
-	p.Click(`.modelriver-drawer .modelriver-facts a[href*="event="]`)
+	p.Click(`.modelriver-drawer .modelriver-about a[href*="event="]`)
 	p.Wait(`!document.querySelector(".modelriver-drawer") && document.querySelector("#modelriver-event").value === "new_content"`)
 	p.Clean(true)
 }

@@ -38,7 +38,7 @@ export function headers(names) {
 		null,
 		t.summary(null, "Headers"),
 		t.dl(
-			{ className: "modelriver-facts modelriver-headers" },
+			{ className: "modelriver-about modelriver-headers" },
 			...Object.entries(names).map(([name, value]) => t.div(null, t.dt({ className: "txt-hint" }, name), t.dd(null, t.code(null, [value].flat().join(", "))))),
 		),
 	);

@@ -59,6 +59,7 @@ class Drawer {
 		data.loading = true;
 		try {
 			const found = await this.state.fetch("/api/modelriver/deliveries/" + encodeURIComponent(this.id));
+			if (!found?.delivery || !found.timeline) throw new Error("The server is of another version than this page: reload it.");
 			this.shown = JSON.stringify(found.delivery);
 			data.found = found;
 			data.error = "";
@@ -140,7 +141,7 @@ function summary(delivery) {
 /** A list of facts, without those that are not there. */
 function facts(...rows) {
 	return t.dl(
-		{ className: "modelriver-facts" },
+		{ className: "modelriver-about" },
 		...rows.filter(([, value]) => value).map(([name, value]) => t.div(null, t.dt({ className: "txt-hint" }, name), t.dd(null, ...[value].flat()))),
 	);
 }
