@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"slices"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -140,5 +141,40 @@ func TestDashboardListStandsStillForAReader(t *testing.T) {
 	p.Screenshot("dashboard-newer")
 	p.Type(".modelriver-newer button", "\r")
 	p.Wait(shownTitles + `.startsWith("Newer New Refused") && document.activeElement.matches(".modelriver-deliveries h2") && !document.querySelector(".modelriver-newer button")`)
+	p.Clean(true)
+}
+
+// Where little is found, the list says how far back was looked, and goes on: for a while by
+// itself, and then when it is told to.
+func TestDashboardLooksFurtherBack(t *testing.T) {
+	t.Parallel()
+	s := startServer(t, "")
+	s.Superuser()
+	s.mustSend(payload("c", "Far back", ""))
+	p := openDashboard(t, s)
+	p.Wait(dashboardItem("Far back"))
+	eval[any](p, `{
+		window.empty = 0; // pages on which nothing is found
+		const real = window.fetch;
+		window.fetch = (url, options) => {
+			if (!String(url).includes("/api/modelriver/deliveries?") || !String(url).includes("search=Far") || empty >= 30) return real(String(url).replace(/&?after=x/, ""), options);
+			empty++;
+			return Promise.resolve(new Response(JSON.stringify({ items: [], next: "x", searchedTo: "2020-01-02 03:04:05.000Z" }), { headers: { "Content-Type": "application/json" } }));
+		};
+		0
+	}`)
+	p.Type(".modelriver-search input", "Far back\r")
+	p.Wait(`document.querySelector(".modelriver-older").innerText.includes("Looked back to Jan 2, 2020")`)
+	p.Wait(`empty >= 21`)
+	asked := eval[int](p, `empty`)
+	if asked >= 30 {
+		t.Errorf("it looked on %d pages without being told to", asked)
+	}
+	if text := eval[string](p, `document.querySelector(".modelriver-older").innerText`); !strings.Contains(text, "Look further back") {
+		t.Errorf("the list ends with %s", text)
+	}
+	p.Screenshot("dashboard-searched")
+	p.Type(".modelriver-older button", "\r")
+	p.Wait(dashboardItem("Far back") + ` && document.querySelector(".modelriver-older").hidden`)
 	p.Clean(true)
 }

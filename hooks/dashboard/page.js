@@ -47,9 +47,9 @@ function build(state) {
 			rejections(state),
 			health(state),
 			figures(state),
-			chart(state),
-			deliveries(state),
 			() => data.asked ? requests(state) : undefined,
+			chart(state),
+			deliveries(state), // the last: it has no end
 			t.footer({ className: "page-footer" }, app.components.credits()),
 		),
 	);

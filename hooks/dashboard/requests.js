@@ -35,7 +35,7 @@ function section({ data }, kind, title, none, action) {
 		t.header({ className: "flex gap-10 m-b-sm" }, t.h2(null, title)),
 		t.div(
 			{ className: "list" },
-			() => data.requests[kind].length ? data.requests[kind].map((row) => line(row, action(row))) : t.div({ className: "list-item txt-hint" }, none),
+			t.div({ className: "list-content" }, () => data.requests[kind].length ? data.requests[kind].map((row) => line(row, action(row))) : t.div({ className: "list-item txt-hint" }, none)),
 			more,
 		),
 	);
