@@ -96,7 +96,7 @@ function requests(state) {
 
 function status(data) {
 	return t.span({
-		className: () => "label " + (data.error ? "danger" : data.status === "live" && !data.stats?.rejected.today ? "success" : ""),
+		className: () => "label " + (data.error ? "danger" : data.status === "live" && !data.stats?.rejected?.today ? "success" : ""),
 		textContent: () => data.error || { live: "Live", connecting: "Connecting …", offline: "Offline" }[data.status] || data.status,
 	});
 }
