@@ -41,15 +41,15 @@ function heading({ today, lastHour }) {
 	return `${plural(today, "webhook")} ${today === 1 ? "was" : "were"} rejected today, ${lastHour ? formatCount(lastHour) : "none"} in the last hour`;
 }
 
-/** Each reason of the last 24 hours with what to do. Until the server has answered, the latest. */
+/** Each reason of the last 24 hours with what to do. Until it is told of them, the latest. */
 function reasonList({ today, last, reason, remedy }, answer, stats) {
 	if (!today) return;
-	const reasons = answer?.reasons ?? [{ reason, last, remedy }];
+	const reasons = answer?.reasons.length ? answer.reasons : [{ reason, last, remedy }];
 	return t.ul({ className: "modelriver-reasons" }, ...reasons.map((row) => t.li(
 		null,
 		t.strong(null, REASONS[row.reason] ?? row.reason),
 		row.count ? ` – ${formatCount(row.count)} in the last 24 hours, the last at ${formatTime(row.last)}` : null,
-		t.p(null, row.error ? sentence(row.error) + " " : null, t.strong(null, "What to do: "), sentence(row.remedy)),
+		t.p(null, row.error ? `Error: ${row.error}. ` : null, t.strong(null, "What to do: "), sentence(row.remedy)),
 		TO_DOCTOR.includes(row.reason) ? t.p(null, "This finds the fault, run where the server is and with its environment: ", doctor(stats)) : null,
 	)));
 }
