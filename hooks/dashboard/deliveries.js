@@ -144,7 +144,7 @@ function instead(state) {
 	if (!loaded || !data.stats) return hint("loading", "Loading …");
 	if (next) return; // it looks further back
 	if (isFiltered(data.query)) return hint("none", "No delivery is like that.", button("Clear the filters", () => state.go({})));
-	if (data.stats.rejected.last) return hint("rejected", "Nothing is stored yet: webhooks are rejected, see above.");
+	if (data.stats.rejected?.last) return hint("rejected", "Nothing is stored yet: webhooks are rejected, see above.");
 	return hint("empty", nothing(data.stats));
 }
 
