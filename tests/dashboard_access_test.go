@@ -40,7 +40,7 @@ func TestDashboardIsAccessible(t *testing.T) {
 		s.sendUnsigned()
 		s.sendUnsigned()
 		p.Wait(`document.querySelector(".modelriver-rejected")?.innerText.includes("2 webhooks")`)
-		for _, want := range []string{"Signature does not match", "MODELRIVER_WEBHOOK_SECRET"} {
+		for _, want := range []string{"signature does not match", "MODELRIVER_WEBHOOK_SECRET"} {
 			if text := eval[string](p, `document.querySelector(".modelriver-rejected").innerText`); !strings.Contains(text, want) {
 				t.Errorf("the page lacks %q of rejected webhooks: %s", want, text)
 			}
