@@ -20,7 +20,7 @@ func TestImportsPointOneWay(t *testing.T) {
 		"hooks/internal/rawjson":   "",
 		"hooks/internal/realtime":  "",
 		"hooks/internal/simulator": "hooks/internal/rawjson hooks/modelriver",
-		"hooks/internal/store":     "hooks/internal/commit hooks/internal/rawjson migrations",
+		"hooks/internal/store":     "hooks/internal/commit hooks/internal/rawjson hooks/modelriver migrations",
 		"hooks/modelriver":         "hooks/internal/rawjson",
 		"migrations":               "hooks/internal/rawjson",
 		"pb_public":                "",
