@@ -389,8 +389,8 @@ func TestDoctor(t *testing.T) {
 			lines: []string{`^problem +rules +others than superusers may list callbacks`}, problems: 1,
 		},
 		{
-			name: "payloads that anyone may view", prepare: setRule(store.Payloads, "view", types.Pointer("")),
-			lines: []string{`^problem +rules +others than superusers may view payloads`}, problems: 1,
+			name: "payloads that anyone may list", prepare: setRule(store.Payloads, "list", types.Pointer("")),
+			lines: []string{`^problem +rules +others than superusers may list payloads`}, problems: 1,
 		},
 		{
 			name: "content that anyone may create", prepare: setRule(store.Content, "create", types.Pointer("")),

@@ -38,40 +38,37 @@ func (c *commands) checkCollections() []Finding {
 	return append(findings, Finding{"durability", gradeOK, "synchronous=FULL: what is answered 200 is on disk", ""})
 }
 
+// checkOwnRules finds out who sees what is for superusers only.
+func (c *commands) checkOwnRules() (findings []Finding) {
+	for _, own := range []struct{ collection, rows, because string }{
+		{store.Callbacks, "callbacks", "They hold what ModelRiver sent, private content too."},
+		{store.Channels, "channels", "They decide whose an answer is."},
+		{store.Payloads, "payloads", "They are what ModelRiver sent, private content too."},
+		{store.Attempts, "attempts", "They hold what ModelRiver answered."},
+		{store.Rejections, "rejections", "They tell how this server is attacked."},
+	} {
+		collection, err := c.app.FindCollectionByNameOrId(own.collection)
+		if err != nil {
+			continue // of those that are needed, all are there
+		}
+		for _, r := range rulesOf(collection) {
+			if r.rule != nil {
+				findings = append(findings, Finding{"rules", gradeProblem, fmt.Sprintf("others than superusers may %s %s", r.verb, own.rows),
+					fmt.Sprintf("%s Clear the %s rule of %s in the dashboard.", own.because, r.verb, own.collection)})
+			}
+		}
+	}
+	return findings
+}
+
 func (c *commands) checkRules() []Finding {
 	content, err := c.app.FindCollectionByNameOrId(store.Content)
 	if err != nil {
 		return []Finding{{"rules", gradeProblem, err.Error(), ""}}
 	}
-	callbacks, err := c.app.FindCollectionByNameOrId(store.Callbacks)
-	if err != nil {
-		return []Finding{{"rules", gradeProblem, err.Error(), ""}}
-	}
-	var findings []Finding
+	findings := c.checkOwnRules()
 	add := func(g grade, text, remedy string) {
 		findings = append(findings, Finding{"rules", g, text, remedy})
-	}
-	for _, r := range rulesOf(callbacks) {
-		if r.rule != nil {
-			add(gradeProblem, fmt.Sprintf("others than superusers may %s callbacks", r.verb),
-				fmt.Sprintf("They hold what ModelRiver sent, private content too. Clear the %s rule of %s in the dashboard.", r.verb, store.Callbacks))
-		}
-	}
-	for _, own := range []struct{ collection, rows, because string }{
-		{store.Channels, "channels", "They decide whose an answer is."},
-		{store.Payloads, "payloads", "They are what ModelRiver sent, private content too."},
-		{store.Attempts, "attempts", "They hold what ModelRiver answered."},
-	} {
-		collection, err := c.app.FindCollectionByNameOrId(own.collection)
-		if err != nil {
-			continue // checkCollections told of it
-		}
-		for _, r := range rulesOf(collection) {
-			if r.rule != nil {
-				add(gradeProblem, fmt.Sprintf("others than superusers may %s %s", r.verb, own.rows),
-					fmt.Sprintf("%s Clear the %s rule of %s in the dashboard.", own.because, r.verb, own.collection))
-			}
-		}
 	}
 	for _, r := range rulesOf(content) {
 		switch r.verb {
