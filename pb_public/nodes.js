@@ -11,6 +11,13 @@ export function make(tag, props = {}, ...children) {
 	return node;
 }
 
+/** Puts a new node in the old one's place; what has the focus keeps it. */
+export function replace(old, node) {
+	const focused = old.contains(document.activeElement) ? document.activeElement : null;
+	old.replaceWith(node);
+	if (focused) [...node.querySelectorAll(focused.tagName)].find((other) => other.textContent === focused.textContent)?.focus({ preventScroll: true });
+}
+
 /** A button that copies what text returns. */
 export function copier(label, text) {
 	const button = make("button", { type: "button" }, label);

@@ -9,6 +9,8 @@ const FOLD = 600; // characters that show at first
 const LINES = 8; // lines of them
 const FIRST = 4_000; // characters of Markdown that are rendered for it, so that many rows cost little
 
+let drawn = 0; // of one row there may be several
+
 /**
  * A row's text, and the buttons to read it otherwise.
  * @param {import("pocketbase").default} pb
@@ -16,7 +18,7 @@ const FIRST = 4_000; // characters of Markdown that are rendered for it, so that
  * @param {{ open: boolean, plain: boolean, images: Set<string> }} choice what the reader chose, which outlives the row's updates
  */
 export function reading(pb, row, choice) {
-	const text = make("div", { className: "body", id: "body-" + row.id });
+	const text = make("div", { className: "body", id: `body-${++drawn}` });
 	const fold = make("button", { type: "button", "aria-controls": text.id });
 	const plain = make("button", { type: "button", "aria-controls": text.id }, row.body ? "Plain text" : "JSON");
 	const first = beginning(row.body);

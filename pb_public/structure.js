@@ -16,6 +16,15 @@ export function isImage(name, text) {
 }
 
 /**
+ * The first plain values of data, for a line.
+ * @param {unknown} data
+ */
+export function outline(data) {
+	return Object.entries(data ?? {}).filter(([name, value]) => name !== "title" && !isObject(value) && !isEmpty(value))
+		.slice(0, COLUMNS).map(([name, value]) => `${name.replaceAll("_", " ")}: ${String(value).slice(0, 80)}`).join(" · ");
+}
+
+/**
  * The data of a row as nodes, or null if there is none.
  * @param {{ title: string, data: unknown }} row
  * @returns {DocumentFragment | null}

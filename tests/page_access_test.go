@@ -26,11 +26,20 @@ func TestPageIsAccessible(t *testing.T) {
 	p.Click("#feed .data summary")
 	p.Wait(`document.querySelector("#feed .data ul")`)
 	check("list")
+	p.Click("#count")
+	p.Wait(`document.querySelector("#total").textContent.startsWith("2 items at ")`)
+	p.Click("#feed h2 a")
+	p.Wait(`document.querySelector("#reading .body")`)
+	check("item")
 
 	p.Click("#sign")
 	check("dialog")
 	p.Type("[name=password]", "\x1b")
 	p.Wait(`!document.querySelector("#dialog").open`)
+
+	p.Open(s.URL + "/?item=none")
+	p.Wait(`document.querySelector("#reading [data-sign]")`)
+	check("missing")
 
 	p.Open(s.URL + "/?channel=none")
 	p.Wait(pageIsLive + ` && document.querySelector("#empty").checkVisibility()`)
@@ -67,9 +76,9 @@ func checkPage(p *tab, axe, state string) {
 func checkKeyboard(p *tab) {
 	p.t.Helper()
 	reached := map[string]bool{}
-	for range 20 {
+	for range 30 {
 		runAction(p, chromedp.KeyEvent("\t"))
-		name := eval[string](p, `((e) => e === document.body ? "" : (e.ariaLabel || e.textContent).trim())(document.activeElement)`)
+		name := eval[string](p, `((e) => e === document.body ? "" : (e.ariaLabel || (e.labels?.[0]?.firstChild ?? e).textContent).trim())(document.activeElement)`)
 		reached[name] = true
 		if name != "" && !eval[bool](p, `getComputedStyle(document.activeElement).outlineStyle !== "none"`) {
 			p.t.Errorf("%q has the focus without showing it", name)

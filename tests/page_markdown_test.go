@@ -221,5 +221,10 @@ func TestPageMarkdownIsAccessible(t *testing.T) {
 	checkPage(p, axe, "data")
 	eval[bool](p, `(document.querySelectorAll("[aria-pressed]").forEach((plain) => plain.click()), true)`)
 	checkPage(p, axe, "markdown-plain")
+
+	// On a wide screen the pane has had the first of them only.
+	eval[bool](p, `(document.querySelector("#feed > li:last-child h2 a").click(), true)`)
+	p.Wait(`document.querySelector("#reading dl")`)
+	checkPage(p, axe, "data-open")
 	p.Clean(true)
 }
