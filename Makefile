@@ -60,8 +60,8 @@ send: pocketriver ## send a sample webhook to `make run` and show the callback
 simulate: pocketriver ## take ModelRiver's place for `make run`
 	$(DEV) $(BINARY) modelriver simulate $(ARGS)
 
-# The tests need a browser that chromedp finds, and that runs: Ubuntu's package
-# chromium-browser has none, it points to a snap. They trace the server, and they mount
+# The tests need a browser that chromedp finds, and a Firefox, which run: Ubuntu's packages
+# chromium-browser and firefox have none, they point to snaps. They trace the server, and they mount
 # file systems, for which those who are not root get a name space where they are.
 OS_RELEASE = /etc/os-release
 COMPILER = $(shell go env CC)
@@ -74,14 +74,19 @@ tools:
 	echo '#include <stdlib.h>' | $(COMPILER) -E - >/dev/null 2>&1 || missing="$$missing gcc libc6-dev"; \
 	for browser in $(BROWSERS); do ! command -v $$browser >/dev/null || break; done; \
 	$$browser --version >/dev/null 2>&1 || missing="$$missing chromium"; \
+	firefox-esr --version >/dev/null 2>&1 || firefox --version >/dev/null 2>&1 || missing="$$missing firefox-esr"; \
 	if test -n "$$missing"; then \
 		ID=; test ! -r $(OS_RELEASE) || . $(OS_RELEASE); \
 		install="apt-get install -y --no-install-recommends"; \
 		case "$$ID$$missing" in \
-		ubuntu*chromium) \
-			echo "The tests need$$missing. Ubuntu's own Chromium is a snap. Run:"; \
-			echo "curl -fLo /tmp/chrome.deb https://dl.google.com/linux/direct/google-chrome-stable_current_amd64.deb &&" \
-				"$${sudo}apt-get update && $${sudo}$$install$${missing% chromium} /tmp/chrome.deb chromium-browser-"; \
+		ubuntu*chromium*|ubuntu*firefox-esr) \
+			echo "The tests need$$missing. Ubuntu's own browsers are snaps. Run:"; \
+			case "$$missing" in *firefox-esr) echo "curl -fL 'https://download.mozilla.org/?product=firefox-esr-latest-ssl&os=linux64&lang=en-US' |" \
+				"$${sudo}tar xJC /opt && $${sudo}ln -s /opt/firefox/firefox /usr/local/bin/firefox";; esac; \
+			missing=$${missing% firefox-esr}; \
+			case "$$missing" in *chromium) echo "curl -fLo /tmp/chrome.deb https://dl.google.com/linux/direct/google-chrome-stable_current_amd64.deb &&" \
+				"$${sudo}apt-get update && $${sudo}$$install$${missing% chromium} /tmp/chrome.deb chromium-browser-";; \
+			?*) echo "$${sudo}apt-get update && $${sudo}$$install$$missing";; esac; \
 			exit 1;; \
 		debian*|ubuntu*) ;; \
 		*) echo "The tests need Linux with$$missing: install them as your system does."; exit 1;; \
