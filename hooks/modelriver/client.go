@@ -160,9 +160,9 @@ func (c *Client) PostCallback(ctx context.Context, callbackURL string, body []by
 	// Read a little: for the message, and because only a connection whose answer was
 	// read to its end is used again. An answer that trickles in is not waited for.
 	defer time.AfterFunc(maxDrain, cancel).Stop()
-	read, _ := io.ReadAll(io.LimitReader(response.Body, maxResponse))
-	if len(read) == maxResponse {
-		read = read[:max(0, maxResponse-len(c.apiKey))] // what was cut off may be in the key
+	read, err := io.ReadAll(io.LimitReader(response.Body, maxResponse))
+	if err != nil || len(read) == maxResponse {
+		read = read[:max(0, len(read)-len(c.apiKey))] // where it is cut off may be in the key
 	}
 	answer := Answer{Status: response.StatusCode, Body: c.excerpt(read)}
 	if answer.Status >= 200 && answer.Status <= 299 {

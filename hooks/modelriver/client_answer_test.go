@@ -51,3 +51,18 @@ func TestPostCallbackReturnsTheAnswer(t *testing.T) {
 		t.Errorf("a host that is not allowed: got %+v, %v", answer, err)
 	}
 }
+
+// A connection may end within a key that is echoed: no part of it is kept.
+func TestPostCallbackKeepsNoPartOfTheKey(t *testing.T) {
+	t.Parallel()
+	server := newServer(t, func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Length", "1000")
+		_, _ = io.WriteString(w, "no way, Bearer "+apiKey[:len(apiKey)-1])
+		w.(http.Flusher).Flush()
+		panic(http.ErrAbortHandler)
+	})
+	answer, err := newClient(t, server.URL, time.Minute).PostCallback(t.Context(), server.URL+"/c", []byte("{}"))
+	if want := "no way"; err != nil || !strings.HasPrefix(answer.Body, want) || strings.Contains(answer.Body, apiKey[:8]) {
+		t.Errorf("got %q, %v, want %q and nothing of the key", answer.Body, err, want)
+	}
+}
