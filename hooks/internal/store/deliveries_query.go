@@ -26,7 +26,10 @@ func parsePosition(text string) (position, error) {
 		return theTop, nil
 	}
 	raw, err := base64.RawURLEncoding.DecodeString(text)
-	const length = len(types.DefaultDateLayout)
+	length := len(types.DefaultDateLayout)
+	if len(raw) > 0 && raw[0] == ' ' { // a row that is older than its collection's field created
+		length = 0
+	}
 	if err != nil || len(raw) <= length || raw[length] != ' ' {
 		return position{}, ErrNoPosition
 	}

@@ -225,3 +225,31 @@ func TestDeliveriesAfterNoPosition(t *testing.T) {
 		}
 	}
 }
+
+// Rows that are older than their collection's field created have none. A list goes on past
+// them all the same.
+func TestDeliveriesOfNoDate(t *testing.T) {
+	t.Parallel()
+	app := apptest.NewApp(t)
+	_, err := app.NonconcurrentDB().NewQuery(`
+		WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 20001)
+		INSERT INTO aiContent (id, title, source) SELECT printf('%015d', i), 'T', iif(i = 1, 'modelriver', '') FROM n`).Execute()
+	if err != nil {
+		t.Fatal(err)
+	}
+	found := 0
+	for filter := (DeliveryFilter{Limit: 30}); ; {
+		page, err := FindDeliveries(app, filter)
+		if err != nil {
+			t.Fatal(err)
+		}
+		found += len(page.Items)
+		if page.Next == "" {
+			break
+		}
+		filter.After = page.Next
+	}
+	if found != 1 {
+		t.Errorf("got %d deliveries, want 1", found)
+	}
+}
