@@ -16,12 +16,14 @@ type Payload struct {
 	Scheme  string // in which it was signed
 }
 
-// Insert keeps the payload under the id of its record. The first one stays: what comes
-// later is the same webhook again.
+// Insert keeps the payload under the id of its record. An event that was refused may come
+// again with other content: what became of the later one replaces the first.
 func (p *Payload) Insert(tx core.App, id string, now time.Time) error {
 	_, err := commit.Query(tx, `
 		INSERT INTO modelriverPayloads (id, scheme, size, created, headers, payload)
-		VALUES ({:id}, {:scheme}, {:size}, {:now}, {:headers}, {:payload}) ON CONFLICT (id) DO NOTHING`,
+		VALUES ({:id}, {:scheme}, {:size}, {:now}, {:headers}, {:payload})
+		ON CONFLICT (id) DO UPDATE SET scheme = excluded.scheme, size = excluded.size, created = excluded.created,
+			headers = excluded.headers, payload = excluded.payload`,
 	).Bind(dbx.Params{
 		"id": id, "scheme": p.Scheme, "size": len(p.Payload), "now": DateTime(now), "headers": p.Headers, "payload": string(p.Payload),
 	}).Execute()
