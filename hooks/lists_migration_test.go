@@ -7,6 +7,8 @@ import (
 	"testing"
 
 	"github.com/pocketbase/pocketbase/core"
+
+	"github.com/pocketriver/pocketriver/hooks/internal/store"
 )
 
 // indexesOf returns the indexes of the plugin's tables as the database has them.
@@ -76,4 +78,45 @@ func TestListsMigration(t *testing.T) {
 			t.Errorf("%s: applied twice it changed\n%s\nto\n%s", name, fmt.Sprint(indexes), fmt.Sprint(again))
 		}
 	}
+}
+
+// What was renamed or deleted before an upgrade must not keep the server from starting, where
+// it is mended.
+func TestListsMigrationOfWhatIsNotThere(t *testing.T) {
+	t.Parallel()
+	t.Run("renamed", func(t *testing.T) {
+		t.Parallel()
+		app, _ := newTestApp(t, testConfig())
+		content, err := app.FindCollectionByNameOrId("aiContent")
+		if err != nil {
+			t.Fatal(err)
+		}
+		content.Name = "articles"
+		content.RemoveIndex("idx_modelriver_event")
+		if err := app.Save(content); err != nil {
+			t.Fatal(err)
+		}
+		listsMigration(t, app)
+		if content, err = app.FindCollectionByNameOrId("articles"); err != nil || content.GetIndex("idx_modelriver_event") == "" {
+			t.Errorf("the index is not there: %v", err)
+		}
+	})
+	t.Run("deleted", func(t *testing.T) {
+		t.Parallel()
+		app, _ := newTestApp(t, testConfig())
+		callbacks, err := app.FindCollectionByNameOrId("modelriverCallbacks")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := app.Delete(callbacks); err != nil {
+			t.Fatal(err)
+		}
+		listsMigration(t, app)
+		if err := store.RestoreSchema(app); err != nil {
+			t.Fatal(err)
+		}
+		if indexes := strings.Join(indexesOf(t, app), "\n"); !strings.Contains(indexes, "idx_modelriver_failed") {
+			t.Errorf("got\n%s", indexes)
+		}
+	})
 }

@@ -1,6 +1,9 @@
 package migrations
 
 import (
+	"database/sql"
+	"errors"
+
 	"github.com/pocketbase/pocketbase/core"
 	"github.com/pocketbase/pocketbase/tools/dbutils"
 )
@@ -31,12 +34,20 @@ type index struct{ name, columns, where string }
 
 // addIndexes gives the collection the indexes that it does not have as they are here.
 // PocketBase makes all of a collection's indexes again when one changes, or their order.
+// One that was renamed gets them too, and if it was deleted, the server starts all the same:
+// it creates it again, by every migration.
 func addIndexes(app core.App, name string, indexes []index) error {
+	wanted := core.NewBaseCollection(name)
 	c, err := app.FindCollectionByNameOrId(name)
+	if errors.Is(err, sql.ErrNoRows) {
+		c, err = app.FindCollectionByNameOrId(wanted.Id)
+	}
+	if errors.Is(err, sql.ErrNoRows) {
+		return nil
+	}
 	if err != nil {
 		return err
 	}
-	wanted := core.NewBaseCollection(name)
 	changed := false
 	for _, i := range indexes {
 		wanted.AddIndex(i.name, false, i.columns, i.where)
