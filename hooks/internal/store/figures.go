@@ -58,7 +58,8 @@ type Figures struct {
 	P95 *int64 `json:"p95"`
 }
 
-// medianOf is how many of the latest delivered callbacks the median time is taken of.
+// medianOf is how many of the latest delivered callbacks the median time is taken of, among the
+// timesLooks latest.
 const medianOf = 1000
 
 // The queries of the figures. They read indexes, and of the rows, which carry bodies,
@@ -69,9 +70,10 @@ const (
 	countDelivered = "SELECT COUNT(*) FROM modelriverCallbacks WHERE state = 'delivered' AND deliveredAt >= {:since}"
 	countFailed    = "SELECT COUNT(*) FROM modelriverCallbacks WHERE state = 'failed'"
 	countWaiting   = "SELECT COUNT(*) FROM modelriverCallbacks WHERE state = 'pending'"
-	latestTimes    = `SELECT deliveredAt, created FROM modelriverCallbacks
-		WHERE state = 'delivered' AND deliveredAt <= strftime('%Y-%m-%d %H:%M:%fZ', created, {:window})
-		ORDER BY deliveredAt DESC LIMIT {:n}`
+	latestTimes    = `
+		SELECT deliveredAt, created FROM (
+			SELECT deliveredAt, created FROM modelriverCallbacks WHERE state = 'delivered' ORDER BY deliveredAt DESC LIMIT {:looks}
+		) WHERE deliveredAt <= strftime('%Y-%m-%d %H:%M:%fZ', created, {:window}) LIMIT {:n}`
 )
 
 // ReadFigures returns the figures since a time, which may be zero. window is how long a
@@ -104,7 +106,7 @@ func readTimes(app core.App, window time.Duration) ([]int64, error) {
 		Created     types.DateTime `db:"created"`
 	}
 	err := app.ConcurrentDB().NewQuery(latestTimes).Bind(dbx.Params{
-		"n": medianOf, "window": fmt.Sprintf("+%.3f seconds", window.Seconds()),
+		"n": medianOf, "looks": timesLooks, "window": fmt.Sprintf("+%.3f seconds", window.Seconds()),
 	}).All(&latest)
 	if err != nil {
 		return nil, err

@@ -72,13 +72,13 @@ func TestFiguresReadIndexesOnly(t *testing.T) {
 			Detail string `db:"detail"`
 		}
 		if err := app.ConcurrentDB().NewQuery("EXPLAIN QUERY PLAN " + query).
-			Bind(dbx.Params{"since": DateTime(time.Now()), "n": medianOf, "window": "+60.000 seconds"}).All(&steps); err != nil {
+			Bind(dbx.Params{"since": DateTime(time.Now()), "n": medianOf, "looks": timesLooks, "window": "+60.000 seconds"}).All(&steps); err != nil {
 			t.Fatal(err)
 		}
 		for _, step := range steps {
 			plans = append(plans, step.Detail)
 			table := strings.HasPrefix(step.Detail, "SCAN") || strings.HasPrefix(step.Detail, "SEARCH")
-			if table && !strings.Contains(step.Detail, "COVERING INDEX") && !strings.Contains(step.Detail, "idx_modelriver_refused") {
+			if table && step.Detail != "SCAN (subquery-1)" && !strings.Contains(step.Detail, "COVERING INDEX") && !strings.Contains(step.Detail, "idx_modelriver_refused") {
 				t.Errorf("%s\nreads rows: %s", query, step.Detail)
 			}
 		}
@@ -147,5 +147,31 @@ func TestMedianIsOfWhatNobodyWaitedFor(t *testing.T) {
 		if got != step.want {
 			t.Errorf("after one that took %s: got %d ms, want %d", step.took, got, step.want)
 		}
+	}
+}
+
+// After a retry of many, the latest were all delivered late: the figures, which are read every
+// few seconds, look at so many of them only.
+func TestMedianLooksAtSoMany(t *testing.T) {
+	t.Parallel()
+	app := apptest.NewApp(t)
+	_, err := app.NonconcurrentDB().NewQuery(`
+		WITH RECURSIVE n(i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM n WHERE i < {:n})
+		INSERT INTO modelriverCallbacks (id, state, created, deliveredAt)
+		SELECT printf('%015d', i), 'delivered', '2026-01-01 00:00:00.000Z', iif(i = 0, '2026-01-01 00:00:00.100Z', '2026-01-02 00:00:00.000Z') FROM n`,
+	).Bind(dbx.Params{"n": timesLooks - 1}).Execute()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if figures, err := ReadFigures(app, time.Time{}, time.Minute); err != nil || figures.Median == nil || *figures.Median != 100 {
+		t.Errorf("within the bound: got %+v, %v", figures, err)
+	}
+	if _, err := app.NonconcurrentDB().NewQuery(`
+		INSERT INTO modelriverCallbacks (id, state, created, deliveredAt)
+		VALUES ('onemore', 'delivered', '2026-01-01 00:00:00.000Z', '2026-01-02 00:00:00.000Z')`).Execute(); err != nil {
+		t.Fatal(err)
+	}
+	if figures, err := ReadFigures(app, time.Time{}, time.Minute); err != nil || figures.Median != nil {
+		t.Errorf("beyond it: got %+v, %v", figures, err)
 	}
 }
