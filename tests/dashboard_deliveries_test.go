@@ -172,6 +172,7 @@ func TestDashboardLooksFurtherBack(t *testing.T) {
 	}`)
 	p.Type(".modelriver-search input", "Far back\r")
 	p.Wait(`document.querySelector(".modelriver-older").innerText.includes("Looked back to Jan 2, 2020")`)
+	eval[any](p, `document.querySelector(".modelriver-older").scrollIntoView();0`) // the chart may have pushed it down
 	p.Wait(`empty >= 21`)
 	asked := eval[int](p, `empty`)
 	if asked >= 30 {
