@@ -149,7 +149,7 @@ function facts(...rows) {
 function timeline(state, { delivery, timeline: rows, timelineMissing, callback: sent }) {
 	const hint = (text) => t.p({ className: "txt-hint" }, text);
 	const isWaiting = sent?.state === "pending";
-	const next = () => delivery.nextAttempt ? `Next attempt ${relative(parseDate(delivery.nextAttempt), state.data.now)}. ` : "It is being sent. ";
+	const next = () => delivery.nextAttempt ? `The next attempt is ${relative(parseDate(delivery.nextAttempt), state.data.now)}` : "It is being sent";
 	return t.section(
 		{ rid: JSON.stringify([delivery, rows]), className: "modelriver-timeline" },
 		t.h3(null, "Callback attempts"),
@@ -157,7 +157,7 @@ function timeline(state, { delivery, timeline: rows, timelineMissing, callback: 
 		sent && !delivery.attempts && !isWaiting ? hint("No attempt was made.") : undefined,
 		timelineMissing > 0 ? hint(`${plural(timelineMissing, "attempt")} left no trace here: before an upgrade, cut off by a crash, or more than are kept.`) : undefined,
 		rows.length ? t.ol(null, ...rows.map(attempt)) : undefined,
-		isWaiting ? t.p({ className: "txt-hint" }, next, sent.expires ? `It is given up at ${app.utils.toLocalDatetime(sent.expires)}.` : "") : undefined,
+		isWaiting ? t.p({ className: "txt-hint" }, next, sent.expires ? `; it is given up at ${app.utils.toLocalDatetime(sent.expires)}` : "") : undefined,
 	);
 }
 
