@@ -51,7 +51,7 @@ func TestDashboardShowsADelivery(t *testing.T) {
 	p.Wait(dashboardItem("Title c1") + `?.innerText.includes("failed")`)
 	p.openDrawer("Title c1")
 	p.Wait(`location.hash.includes("id=")`)
-	for _, want := range []string{"failed", "new_content", "stories", "c1", "400", "the channel is closed", "took", "told of the failure", "scheme", "body", "saved_at"} {
+	for _, want := range []string{"failed", "new_content", "stories", "c1", "400", "the channel is closed", "took", "error callback", "scheme", "body", "saved_at"} {
 		p.Wait(drawerSays(want))
 	}
 	if got := eval[int](p, `document.querySelectorAll(".modelriver-timeline li").length`); got != 2 {

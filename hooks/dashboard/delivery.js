@@ -170,7 +170,7 @@ function attempt(row) {
 			t.span({ className: "label sm " + (isTaken ? "success" : "danger") }, row.status || "no answer"),
 			t.span(null, app.utils.toLocalDatetime(row.at)),
 			t.span({ className: "txt-hint" }, `took ${formatDuration(row.duration)}`),
-			row.errorCallback ? t.span({ className: "label sm" }, "told of the failure") : undefined,
+			row.errorCallback ? t.span({ className: "label sm" }, "error callback") : undefined,
 		),
 		row.error ? t.div({ className: "txt-sm modelriver-danger modelriver-error" }, row.error) : undefined,
 		row.answer ? answer(row.answer) : undefined,
