@@ -16,7 +16,7 @@ const REASONS = {
 	database: "The database could not be written",
 };
 
-/** Of these the doctor finds out on which side the fault is. */
+/** Of these the doctor finds out whether the way is at fault: it signs with the server's own secret. */
 const TO_DOCTOR = ["signature", "unsigned"];
 
 export function rejections(state) {
@@ -45,13 +45,17 @@ function heading({ today, lastHour }) {
 function reasonList({ today, last, reason, remedy }, answer, stats) {
 	if (!today) return;
 	const reasons = answer?.reasons.length ? answer.reasons : [{ reason, last, remedy }];
-	return t.ul({ className: "modelriver-reasons" }, ...reasons.map((row) => t.li(
+	return t.div(
 		null,
-		t.strong(null, REASONS[row.reason] ?? row.reason),
-		row.count ? ` – ${formatCount(row.count)} in the last 24 hours, the last at ${formatTime(row.last)}` : null,
-		t.p(null, row.error ? `Error: ${row.error}. ` : null, t.strong(null, "What to do: "), sentence(row.remedy)),
-		TO_DOCTOR.includes(row.reason) ? t.p(null, "This finds the fault, run where the server is and with its environment: ", doctor(stats)) : null,
-	)));
+		t.ul({ className: "modelriver-reasons" }, ...reasons.map((row) => t.li(
+			null,
+			t.strong(null, REASONS[row.reason] ?? row.reason),
+			row.count ? ` – ${formatCount(row.count)} in the last 24 hours, the last at ${formatTime(row.last)}` : null,
+			t.p(null, row.error ? `Error: ${row.error}. ` : null, t.strong(null, "What to do: "), sentence(row.remedy)),
+		))),
+		reasons.some(({ reason }) => TO_DOCTOR.includes(reason))
+			? t.p(null, "This tells whether something on the way changes signatures, run where the server is and with its environment: ", doctor(stats)) : null,
+	);
 }
 
 function doctor(stats) {
