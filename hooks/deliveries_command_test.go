@@ -108,7 +108,7 @@ func TestDeliveryCommand(t *testing.T) {
 	}
 
 	for _, row := range []struct{ args, remedy string }{
-		{"nope", `nope: there is no such delivery: "modelriver deliveries" lists them`},
+		{"nope", `nope: there is no such delivery: "modelriver deliveries" lists them, with --search by channel id too`},
 		{stored + " --state failed", "--state: is for the list"},
 		{stored + " --limit 3", "--limit: is for the list"},
 		{stored + " --json --payload", "give one of them"},

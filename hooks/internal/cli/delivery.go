@@ -37,7 +37,7 @@ func (c *commands) showDelivery(command *cobra.Command, id string, given deliver
 	case err != nil:
 		return err
 	case delivery == nil:
-		return fmt.Errorf("%s: there is no such delivery: \"modelriver deliveries\" lists them", id)
+		return fmt.Errorf("%s: there is no such delivery: \"modelriver deliveries\" lists them, with --search by channel id too", id)
 	case given.asJSON:
 		return printJSON(out, delivery)
 	case !given.payload:
