@@ -180,17 +180,19 @@ func SchemaProblem(app core.App) error {
 // RestoreSchema creates a collection again that was deleted after its migration had
 // been applied, which PocketBase takes as done.
 func RestoreSchema(app core.App) error {
-	deleted := false
+	var deleted []string
 	for name, id := range defaultIds {
 		_, byName := app.FindCollectionByNameOrId(name)
 		_, byId := app.FindCollectionByNameOrId(id)
-		deleted = deleted || errors.Is(byName, sql.ErrNoRows) && errors.Is(byId, sql.ErrNoRows)
+		if errors.Is(byName, sql.ErrNoRows) && errors.Is(byId, sql.ErrNoRows) {
+			deleted = append(deleted, name)
+		}
 	}
-	if !deleted {
+	if len(deleted) == 0 {
 		return nil
 	}
 	app.Logger().Warn("A collection of ModelRiver's was deleted: it is created again, empty")
-	return app.RunInTransaction(func(tx core.App) error {
+	err := app.RunInTransaction(func(tx core.App) error {
 		for _, migration := range core.AppMigrations.Items() {
 			if strings.Contains(migration.File, "_modelriver_") {
 				if err := migration.Up(tx); err != nil {
@@ -200,4 +202,9 @@ func RestoreSchema(app core.App) error {
 		}
 		return nil
 	})
+	if err != nil && slices.Equal(deleted, []string{Rejections}) { // which nothing needs, so the server starts, and the rest is mended there
+		app.Logger().Warn("Failed to create the collection of rejected webhooks again", "error", err)
+		return nil
+	}
+	return err
 }
