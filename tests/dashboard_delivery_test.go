@@ -146,6 +146,7 @@ func TestDashboardOpensDeliveriesByAddress(t *testing.T) {
 
 	p := openDashboard(t, s)
 	open := func(id string) { p.Open(s.URL + "/_/?" + id + "#/modelriver?id=" + id) }
+	openInList := func(id, state string) { p.Open(s.URL + "/_/?" + id + "#/modelriver?state=" + state + "&id=" + id) }
 	open(ids["Deleted"])
 	p.Wait(drawerSays("Its record was deleted"))
 	checkDashboard(p, axe, "delivery-deleted")
@@ -155,7 +156,7 @@ func TestDashboardOpensDeliveriesByAddress(t *testing.T) {
 	p.Type(".modelriver-drawer", "\x1b")
 	p.Wait(`!document.querySelector(".modelriver-drawer") && location.hash === "#/modelriver"`)
 
-	open(ids["Bad"])
+	openInList(ids["Bad"], "refused") // which it leaves when it is ingested
 	p.Wait(drawerSays("is not stored"))
 	checkDashboard(p, axe, "delivery-refused")
 	if err := os.Remove(refuse); err != nil {

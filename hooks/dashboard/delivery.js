@@ -75,7 +75,8 @@ class Drawer {
 		const { data, id, state } = this;
 		if (data.loading || data.error === "gone") return;
 		if (!data.found) return this.load();
-		const now = state.rows.row(id) ?? await state.find(data.found.delivery).catch(() => null);
+		const listed = state.rows.data.ids.includes(id) ? state.rows.row(id) : null; // one that left the list is not kept true
+		const now = listed ?? await state.find(data.found.delivery).catch(() => null);
 		if (now !== null && JSON.stringify(now) !== this.shown) await this.load();
 	}
 }

@@ -62,7 +62,16 @@ export class State {
 		const { items } = await this.fetch("/api/modelriver/deliveries", {
 			search: id, from: from.toISOString(), to: new Date(from.getTime() + 1).toISOString(),
 		});
-		return items.find((item) => item.id === id);
+		return items.find((item) => item.id === id) ?? await this.findMoved(id);
+	}
+
+	/** The delivery of an id that is not where it was: what was refused is dated anew when it is ingested again. */
+	async findMoved(id) {
+		try {
+			return (await this.fetch("/api/modelriver/deliveries/" + encodeURIComponent(id))).delivery;
+		} catch (err) {
+			if (err.status !== 404) throw err;
+		}
 	}
 
 	/** Goes to what the query shows: the browser's back button leads here again. */
