@@ -1,12 +1,12 @@
 package hooks
 
 import (
-	"encoding/json"
 	"maps"
 	"net/http"
 	"slices"
 	"strings"
 
+	"github.com/pocketriver/pocketriver/hooks/internal/rawjson"
 	"github.com/pocketriver/pocketriver/hooks/internal/store"
 )
 
@@ -29,7 +29,7 @@ func (p *plugin) keep(header http.Header, payload []byte, scheme string) *store.
 // the spelling that ModelRiver documents. Of a signature only so much stays that it can be
 // told from another.
 func keptHeaders(header http.Header) string {
-	kept := map[string]string{}
+	object, n := []byte("{"), 0
 	for _, name := range slices.Sorted(maps.Keys(header)) {
 		spelled, ok := spellHeader(name)
 		if !ok || len(name) > maxHeaderName {
@@ -39,13 +39,16 @@ func keptHeaders(header http.Header) string {
 		if strings.Contains(strings.ToLower(name), "signature") {
 			value = shorten(value, 8)
 		}
-		kept[spelled] = shorten(value, maxHeaderValue)
-		if len(kept) == maxHeaders {
+		if n > 0 {
+			object = append(object, ',')
+		}
+		object = append(append(object, rawjson.String(spelled)...), ':')
+		object = append(object, rawjson.String(shorten(value, maxHeaderValue))...)
+		if n++; n == maxHeaders {
 			break
 		}
 	}
-	object, _ := json.Marshal(kept) // of texts, so without an error
-	return string(object)
+	return string(append(object, '}'))
 }
 
 func spellHeader(name string) (spelled string, kept bool) {

@@ -92,11 +92,9 @@ func (r *rejections) tell(app core.App) {
 	case r.timer != nil:
 		r.timer.Reset(r.every)
 	}
-	if n > 0 {
-		app.Logger().Warn(store.RejectedMessage, "error", last.Error, "remedy", last.Remedy, "count", n)
-	}
 	r.mu.Unlock()
-	if n > 0 {
+	if n > 0 { // the log may have to wait for its database
+		app.Logger().Warn(store.RejectedMessage, "error", last.Error, "remedy", last.Remedy, "count", n)
 		fmt.Fprintf(os.Stderr, "Rejected %s, the last because: %s. Remedy: %s.\n", english.Plural(n, "ModelRiver webhook", ""), last.Error, last.Remedy)
 	}
 	r.write(app)
@@ -133,10 +131,12 @@ func (r *rejections) write(app core.App) <-chan struct{} {
 
 // wrote ends writing. What could not be written waits for the next time.
 func (r *rejections) wrote(app core.App, err error) {
+	if err != nil {
+		app.Logger().Warn("Rejected webhooks are counted, but the counts can't be written yet", "error", err)
+	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if err != nil {
-		app.Logger().Warn("Rejected webhooks are counted, but the counts can't be written yet", "error", err)
 		since := r.unwritten
 		r.unwritten = r.writing
 		for _, counted := range since {

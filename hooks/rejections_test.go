@@ -273,3 +273,24 @@ func TestVersionsAndAskingInStats(t *testing.T) {
 		t.Errorf("limited: got %s", got)
 	}
 }
+
+// Anybody can send a webhook without a signature: one hides no other reason, and is counted apart.
+func TestUnsignedHidesNoOtherReason(t *testing.T) {
+	t.Parallel()
+	s := newTestServer(t, testConfig())
+	s.post(t, "x", http.Header{})
+	token := superuserToken(t, s)
+	rejected := func() map[string]any {
+		_, body := s.get(t, "/api/modelriver/stats", token)
+		return body["rejected"].(map[string]any)
+	}
+	if got := rejected(); got["reason"] != "no signature header" {
+		t.Errorf("alone: got %v", got)
+	}
+	s.post(t, "x", unsigned)
+	s.post(t, "x", http.Header{})
+	got := rejected()
+	if got["reason"] != "signature does not match" || got["today"] != 3.0 || got["unsignedToday"] != 2.0 || got["lastHour"] != 3.0 || got["unsignedLastHour"] != 2.0 {
+		t.Errorf("beside another: got %v", got)
+	}
+}

@@ -157,7 +157,6 @@ func TestMigrationIndexes(t *testing.T) {
 		{"SELECT userId FROM modelriverChannels WHERE request = 'x'", "idx_modelriver_channel_request"},
 		{"SELECT id FROM modelriverChannels WHERE userId = 'x'", "idx_modelriver_channel_user"},
 		{"DELETE FROM modelriverChannels WHERE created < 'x'", "idx_modelriver_channel_created"},
-		{"SELECT id FROM modelriverPayloads WHERE created < 'x' LIMIT 9", "idx_modelriver_payload_created"},
 		{"SELECT * FROM modelriverAttempts WHERE callback = 'x' ORDER BY at, rowid", "idx_modelriver_attempt_callback"},
 		{"SELECT * FROM modelriverRejections WHERE hour >= 'x' ORDER BY hour, reason", "idx_modelriver_rejections"},
 	} {

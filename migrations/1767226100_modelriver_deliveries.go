@@ -41,7 +41,6 @@ func createPayloads(app core.App) error {
 		&core.JSONField{Name: "headers", MaxSize: 1048576},
 		&core.TextField{Name: "payload", Max: 268435456}, // last, so that the others are read without it
 	)
-	c.AddIndex("idx_modelriver_payload_created", false, "created", "")
 	return app.Save(c)
 }
 

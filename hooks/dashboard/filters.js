@@ -9,7 +9,7 @@ const TYPING = 300; // ms until what was typed is looked for
 /** The controls. What is chosen can be gone back from, what is typed replaces what was. */
 export function filters(state) {
 	const { data } = state;
-	const details = store({ open: innerWidth >= 900 });
+	const details = store({ open: false });
 	const active = () => [...Object.keys(TEXTS), ...Object.keys(DATES)].filter((name) => data.query[name]).length;
 	return t.div(
 		{ className: "modelriver-filters m-b-sm", role: "search" },

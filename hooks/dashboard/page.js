@@ -94,9 +94,14 @@ function requests(state) {
 	);
 }
 
+/** How many were rejected today that had a signature: anybody can send others. */
+function signedRejected({ today = 0, unsignedToday = 0 } = {}) {
+	return today - unsignedToday;
+}
+
 function status(data) {
 	return t.span({
-		className: () => "label " + (data.error ? "danger" : data.status === "live" && !data.stats?.rejected?.today ? "success" : ""),
+		className: () => "label " + (data.error ? "danger" : data.status === "live" && !signedRejected(data.stats?.rejected) ? "success" : ""),
 		textContent: () => data.error || { live: "Live", connecting: "Connecting …", offline: "Offline" }[data.status] || data.status,
 	});
 }

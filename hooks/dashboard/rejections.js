@@ -25,7 +25,7 @@ export function rejections(state) {
 	const rejected = () => data.stats?.rejected ?? {};
 	return t.section(
 		{
-			className: () => `modelriver-rejected m-b-base ${!rejected().today ? "calm" : rejected().lastHour ? "alert danger" : "alert warning"}`,
+			className: () => `modelriver-rejected m-b-base ${urgency(rejected())}`,
 			ariaLabel: "Rejected webhooks", onmount: () => fetched.mount(), onunmount: () => fetched.unmount(),
 		},
 		t.h2({ ariaLive: "polite" }, () => heading(rejected())),
@@ -33,6 +33,12 @@ export function rejections(state) {
 		() => fetched.problem(),
 		latest(fetched.data),
 	);
+}
+
+/** How the card looks. Anybody can send what has no signature, so that alone is no reason to be alarmed. */
+function urgency({ today = 0, lastHour = 0, unsignedToday = 0, unsignedLastHour = 0 }) {
+	if (today <= unsignedToday) return "calm";
+	return lastHour > unsignedLastHour ? "alert danger" : "alert warning";
 }
 
 function heading({ today, lastHour }) {

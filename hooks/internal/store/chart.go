@@ -116,7 +116,8 @@ func (c *Chart) countFailed(app core.App, begin time.Time) error {
 	return err
 }
 
-// bucket returns one bucket without what failed or was rejected.
+// bucket returns one bucket without what failed or was rejected. What was refused is counted anew
+// each time: it may be stored later.
 func (c *ChartReader) bucket(app core.App, at time.Time, length time.Duration, now time.Time, window time.Duration) (bucket Bucket, err error) {
 	params := dbx.Params{
 		"from": DateTime(at), "to": DateTime(at.Add(length)), "looks": timesLooks, "n": timesOf, "window": window.Milliseconds(),
@@ -132,18 +133,17 @@ func (c *ChartReader) bucket(app core.App, at time.Time, length time.Duration, n
 			c.remember(key, bucket)
 		}
 	}
-	return bucket, nil
+	var refused int
+	err = app.ConcurrentDB().NewQuery(countRefusedIn).Bind(params).Row(&refused)
+	bucket.Received += refused
+	return bucket, err
 }
 
 func readBucket(app core.App, at time.Time, params dbx.Params) (Bucket, error) {
 	bucket := Bucket{At: DateTime(at)}
-	var refused int
-	for query, count := range map[string]*int{countStoredIn: &bucket.Received, countRefusedIn: &refused} {
-		if err := app.ConcurrentDB().NewQuery(query).Bind(params).Row(count); err != nil {
-			return bucket, err
-		}
+	if err := app.ConcurrentDB().NewQuery(countStoredIn).Bind(params).Row(&bucket.Received); err != nil {
+		return bucket, err
 	}
-	bucket.Received += refused
 	var times []int64
 	err := app.ConcurrentDB().NewQuery(timesIn).Bind(params).Column(&times)
 	bucket.Median, bucket.P95 = medianTime(times), p95Time(times)

@@ -61,7 +61,7 @@ type DeliveryPage struct {
 	SearchedTo types.DateTime `json:"searchedTo"`
 }
 
-// A page looks at so many rows and for so long at most, whatever it has found by then.
+// A page looks at so many rows at most, and for so long if less than half of them match.
 const (
 	maxLook     = 20_000
 	maxLookTime = 50 * time.Millisecond
@@ -112,7 +112,7 @@ func (q *deliveryQuery) look(app core.App, page *DeliveryPage) (found []position
 	defer rows.Close()
 	var last position
 	for looked := 0; rows.Next(); looked++ {
-		if looked == maxLook || looked%16 == 15 && time.Since(began) > q.time {
+		if looked == maxLook || looked%16 == 15 && looked > 2*len(found) && time.Since(began) > q.time {
 			page.Next = last.String()
 			if len(found) < q.filter.Limit {
 				page.SearchedTo, _ = types.ParseDateTime(last.created)

@@ -30,15 +30,16 @@ func (p *Payload) Insert(tx core.App, id string, now time.Time) error {
 	return err
 }
 
-// DeleteOldPayloads deletes some of the payloads that came before a time, the oldest first,
-// and returns how many. It takes no longer for large ones: few of them are deleted then.
+// DeleteOldPayloads deletes some of the payloads that came before a time, of those whose rows are
+// the oldest, and returns how many: an index on created would cost each webhook, and no other
+// query needs one. It takes no longer for large ones: few of them are deleted then.
 func DeleteOldPayloads(tx core.App, before time.Time) (deleted int64, err error) {
 	result, err := tx.NonconcurrentDB().NewQuery(`
 		DELETE FROM modelriverPayloads WHERE rowid IN (
 			SELECT id FROM (
-				SELECT id, size, SUM(size) OVER (ORDER BY created, id) AS total FROM (
-					SELECT rowid AS id, created, size FROM modelriverPayloads WHERE created < {:before} ORDER BY created LIMIT 1000
-				)
+				SELECT id, size, SUM(size) OVER (ORDER BY id) AS total FROM (
+					SELECT rowid AS id, created, size FROM modelriverPayloads ORDER BY rowid LIMIT 1000
+				) WHERE created < {:before}
 			) WHERE total - size < 16777216
 		)`).Bind(dbx.Params{"before": DateTime(before)}).Execute()
 	if err != nil {

@@ -111,8 +111,15 @@ type Rejected struct {
 	LastHour int            `json:"lastHour"`
 	Today    int            `json:"today"` // since the time that the figures are since
 	Last     types.DateTime `json:"last"`
-	Reason   string         `json:"reason"` // the error of the last one
+	Reason   string         `json:"reason"` // the error of the last one that was signed, if any was
 	Remedy   string         `json:"remedy"`
+
+	// How many of those had no signature: anybody can send such, and it need not mean anything.
+	UnsignedLastHour int `json:"unsignedLastHour"`
+	UnsignedToday    int `json:"unsignedToday"`
+
+	told     types.DateTime // of the one that Reason is of
+	unsigned bool           // it had no signature
 }
 
 // ReadRejected returns the figures at a time, and today's since another.
@@ -129,15 +136,32 @@ func ReadRejected(app core.App, now, since time.Time, unwritten []Rejection) (re
 		}
 		if r.within(now.Add(-time.Hour)) && !r.Hour.Time().After(now) { // or the clock was set back
 			rejected.LastHour += r.Count
+			if r.Reason == RejectedUnsigned {
+				rejected.UnsignedLastHour += r.Count
+			}
 		}
 		if r.within(since) {
 			rejected.Today += r.Count
+			if r.Reason == RejectedUnsigned {
+				rejected.UnsignedToday += r.Count
+			}
 		}
-		if (r.within(day) || r.within(since)) && !r.Last.Before(rejected.Last) {
-			rejected.Last, rejected.Reason, rejected.Remedy = r.Last, r.Error, r.Remedy
+		if r.within(day) || r.within(since) {
+			rejected.explain(r)
 		}
 	}
 	return rejected, err
+}
+
+// explain has the latest reason told. One without a signature hides no other.
+func (f *Rejected) explain(r Rejection) {
+	unsigned := r.Reason == RejectedUnsigned
+	if f.Reason == "" || f.unsigned && !unsigned || f.unsigned == unsigned && !r.Last.Before(f.told) {
+		f.Reason, f.Remedy, f.told, f.unsigned = r.Error, r.Remedy, r.Last, unsigned
+	}
+	if f.Last.Before(r.Last) {
+		f.Last = r.Last
+	}
 }
 
 func (r *Rejection) within(since time.Time) bool { return !r.Last.Time().Before(since) }
