@@ -69,6 +69,7 @@ func (p *plugin) guardRequest(e *core.RecordRequestEvent) error {
 	case members["metadata"] != nil && !rawjson.IsObject(members["metadata"]):
 		return refuseInput(e, "validation_metadata_not_object", "Its metadata must be a JSON object.")
 	}
+	defer p.outbox.Creating()()
 	return e.Next()
 }
 
