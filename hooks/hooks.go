@@ -14,13 +14,10 @@
 package hooks
 
 import (
-	"cmp"
-	"errors"
 	"fmt"
 	"net/http"
 	"os"
 	"slices"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -37,114 +34,6 @@ import (
 	"github.com/pocketriver/pocketriver/hooks/internal/store"
 	"github.com/pocketriver/pocketriver/hooks/modelriver"
 )
-
-// Config configures the plugin. The zero value is usable, but without a secret every
-// webhook is answered 503, and without a key callbacks wait.
-type Config struct {
-	// WebhookSecrets are the signing secrets of the webhooks, as ModelRiver's console
-	// shows them. A webhook may be signed with any of them. One may hold several,
-	// separated by commas; white space around each does not count. A blank one among
-	// them is an error, but a single empty one, as of a variable that is not set, is
-	// none. Defaults to none.
-	WebhookSecrets []string
-
-	// APIKey is the ModelRiver project key that requests and callbacks are sent with. Without
-	// it requests fail, and callbacks wait, and fail when CallbackWindow ends. Defaults to
-	// none.
-	APIKey string
-
-	// APIURL is ModelRiver's address; requests go there, and callbacks may go to its host. Only https is
-	// allowed, or http to a loopback host. Defaults to "https://api.modelriver.com".
-	APIURL string
-
-	// CallbackHosts are further hosts that may get callbacks, and with them APIKey,
-	// each "host" or "host:port". Defaults to none.
-	CallbackHosts []string
-
-	// Path is where webhooks are received. Defaults to "/webhooks/modelriver".
-	Path string
-
-	// MaxBodySize is the largest webhook that is read, in bytes; a larger one is
-	// answered 413. At most 100 MiB. Defaults to 5 MiB.
-	MaxBodySize int64
-
-	// Tolerance is how far a signed timestamp may lie from now, in either direction.
-	// It has no effect on the documented scheme, which signs none, and it refuses
-	// retries and replays that keep their first timestamp. Defaults to 0, any.
-	Tolerance time.Duration
-
-	// CallbackTimeout is how long one attempt to send a callback or a request may take.
-	// Defaults to 30 seconds.
-	CallbackTimeout time.Duration
-
-	// MaxInput is the largest input of a request that a client may create, in bytes; a larger
-	// one is answered 400. Defaults to 256 KiB.
-	MaxInput int64
-
-	// HTTPClient is what requests and callbacks are sent with, for a proxy or a client certificate of
-	// your own. Hosts stay pinned, and redirects are not followed. Defaults to a client
-	// that takes the proxy from the environment.
-	HTTPClient *http.Client
-
-	// CallbackWindow is how long a callback is tried, from the webhook on. Defaults
-	// to 5 minutes, as long as ModelRiver waits for one.
-	CallbackWindow time.Duration
-
-	// Retention is how long delivered callbacks are kept, requests that ended, and the rows
-	// that keep deleted records from coming back. Failed callbacks are kept until they are
-	// retried or deleted by hand. Defaults to 45 days: a webhook may come again for 30.
-	Retention time.Duration
-
-	// PayloadRetention is how long each webhook is kept as it came, beside what is stored of
-	// it, so that it can be looked at. It goes with its record, if that is deleted earlier.
-	// Defaults to 7 days. [KeepNoPayloads] keeps none.
-	PayloadRetention time.Duration
-
-	// MetricsToken is what a monitor sends as bearer to read the metrics, which superusers may
-	// read too. At least 16 characters. Defaults to none.
-	MetricsToken string
-
-	fromEnv bool  // the settings that have a variable come from there
-	envErr  error // why the variable of PayloadRetention is not usable
-}
-
-// KeepNoPayloads is a [Config.PayloadRetention] with which no payload is kept, and those that
-// are there are deleted, at night.
-const KeepNoPayloads time.Duration = -1
-
-const maxBodySizeLimit = 100 << 20 // what the fields of the collections hold
-
-func (c Config) withDefaults() Config {
-	c = c.tidy()
-	c.APIURL = cmp.Or(c.APIURL, "https://api.modelriver.com")
-	c.Path = cmp.Or(c.Path, "/webhooks/modelriver")
-	c.MaxBodySize = cmp.Or(c.MaxBodySize, 5<<20)
-	c.MaxInput = cmp.Or(c.MaxInput, 256<<10)
-	c.CallbackTimeout = cmp.Or(c.CallbackTimeout, 30*time.Second)
-	c.CallbackWindow = cmp.Or(c.CallbackWindow, 5*time.Minute)
-	c.Retention = cmp.Or(c.Retention, 45*24*time.Hour)
-	if c.PayloadRetention != 0 {
-		c.envErr = nil
-	}
-	c.PayloadRetention = cmp.Or(c.PayloadRetention, 7*24*time.Hour)
-	return c
-}
-
-func (c Config) validate() error {
-	switch {
-	case !strings.HasPrefix(c.Path, "/") || strings.ContainsAny(c.Path, "{} ?#"):
-		return fmt.Errorf("Path %q: use a plain path that begins with /", c.Path)
-	case c.MaxBodySize < 0 || c.MaxBodySize > maxBodySizeLimit:
-		return fmt.Errorf("MaxBodySize %d: use at most %d bytes", c.MaxBodySize, maxBodySizeLimit)
-	case c.MaxInput < 0 || c.MaxInput > maxBodySizeLimit:
-		return fmt.Errorf("MaxInput %d: use at most %d bytes", c.MaxInput, maxBodySizeLimit)
-	case c.Tolerance < 0, c.CallbackTimeout < 0, c.CallbackWindow < 0, c.Retention < 0:
-		return errors.New("Tolerance, CallbackTimeout, CallbackWindow and Retention: a duration cannot be negative")
-	case c.PayloadRetention < 0 && c.PayloadRetention != KeepNoPayloads:
-		return fmt.Errorf("PayloadRetention %s: a duration cannot be negative; use KeepNoPayloads to keep none", c.PayloadRetention)
-	}
-	return nil
-}
 
 // MustRegister is [Register] that panics if it fails.
 func MustRegister(app core.App, rootCmd *cobra.Command, config Config) {
