@@ -125,14 +125,14 @@ func TestKeptHeaders(t *testing.T) {
 	}{
 		{"none", http.Header{}, `{}`},
 		{"in the spelling of the documentation", http.Header{"Mr-Timestamp": {"1"}, "X-Modelriver-Callback-Url": {"u"}, "Content-Type": {"application/json"}},
-			`{"Content-Type":"application/json","X-ModelRiver-Callback-Url":"u","mr-timestamp":"1"}`},
+			`{"Content-Type":"application/json","mr-timestamp":"1","X-ModelRiver-Callback-Url":"u"}`},
 		{"no others", http.Header{"Cookie": {"c"}, "Authorization": {"a"}, "X-Forwarded-For": {"f"}, "Mrs": {"m"}}, `{}`},
 		{"8 characters of a signature", http.Header{"Mr-Signature": {"0123456789abcdef"}, "X-Modelriver-Signature": {"fedcba9876543210"}, "Mr-Old-Signature": {"0123456789"}},
-			`{"X-ModelRiver-Signature":"fedcba98…","mr-old-signature":"01234567…","mr-signature":"01234567…"}`},
+			`{"mr-old-signature":"01234567…","mr-signature":"01234567…","X-ModelRiver-Signature":"fedcba98…"}`},
 		{"twice", http.Header{"Mr-A": {"1", "2"}}, `{"mr-a":"1, 2"}`},
 		{"long values and names", http.Header{"Mr-A": {strings.Repeat("é", 600)}, "Mr-" + strings.Repeat("b", 200): {"x"}},
 			`{"mr-a":"` + strings.Repeat("é", 512) + `…"}`},
-		{"no text", http.Header{"Mr-A": {"\xff<"}}, `{"mr-a":"\ufffd\u003c"}`},
+		{"no text", http.Header{"Mr-A": {"\xff<"}}, `{"mr-a":"\ufffd<"}`},
 	} {
 		if got := keptHeaders(row.header); got != row.want && got != strings.ReplaceAll(row.want, `\ufffd`, "\ufffd") {
 			t.Errorf("%s: got %s, want %s", row.name, got, row.want)

@@ -221,7 +221,7 @@ func TestCountsOfRejectionsSurvive(t *testing.T) {
 		t.Errorf("after a restart: got %+v, want 3 of before and 1", got)
 	}
 	_, stats := again.get(t, "/api/modelriver/stats", token)
-	if rejected, _ := stats["rejected"].(map[string]any); fmt.Sprint(rejected["lastHour"], rejected["count"]) != "4 4" || rejected["reason"] != "no signature header" {
+	if rejected, _ := stats["rejected"].(map[string]any); fmt.Sprint(rejected["lastHour"], rejected["count"]) != "4 4" || rejected["reason"] != "signature does not match" {
 		t.Errorf("stats: got %v", stats["rejected"])
 	}
 }
