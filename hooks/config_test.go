@@ -7,8 +7,8 @@ import (
 
 	"github.com/pocketbase/pocketbase/apis"
 	"github.com/pocketbase/pocketbase/core"
-	"github.com/pocketbase/pocketbase/tests"
 
+	"github.com/pocketriver/pocketriver/hooks/internal/apptest"
 	"github.com/pocketriver/pocketriver/hooks/internal/store"
 )
 
@@ -34,10 +34,7 @@ func TestConfig(t *testing.T) {
 		{"empty callback host", Config{CallbackHosts: []string{""}}, "use host or host:port"},
 		{"API key with a line break", Config{APIKey: "a\nb"}, "API key"},
 	} {
-		app, err := tests.NewTestApp(t.TempDir())
-		if err != nil {
-			t.Fatal(err)
-		}
+		app := apptest.NewApp(t)
 		apiRouter, err := apis.NewRouter(app)
 		if err != nil {
 			t.Fatal(err)
@@ -51,7 +48,6 @@ func TestConfig(t *testing.T) {
 		if err != nil && strings.Contains(err.Error(), "a\nb") {
 			t.Errorf("%s: the error shows the key", row.name)
 		}
-		app.Cleanup()
 	}
 }
 

@@ -6,8 +6,9 @@ import (
 	"testing"
 	"time"
 
-	"github.com/pocketbase/pocketbase/tests"
 	"github.com/spf13/cobra"
+
+	"github.com/pocketriver/pocketriver/hooks/internal/apptest"
 )
 
 func TestConfigFromEnv(t *testing.T) { // not parallel: it sets the environment
@@ -53,15 +54,11 @@ func TestConfigFromEnv(t *testing.T) { // not parallel: it sets the environment
 			t.Errorf("%s: got %+v, want %+v", row.name, got, row.want)
 		}
 		// What is registered is refused for the same reason, and not by Register.
-		app, newErr := tests.NewTestApp(t.TempDir())
-		if newErr != nil {
-			t.Fatal(newErr)
-		}
+		app := apptest.NewApp(t)
 		p, newErr := newPlugin(app, got)
 		if newErr != nil || (p.unusable == nil) != (err == nil) || err != nil && p.unusable.Error() != err.Error() {
 			t.Errorf("%s: registered: got %v and %v, want %v when it serves", row.name, newErr, p.unusable, err)
 		}
-		app.Cleanup()
 	}
 	t.Setenv("MODELRIVER_PAYLOAD_RETENTION", "7d") // whoever sets it in code needs no variable
 	got, _ := ConfigFromEnv()
@@ -73,11 +70,7 @@ func TestConfigFromEnv(t *testing.T) { // not parallel: it sets the environment
 
 func TestRegisterTwiceReplacesCommands(t *testing.T) {
 	t.Parallel()
-	app, err := tests.NewTestApp(t.TempDir())
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(app.Cleanup)
+	app := apptest.NewApp(t)
 	root := &cobra.Command{Use: "app"}
 	MustRegister(app, root, Config{})
 	MustRegister(app, root, testConfig())

@@ -7,6 +7,7 @@ import (
 	"github.com/pocketbase/pocketbase/core"
 	"github.com/pocketbase/pocketbase/tests"
 
+	"github.com/pocketriver/pocketriver/hooks/internal/apptest"
 	"github.com/pocketriver/pocketriver/hooks/internal/store"
 )
 
@@ -14,11 +15,7 @@ import (
 // that has not yet added it.
 func newEmptyApp(t *testing.T) *tests.TestApp {
 	t.Helper()
-	app, err := tests.NewTestApp(t.TempDir())
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(app.Cleanup)
+	app := apptest.NewApp(t)
 	for _, name := range []string{store.Rejections, store.Payloads, store.Attempts, store.Requests, store.Channels, store.Callbacks, store.Content} {
 		deleteCollection(t, app, name)
 	}

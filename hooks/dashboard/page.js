@@ -29,11 +29,13 @@ function build(state) {
 				state.start();
 				drawer = followDrawer(state);
 				document.addEventListener("click", follow);
+				addEventListener("popstate", turn);
 			},
 			onunmount: () => {
 				state.end();
 				drawer.unwatch();
 				document.removeEventListener("click", follow);
+				removeEventListener("popstate", turn);
 			},
 		},
 		t.div(
@@ -54,6 +56,9 @@ function build(state) {
 		),
 	);
 	const follow = (event) => followLink(state, event);
+	const turn = () => { // back or forward: the router comes later, and may leave one out that the next overtakes
+		if (/^#\/modelriver(\?|$)/.test(location.hash)) state.arrive(queryOf(location.hash));
+	};
 	return { element, state };
 }
 
@@ -73,6 +78,7 @@ function followDrawer(state) {
 	let open;
 	let element;
 	const closed = (forced) => {
+		if (forced && open !== "") return; // another is open by now
 		open = "";
 		if (forced || !state.data.query.id) return; // by the browser's back button, or by us
 		if (history.state?.modelriver) history.back();

@@ -11,6 +11,8 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/url"
+	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -22,10 +24,45 @@ import (
 	"github.com/pocketbase/pocketbase/tests"
 )
 
+// fresh are the databases of an app with every migration applied, by the names of their files:
+// to apply them takes most of the time of making an app.
+var fresh = sync.OnceValues(func() (map[string][]byte, error) {
+	dir, err := os.MkdirTemp("", "")
+	if err != nil {
+		return nil, err
+	}
+	defer os.RemoveAll(dir)
+	app, err := tests.NewTestApp(dir) // on a copy
+	if err != nil {
+		return nil, err
+	}
+	defer app.Cleanup()
+	if err := app.ResetBootstrapState(); err != nil { // so that the files are complete
+		return nil, err
+	}
+	files := map[string][]byte{"data.db": nil, "auxiliary.db": nil}
+	for name := range files {
+		if files[name], err = os.ReadFile(filepath.Join(app.DataDir(), name)); err != nil {
+			return nil, err
+		}
+	}
+	return files, nil
+})
+
 // NewApp returns an app on an empty data directory, not serving.
 func NewApp(t testing.TB) *tests.TestApp {
 	t.Helper()
-	app, err := tests.NewTestApp(t.TempDir())
+	files, err := fresh()
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	for name, content := range files {
+		if err := os.WriteFile(filepath.Join(dir, name), content, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	app, err := tests.NewTestApp(dir)
 	if err != nil {
 		t.Fatal(err)
 	}
