@@ -25,7 +25,9 @@ func findAnswer(app core.App, event *modelriver.Event) (store.Answer, error) {
 }
 
 // errorOf is the error that the event tells of, as long as a request can hold one.
-func errorOf(event *modelriver.Event) string { return firstCharacters(clean(event.Error), 2000) }
+func errorOf(event *modelriver.Event) string {
+	return store.FirstCharacters(clean(event.Error), 2000)
+}
 
 // findAsker finds whose answer the event is, and returns the event as its user's: the
 // request's if it has one, else the one that the event names. If nobody is known to have

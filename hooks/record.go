@@ -44,7 +44,7 @@ func saveRecord(tx core.App, event *modelriver.Event, id string) (*core.Record, 
 		"userId":    event.UserID,
 		"source":    "modelriver",
 	} {
-		record.Set(field, firstCharacters(clean(value), maxLength(collection, field)))
+		record.Set(field, store.FirstCharacters(clean(value), maxLength(collection, field)))
 	}
 	if strings.TrimSpace(record.GetString("title")) == "" {
 		record.Set("title", "Untitled")
@@ -149,15 +149,6 @@ func clean(s string) string {
 		return s
 	}
 	return strings.ReplaceAll(strings.ToValidUTF8(s, "\uFFFD"), "\x00", "\uFFFD")
-}
-
-// firstCharacters shortens s to a number of characters.
-func firstCharacters(s string, length int) string {
-	if len(s) <= length {
-		return s
-	}
-	runes := []rune(s)
-	return string(runes[:min(len(runes), length)])
 }
 
 // maxLength returns how many characters the text field of the collection takes.

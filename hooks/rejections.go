@@ -30,7 +30,6 @@ type rejections struct {
 	commits *commit.Committer
 
 	mu     sync.Mutex
-	last   rejection
 	total  int // since the start
 	told   int // of them
 	timer  *time.Timer
@@ -46,7 +45,6 @@ type rejections struct {
 func (r *rejections) add(app core.App, one rejection) {
 	r.mu.Lock()
 	r.latest[r.total%maxLatest] = one
-	r.last = one
 	r.total++
 	if r.counts == nil {
 		r.counts = map[string]int{}
@@ -84,7 +82,10 @@ func (r *rejections) keep(counted store.Rejection) {
 // one is told at once.
 func (r *rejections) tell(app core.App) {
 	r.mu.Lock()
-	last, n := r.last, r.total-r.told
+	last, n := rejection{}, r.total-r.told
+	if n > 0 {
+		last = r.latest[(r.total-1)%maxLatest]
+	}
 	r.told = r.total
 	switch {
 	case n == 0 && len(r.unwritten)+len(r.writing) == 0:

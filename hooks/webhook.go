@@ -60,7 +60,7 @@ func (p *plugin) handleWebhook(e *core.RequestEvent) error {
 		p.rejectSigned(e, err)
 		return answerError(e, http.StatusUnauthorized, "Invalid signature")
 	}
-	kept := p.keep(e.Request.Header, payload, scheme)
+	came := payload
 	payload = bytes.TrimPrefix(payload, []byte("\ufeff")) // signed, but no JSON
 	event, err := modelriver.ParseEvent(e.Request.Header, payload)
 	if err != nil {
@@ -80,7 +80,7 @@ func (p *plugin) handleWebhook(e *core.RequestEvent) error {
 		p.reject(e, store.RejectedSchema, err.Error(), remedySchema)
 		return unavailable(e, err.Error())
 	}
-	if err := p.ingest(event, payload, kept); err != nil {
+	if err := p.ingest(event, payload, p.keep(e.Request.Header, came, scheme)); err != nil {
 		return p.unavailableNow(e, event, err)
 	}
 	return answer(e, http.StatusOK, `{"received":true}`)

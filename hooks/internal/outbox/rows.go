@@ -95,7 +95,7 @@ func (o *Outbox) deleteLostAttempts() error {
 		if err != nil || len(callbacks) == 0 {
 			return err
 		}
-		err = o.commits.Do(func(tx core.App) error { return store.DeleteLostAttempts(tx, callbacks) })
+		err = o.commits.Do(func(tx core.App) error { return store.DeleteAttempts(tx, callbacks...) })
 		if err != nil {
 			return err
 		}

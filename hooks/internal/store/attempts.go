@@ -72,8 +72,8 @@ func (a *Attempt) insert(tx core.App, cb *Callback) error {
 	return err
 }
 
-// deleteAttempts deletes the attempts of callbacks.
-func deleteAttempts(tx core.App, callbacks ...string) error {
+// DeleteAttempts deletes the attempts of callbacks.
+func DeleteAttempts(tx core.App, callbacks ...string) error {
 	if len(callbacks) == 0 {
 		return nil
 	}
@@ -99,7 +99,7 @@ func DeleteOldCallbacks(tx core.App, before time.Time) (deleted int64, err error
 	if err != nil {
 		return 0, err
 	}
-	return int64(len(ids)), deleteAttempts(tx, ids...)
+	return int64(len(ids)), DeleteAttempts(tx, ids...)
 }
 
 // FindLostAttempts returns callbacks that have attempts but no row: it was deleted past the
@@ -109,9 +109,4 @@ func FindLostAttempts(app core.App) (callbacks []string, err error) {
 		SELECT DISTINCT a.callback FROM modelriverAttempts a
 		WHERE NOT EXISTS (SELECT 1 FROM modelriverCallbacks c WHERE c.id = a.callback) LIMIT 1000`).Column(&callbacks)
 	return callbacks, err
-}
-
-// DeleteLostAttempts deletes the attempts of callbacks that have no row.
-func DeleteLostAttempts(tx core.App, callbacks []string) error {
-	return deleteAttempts(tx, callbacks...)
 }

@@ -79,7 +79,7 @@ func TestLostAttempts(t *testing.T) {
 	if err != nil || fmt.Sprint(lost) != fmt.Sprint([]string{ids[1], ids[3]}) {
 		t.Errorf("lost: got %v, %v", lost, err)
 	}
-	inTransaction(t, app, func(tx core.App) error { return DeleteLostAttempts(tx, lost) })
+	inTransaction(t, app, func(tx core.App) error { return DeleteAttempts(tx, lost...) })
 	if lost, err = FindLostAttempts(app); err != nil || len(lost) != 0 {
 		t.Errorf("then: got %v, %v", lost, err)
 	}

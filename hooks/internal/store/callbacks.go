@@ -74,7 +74,7 @@ func DeleteCallback(tx core.App, id string) error {
 	if _, err := tx.NonconcurrentDB().Delete(Callbacks, dbx.HashExp{"id": id}).Execute(); err != nil {
 		return err
 	}
-	return deleteAttempts(tx, id)
+	return DeleteAttempts(tx, id)
 }
 
 // A StoredEvent is what the database has under an event's id.

@@ -84,9 +84,10 @@ func contentOf(payload string) Delivery {
 	if err != nil {
 		return Delivery{Title: "Untitled"}
 	}
+	text := func(s string, most int) string { return FirstCharacters(strings.ToValidUTF8(s, "\uFFFD"), most) } // as fields of a new collection take it
 	d := Delivery{
-		Title: firstRunes(event.Title, 500), Event: firstRunes(event.Name, 1000), Category: firstRunes(event.Category, 1000),
-		UserId: firstRunes(event.UserID, 1000), ChannelId: firstRunes(event.ChannelID, 1000),
+		Title: text(event.Title, 500), Event: text(event.Name, 1000), Category: text(event.Category, 1000),
+		UserId: text(event.UserID, 1000), ChannelId: text(event.ChannelID, 1000),
 	}
 	if strings.TrimSpace(d.Title) == "" {
 		d.Title = "Untitled"
@@ -95,14 +96,4 @@ func contentOf(payload string) Delivery {
 		d.Category = "general"
 	}
 	return d
-}
-
-// firstRunes is as much of a text as its field takes in a new collection.
-func firstRunes(s string, most int) string {
-	s = strings.ToValidUTF8(s, "\uFFFD")
-	if len(s) <= most {
-		return s
-	}
-	runes := []rune(s)
-	return string(runes[:min(len(runes), most)])
 }

@@ -58,7 +58,7 @@ func forgetContent(e *core.RecordEvent) error {
 	if err != nil {
 		return err
 	}
-	return deleteAttempts(e.App, e.Record.Id)
+	return DeleteAttempts(e.App, e.Record.Id)
 }
 
 // forgetCallback deletes what is kept beside a callback row: its attempts, and the payload
@@ -73,5 +73,5 @@ func forgetCallback(e *core.RecordEvent) error {
 	if err != nil {
 		return err
 	}
-	return deleteAttempts(e.App, e.Record.Id)
+	return DeleteAttempts(e.App, e.Record.Id)
 }
