@@ -19,7 +19,7 @@ export function drawItem(row, choice, old) {
 	const { text, buttons } = reading(pb, row, choice);
 
 	const about = make("p", { className: "about" }, narrow("category", row.category));
-	if (userId) about.append(make("span", { className: "own" }, userId === pb.authStore.record?.id ? "Only for you" : "For one user"));
+	if (userId) about.append(ownerOf(userId));
 	if (row.eventName) about.append(narrow("event", row.eventName));
 	if (model) about.append(make("span", {}, model));
 	about.append(when(row.created));
@@ -39,11 +39,14 @@ export function drawItem(row, choice, old) {
 /** Draws an item's line, whose link opens it. */
 export function drawLine({ id, title, body, category, eventName, userId, created, ...row }) {
 	const about = make("p", { className: "about" }, make("span", { className: "category" }, category));
-	if (userId) about.append(make("span", { className: "own" }, userId === pb.authStore.record?.id ? "Only for you" : "For one user"));
+	if (userId) about.append(ownerOf(userId));
 	if (eventName) about.append(make("span", { className: "event" }, eventName));
 	about.append(when(created));
 	return make("article", {}, make("h2", {}, link(id, title)), make("p", { className: "excerpt" }, body ? excerpt(body) : outline(row.data)), about);
 }
+
+/** Whose an item is that is not everybody's. */
+const ownerOf = (userId) => make("span", { className: "own" }, userId === pb.authStore.record?.id ? "Only for you" : "For one user");
 
 const itemAddress = (item) => "?" + new URLSearchParams({ item });
 const link = (id, title) => make("a", { href: itemAddress(id), "data-item": id }, title);

@@ -1,12 +1,7 @@
 // The figures of the page "ModelRiver". Each is a link to what it counts.
+import { inAddress } from "./address.js";
 import { formatCount, formatDuration, parseDate } from "./format.js";
 import { REQUESTS } from "./state.js";
-
-/** Whether there are requests: most apps never ask. */
-export function isAsked(stats) {
-	const { open, failed, answered } = stats?.requests ?? {};
-	return !!(open || failed || answered);
-}
 
 /** The figures of the day. */
 export function figures(state) {
@@ -40,12 +35,11 @@ export function requestFigures(stats) {
 
 /** The list's address with a filter. */
 function deliveries(filter) {
-	const query = new URLSearchParams(filter).toString();
-	return { href: "#/modelriver" + (query && "?" + query) };
+	return { href: "#/modelriver" + inAddress(filter) };
 }
 
 /** The records of a collection. The page that is open drops a filter on its way to another collection. */
-function records(collection, filter) {
+export function records(collection, filter) {
 	return { href: `#/collections?collection=${collection}&filter=${encodeURIComponent(filter)}`, target: "_blank", rel: "noopener" };
 }
 

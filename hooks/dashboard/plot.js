@@ -1,4 +1,6 @@
 // Draws numbers over time with uPlot, which PocketBase's dashboard has for its page "Logs".
+import { parseDate } from "./format.js";
+
 const HEIGHT = 160;
 const HOUR = 3600;
 
@@ -30,7 +32,7 @@ export class Plot {
 		this.uplot = null;
 		if (!answer?.buckets.length || !window.uPlot) return;
 		// A bucket is drawn in its middle.
-		const times = answer.buckets.map(({ at }) => new Date(at.replace(" ", "T")) / 1000 + answer.seconds / 2);
+		const times = answer.buckets.map(({ at }) => parseDate(at) / 1000 + answer.seconds / 2);
 		const columns = this.keys.map((key) => answer.buckets.map((row) => row[key]));
 		this.uplot = new window.uPlot(this.options(times, answer.seconds), [times, ...columns], this.el);
 	}

@@ -1,5 +1,7 @@
 // The requests on the page "ModelRiver", and what an operator does about them.
 import { ask, askAgain, cancel } from "./actions.js";
+import { records } from "./figures.js";
+import { plural } from "./format.js";
 import { REQUESTS } from "./state.js";
 
 /** The requests that are queued or sent. */
@@ -22,10 +24,7 @@ function section({ data }, kind, title, none, action) {
 		const shown = data.requests[kind].length;
 		if (shown > 0 && total > shown) {
 			return t.a(
-				{
-					className: "list-item modelriver-more", target: "_blank", rel: "noopener", // the page that is open drops a filter on its way to another collection
-					href: "#/collections?collection=aiRequests&filter=" + encodeURIComponent(REQUESTS[kind]),
-				},
+				{ ...records("aiRequests", REQUESTS[kind]), className: "list-item modelriver-more" },
 				`The latest ${shown} of ${total.toLocaleString()}: see all in a new tab`,
 			);
 		}
@@ -49,7 +48,7 @@ function line(row, action) {
 			{ className: "content modelriver-item" },
 			t.a({ className: "modelriver-open", href: "#/collections?collection=aiRequests&record=" + row.id }, t.strong({ className: "txt-ellipsis" }, row.workflow)),
 			t.span({ className: "label sm " + (row.state === "failed" ? "danger" : row.state === "sent" ? "" : "warning") }, row.state === "queued" && !row.nextAttempt ? "being sent" : row.state),
-			t.span({ className: "txt-hint txt-sm" }, `${row.userId ? "user " + row.userId : "no user"}, ${row.attempts} ${row.attempts === 1 ? "attempt" : "attempts"}`),
+			t.span({ className: "txt-hint txt-sm" }, `${row.userId ? "user " + row.userId : "no user"}, ${plural(row.attempts, "attempt")}`),
 			row.error && t.div({ className: "txt-sm modelriver-danger modelriver-error" }, row.error),
 		),
 		app.components.formattedDate({ value: row.created, short: true }),

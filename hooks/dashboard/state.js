@@ -1,6 +1,5 @@
 // What the page "ModelRiver" knows, and how that stays true.
 import { inAddress } from "./address.js";
-import { isAsked } from "./figures.js";
 import { midnight, parseDate } from "./format.js";
 import { liveQuery } from "./live-query.js";
 import { Rows } from "./rows.js";
@@ -8,6 +7,12 @@ import { inWords } from "./words.js";
 
 /** The requests of each list. */
 export const REQUESTS = { open: `state = "queued" || state = "sent"`, failed: `state = "failed"` };
+
+/** Whether there are requests: most apps never ask. */
+function isAsked(stats) {
+	const { open, failed, answered } = stats?.requests ?? {};
+	return !!(open || failed || answered);
+}
 
 export class State {
 	data = store({

@@ -39,11 +39,12 @@ func deliveryFields(d *store.Delivery) []string {
 	return fields
 }
 
-func printFields(out io.Writer, deliveries []*store.Delivery, head []string, fieldsOf func(*store.Delivery) []string) error {
+// printFields prints rows for programs.
+func printFields[R any](out io.Writer, rows []R, head []string, fieldsOf func(R) []string) error {
 	var text strings.Builder
 	fmt.Fprintln(&text, strings.Join(head, "\t"))
-	for _, d := range deliveries {
-		fmt.Fprintln(&text, strings.Join(fieldsOf(d), "\t"))
+	for _, row := range rows {
+		fmt.Fprintln(&text, strings.Join(fieldsOf(row), "\t"))
 	}
 	_, err := io.WriteString(out, text.String())
 	return err

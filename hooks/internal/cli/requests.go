@@ -110,16 +110,13 @@ func (c *commands) readRequests(state, user string, from time.Time, limit int) (
 
 func printRequests(out io.Writer, rows []requestRow) error {
 	head := []string{"ID", "STATE", "TRIES", "CREATED", "USER", "WORKFLOW", "QUESTION", "ERROR"}
+	if !isTerminal(out) {
+		return printFields(out, rows, head, requestRow.fields)
+	}
 	var text strings.Builder
-	switch {
-	case !isTerminal(out):
-		fmt.Fprintln(&text, strings.Join(head, "\t"))
-		for _, r := range rows {
-			fmt.Fprintln(&text, strings.Join(r.fields(), "\t"))
-		}
-	case len(rows) == 0:
+	if len(rows) == 0 {
 		fmt.Fprintln(&text, "No requests.")
-	default:
+	} else {
 		const line = "%-15s  %-8s  %5s  %-19s  %-15s  %s\n"
 		fmt.Fprintf(&text, line, head[0], head[1], head[2], head[3], head[4], head[5])
 		for _, r := range rows {

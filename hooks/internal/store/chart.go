@@ -119,14 +119,12 @@ func (c *Chart) countFailed(app core.App, begin time.Time) error {
 // bucket returns one bucket without what failed or was rejected. What was refused is counted anew
 // each time: it may be stored later.
 func (c *ChartReader) bucket(app core.App, at time.Time, length time.Duration, now time.Time, window time.Duration) (bucket Bucket, err error) {
-	params := dbx.Params{
-		"from": DateTime(at), "to": DateTime(at.Add(length)), "looks": timesLooks, "n": timesOf, "window": window.Milliseconds(),
-	}
+	params := dbx.Params{"from": DateTime(at), "to": DateTime(at.Add(length))}
 	key := fmt.Sprint(length, at.Unix())
 	closed := now.Sub(at) > length+settled
 	bucket, known := c.recall(key, closed)
 	if !known {
-		if bucket, err = readBucket(app, at, params); err != nil {
+		if bucket, err = readBucket(app, at, params, window); err != nil {
 			return bucket, err
 		}
 		if closed {
@@ -139,15 +137,23 @@ func (c *ChartReader) bucket(app core.App, at time.Time, length time.Duration, n
 	return bucket, err
 }
 
-func readBucket(app core.App, at time.Time, params dbx.Params) (Bucket, error) {
+func readBucket(app core.App, at time.Time, params dbx.Params, window time.Duration) (Bucket, error) {
 	bucket := Bucket{At: DateTime(at)}
 	if err := app.ConcurrentDB().NewQuery(countStoredIn).Bind(params).Row(&bucket.Received); err != nil {
 		return bucket, err
 	}
-	var times []int64
-	err := app.ConcurrentDB().NewQuery(timesIn).Bind(params).Column(&times)
+	times, err := readTimes(app, params["from"], params["to"], window, timesOf)
 	bucket.Median, bucket.P95 = medianTime(times), p95Time(times)
 	return bucket, err
+}
+
+// readTimes returns the times to callback, in milliseconds, of the n latest that were delivered
+// from one time to another and within their window.
+func readTimes(app core.App, from, to any, window time.Duration, n int) (times []int64, err error) {
+	err = app.ConcurrentDB().NewQuery(timesIn).Bind(dbx.Params{
+		"from": from, "to": to, "window": window.Milliseconds(), "looks": timesLooks, "n": n,
+	}).Column(&times)
+	return times, err
 }
 
 // p95Time returns the time that 95 of 100 do not exceed, or nil if there are no times, which it

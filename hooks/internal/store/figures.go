@@ -3,7 +3,6 @@ package store
 import (
 	"database/sql"
 	"errors"
-	"fmt"
 	"slices"
 	"time"
 
@@ -70,10 +69,6 @@ const (
 	countDelivered = "SELECT COUNT(*) FROM modelriverCallbacks WHERE state = 'delivered' AND deliveredAt >= {:since}"
 	countFailed    = "SELECT COUNT(*) FROM modelriverCallbacks WHERE state = 'failed'"
 	countWaiting   = "SELECT COUNT(*) FROM modelriverCallbacks WHERE state = 'pending'"
-	latestTimes    = `
-		SELECT deliveredAt, created FROM (
-			SELECT deliveredAt, created FROM modelriverCallbacks WHERE state = 'delivered' ORDER BY deliveredAt DESC LIMIT {:looks}
-		) WHERE deliveredAt <= strftime('%Y-%m-%d %H:%M:%fZ', created, {:window}) LIMIT {:n}`
 )
 
 // ReadFigures returns the figures since a time, which may be zero. window is how long a
@@ -93,29 +88,9 @@ func ReadFigures(app core.App, since time.Time, window time.Duration) (Figures, 
 		}
 	}
 	figures.Received = figures.Stored + figures.Refused
-	times, err := readTimes(app, window)
+	times, err := readTimes(app, "", "~", window, medianOf)
 	figures.Median, figures.P95 = medianTime(times), p95Time(times)
 	return figures, err
-}
-
-// readTimes returns the times to callback, in milliseconds, of the latest that were delivered
-// within their window.
-func readTimes(app core.App, window time.Duration) ([]int64, error) {
-	var latest []struct {
-		DeliveredAt types.DateTime `db:"deliveredAt"`
-		Created     types.DateTime `db:"created"`
-	}
-	err := app.ConcurrentDB().NewQuery(latestTimes).Bind(dbx.Params{
-		"n": medianOf, "looks": timesLooks, "window": fmt.Sprintf("+%.3f seconds", window.Seconds()),
-	}).All(&latest)
-	if err != nil {
-		return nil, err
-	}
-	times := make([]int64, len(latest))
-	for i, row := range latest {
-		times[i] = row.DeliveredAt.Sub(row.Created).Milliseconds()
-	}
-	return times, nil
 }
 
 // medianTime returns nil if there are no times.
