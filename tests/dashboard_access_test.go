@@ -3,8 +3,6 @@ package tests
 import (
 	"fmt"
 	"net/http"
-	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 )
@@ -105,19 +103,8 @@ func checkDashboard(p *tab, axe, state string) {
 // A row is called by its title, however old its content is, and by what became of it.
 func TestDashboardNamesCallbacks(t *testing.T) {
 	t.Parallel()
-	hooks := t.TempDir()
-	err := os.WriteFile(filepath.Join(hooks, "refuse.pb.js"), []byte(`onRecordCreate((e) => {
-		if (e.record.get("title") === "Bad") throw new BadRequestError("not here");
-		e.next();
-	}, "aiContent");`), 0o644)
-	if err != nil {
-		t.Fatal(err)
-	}
 	modelriver := answersByPath(t)
-	s := startServer(t, "")
-	s.Stop()
-	s.args = []string{"--hooksDir", hooks}
-	s.Start()
+	s, _ := startRefusing(t)
 	token := s.Superuser()
 	for i := range 12 {
 		channel := fmt.Sprint("c", i)

@@ -111,24 +111,23 @@ func TestDashboardShowsADelivery(t *testing.T) {
 	p.Clean(true)
 }
 
+// startRefusing starts a server whose hook, in the file, refuses content with the title Bad.
+func startRefusing(t testing.TB) (s *server, hook string) {
+	t.Helper()
+	dir := filepath.Join(t.TempDir(), "pb_data")
+	writeBeside(t, dir, "pb_hooks/refuse.pb.js", `onRecordCreate((e) => {
+		if (e.record.get("title") === "Bad") throw new BadRequestError("not here");
+		e.next();
+	}, "aiContent");`)
+	return startServer(t, dir), filepath.Join(filepath.Dir(dir), "pb_hooks", "refuse.pb.js")
+}
+
 // A delivery has an address, also when it is refused, deleted or gone.
 func TestDashboardOpensDeliveriesByAddress(t *testing.T) {
 	t.Parallel()
 	axe := repositoryFile(t, "node_modules/axe-core/axe.min.js") // of npm ci
-	hooks := t.TempDir()
-	refuse := filepath.Join(hooks, "refuse.pb.js")
-	err := os.WriteFile(refuse, []byte(`onRecordCreate((e) => {
-		if (e.record.get("title") === "Bad") throw new BadRequestError("not here");
-		e.next();
-	}, "aiContent");`), 0o644)
-	if err != nil {
-		t.Fatal(err)
-	}
 	modelriver := answersByPath(t)
-	s := startServer(t, "")
-	s.Stop()
-	s.args = []string{"--hooksDir", hooks}
-	s.Start()
+	s, refuse := startRefusing(t)
 	token := s.Superuser()
 	for _, title := range []string{"Bad", "Deleted"} {
 		s.mustSend(payload(title, title, callbackURL(modelriver, title)))
