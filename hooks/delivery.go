@@ -10,6 +10,7 @@ import (
 
 // handleDelivery answers with one delivery and all that is kept of it.
 func (p *plugin) handleDelivery(e *core.RequestEvent) error {
+	p.payloads.flush()
 	delivery, err := store.FindDelivery(e.App, e.Request.PathValue("id"))
 	if err != nil {
 		return e.InternalServerError("The delivery could not be read.", err)

@@ -31,21 +31,15 @@ func (p *plugin) ingest(event *modelriver.Event, payload []byte, kept *store.Pay
 	now := p.outbox.Now()
 	ticket, cb := p.outbox.Admit(id, event.CallbackURL)
 	var record *core.Record
-	keep := func(tx core.App, err error) error {
-		if err != nil || kept == nil || record == nil && !cb.Refused {
-			return err
-		}
-		return kept.Insert(tx, id, now)
-	}
 	err := p.commits.Wait(&commit.Write{
 		Size: len(payload),
 		Run: func(tx core.App) (err error) {
 			record, err = p.store(tx, event, cb, now)
-			return keep(tx, err)
+			return err
 		},
 		Instead: func(tx core.App, cause error) (err error) {
 			record, err = p.refuse(tx, event, payload, cb, cause, now)
-			return keep(tx, err)
+			return err
 		},
 	})
 	switch {
@@ -58,6 +52,10 @@ func (p *plugin) ingest(event *modelriver.Event, payload []byte, kept *store.Pay
 		return nil
 	case cb.Refused:
 		p.app.Logger().Error("Refused a webhook: its payload is kept with its callback", "error", cb.Reason, "callback", cb.Id)
+	}
+	if kept != nil {
+		kept.Id, kept.Came = id, now
+		p.payloads.add(kept)
 	}
 	ticket.Stored()
 	return nil

@@ -182,8 +182,9 @@ func TestPayloadRetention(t *testing.T) {
 
 func insertPayload(t testing.TB, app core.App, id string, size int, created time.Time) {
 	t.Helper()
-	payload := &store.Payload{Payload: []byte(strings.Repeat("x", size)), Headers: "{}", Scheme: "body"}
-	err := app.RunInTransaction(func(tx core.App) error { return payload.Insert(tx, id, created) })
+	_, err := app.NonconcurrentDB().Insert(store.Payloads, dbx.Params{
+		"id": id, "scheme": "body", "size": size, "created": store.DateTime(created), "headers": "{}", "payload": strings.Repeat("x", size),
+	}).Execute()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -234,6 +235,7 @@ func TestPayloadGoesWithItsRecord(t *testing.T) {
 			payload := generated("c", `{"title":"Secret"}`, rec.callbackURL("c"))
 			server.mustPost(t, payload)
 			awaitState(t, server, map[bool]string{true: store.Failed, false: store.Delivered}[row.refused])
+			server.plugin.payloads.flush()
 			row.remove(t, server)
 			got := [2]int{len(records(t, server, store.Payloads)), len(attemptsOf(t, server))}
 			if got != row.stay {
@@ -306,4 +308,59 @@ func TestPayloadsOfABatch(t *testing.T) {
 			t.Errorf("got %q, want %s", kept[recordId(event, []byte(payload))], payload)
 		}
 	}
+}
+
+// Payloads are written behind the answers: by and by, for who looks at one, and when the server
+// ends. What was deleted meanwhile is not kept.
+func TestPayloadsAreWrittenBehind(t *testing.T) {
+	t.Parallel()
+	count := func(server *testServer) (n int) {
+		if err := server.NonconcurrentDB().NewQuery("SELECT COUNT(*) FROM modelriverPayloads").Row(&n); err != nil {
+			t.Fatal(err)
+		}
+		return n
+	}
+	t.Run("by and by", func(t *testing.T) {
+		t.Parallel()
+		server := newTestServer(t, testConfig())
+		server.mustPost(t, generated("c", `{}`, ""))
+		eventually(t, "they are written", func() bool { return count(server) == 1 })
+	})
+	t.Run("many at once", func(t *testing.T) {
+		t.Parallel()
+		server := newTestServer(t, testConfig())
+		for i := range 3 {
+			server.mustPost(t, generated(fmt.Sprint(i), `"`+strings.Repeat("x", payloadsSize)+`"`, ""))
+		}
+		eventually(t, "they are written", func() bool { return count(server) == 3 })
+	})
+	t.Run("for who looks", func(t *testing.T) {
+		t.Parallel()
+		server := newTestServer(t, testConfig())
+		token := superuserToken(t, server)
+		server.mustPost(t, generated("c", `{}`, ""))
+		id := only(t, server, store.Content).Id
+		if status, body := server.call(t, token, http.MethodGet, "/api/modelriver/deliveries/"+id, ""); status != 200 || !strings.Contains(body, `"payload":"{\"type`) {
+			t.Errorf("got %d %s", status, body)
+		}
+	})
+	t.Run("when the server ends", func(t *testing.T) {
+		t.Parallel()
+		server := newTestServer(t, testConfig())
+		server.mustPost(t, generated("c", `{}`, ""))
+		server.plugin.payloads.stop()
+		if n := count(server); n != 1 {
+			t.Errorf("got %d payloads, want 1", n)
+		}
+	})
+	t.Run("not of what was deleted", func(t *testing.T) {
+		t.Parallel()
+		server := newTestServer(t, testConfig())
+		release := hold(server.plugin.commits)
+		server.plugin.payloads.add(&store.Payload{Id: "gone", Payload: []byte("{}"), Headers: "{}"})
+		release()
+		if n := len(records(t, server, store.Payloads)); n != 0 {
+			t.Errorf("got %d payloads, want none", n)
+		}
+	})
 }

@@ -103,12 +103,11 @@ func TestOldPayloadsAreDeletedInShortTransactions(t *testing.T) {
 	sizes := []int{large, 10, large, large, large, 10, 10}
 	inTransaction(t, app, func(tx core.App) error {
 		for i, size := range sizes {
-			payload := &Payload{Payload: make([]byte, 10), Headers: "{}"}
-			id := fmt.Sprintf("payload%08d", i)
-			if err := payload.Insert(tx, id, now.Add(time.Duration(i-100)*time.Second)); err != nil {
-				return err
-			}
-			if _, err := tx.DB().Update(Payloads, dbx.Params{"size": size}, dbx.HashExp{"id": id}).Execute(); err != nil {
+			_, err := tx.DB().Insert(Payloads, dbx.Params{
+				"id": fmt.Sprintf("payload%08d", i), "scheme": "body", "size": size, "headers": "{}", "payload": "{}",
+				"created": DateTime(now.Add(time.Duration(i-100) * time.Second)),
+			}).Execute()
+			if err != nil {
 				return err
 			}
 		}

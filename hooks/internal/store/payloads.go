@@ -11,21 +11,24 @@ import (
 
 // A Payload is a webhook as it came.
 type Payload struct {
+	Id      string // of its record
+	Came    time.Time
 	Payload []byte
 	Headers string // a JSON object of those that are kept
 	Scheme  string // in which it was signed
 }
 
-// Insert keeps the payload under the id of its record. An event that was refused may come
-// again with other content: what became of the later one replaces the first.
-func (p *Payload) Insert(tx core.App, id string, now time.Time) error {
+// Insert keeps the payload, unless its record was deleted meanwhile, or the row of a refused event. An event that was
+// refused may come again with other content: what became of the later one replaces the first.
+func (p *Payload) Insert(tx core.App) error {
 	_, err := commit.Query(tx, `
 		INSERT INTO modelriverPayloads (id, scheme, size, created, headers, payload)
-		VALUES ({:id}, {:scheme}, {:size}, {:now}, {:headers}, {:payload})
+		SELECT {:id}, {:scheme}, {:size}, {:came}, {:headers}, {:payload}
+		WHERE EXISTS (SELECT 1 FROM aiContent WHERE id = {:id}) OR EXISTS (SELECT 1 FROM modelriverCallbacks WHERE id = {:id} AND payload > '')
 		ON CONFLICT (id) DO UPDATE SET scheme = excluded.scheme, size = excluded.size, created = excluded.created,
 			headers = excluded.headers, payload = excluded.payload`,
 	).Bind(dbx.Params{
-		"id": id, "scheme": p.Scheme, "size": len(p.Payload), "now": DateTime(now), "headers": p.Headers, "payload": string(p.Payload),
+		"id": p.Id, "scheme": p.Scheme, "size": len(p.Payload), "came": DateTime(p.Came), "headers": p.Headers, "payload": string(p.Payload),
 	}).Execute()
 	return err
 }
