@@ -87,7 +87,7 @@ func newSecretLooks(t *testing.T, server *testServer) *secretLooks {
 	_, other := newUser(t, server, "other@example.com")
 	l := &secretLooks{t: t, server: server, tokens: map[string]string{"a guest": "", "another user": other}, streams: map[string]*apptest.Stream{}}
 	for name, token := range l.tokens {
-		l.streams[name] = server.Subscribe(t, token, "aiContent/*", "aiRequests/*", "modelriverChannels/*", "modelriverPayloads/*",
+		l.streams[name] = server.Subscribe(t, token, "aiContent/*", "aiRequests/*", "modelriverChannels/*", "modelriverAttempts/*",
 			`aiContent/*?options={"query":{"filter":"userId != ''","expand":"aiRequests_via_record"}}`)
 	}
 	return l
@@ -103,7 +103,7 @@ func (l *secretLooks) look(moment string) {
 			"aiContent/records?filter=" + q(`userId ~ "unmatched"`), "aiContent/records?filter=" + q(`channelId = "c" || 1 = 1`),
 			"aiContent/records?filter=" + q(`aiRequests_via_record.state ?= "answered"`), "aiRequests/records?filter=" + q(`state != ""`),
 			"aiRequests/records?filter=" + q(`record.title ~ "SECRET"`), "aiContent/records?filter=" + q(`@collection.aiRequests.input ~ "SECRET"`),
-			"users/records?filter=" + q(`@collection.aiContent.title ~ "SECRET"`), "modelriverChannels/records", "modelriverCallbacks/records", "modelriverPayloads/records", "modelriverAttempts/records",
+			"users/records?filter=" + q(`@collection.aiContent.title ~ "SECRET"`), "modelriverChannels/records", "modelriverCallbacks/records", "modelriverAttempts/records",
 		} {
 			status, list := l.server.get(l.t, "/api/collections/"+path, token)
 			if items, _ := list["items"].([]any); status == 200 && len(items) > 0 || strings.Contains(fmt.Sprint(list), secretMarker) {

@@ -389,10 +389,6 @@ func TestDoctor(t *testing.T) {
 			lines: []string{`^problem +rules +others than superusers may list callbacks`}, problems: 1,
 		},
 		{
-			name: "payloads that anyone may list", prepare: setRule(store.Payloads, "list", types.Pointer("")),
-			lines: []string{`^problem +rules +others than superusers may list payloads`}, problems: 1,
-		},
-		{
 			name: "content that anyone may create", prepare: setRule(store.Content, "create", types.Pointer("")),
 			lines: []string{`^problem +rules +everybody may create content`}, problems: 1,
 		},

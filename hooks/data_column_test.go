@@ -235,7 +235,7 @@ func TestMigrationMakesDataText(t *testing.T) {
 	if err := app.Save(view); err != nil {
 		t.Fatal(err)
 	}
-	const schema = "SELECT type || ' ' || name || ' ' || sql FROM sqlite_master WHERE sql IS NOT NULL AND type != 'table' AND tbl_name NOT IN ('aiRequests', 'modelriverChannels', 'modelriverPayloads', 'modelriverAttempts', 'modelriverRejections') ORDER BY type, name"
+	const schema = "SELECT type || ' ' || name || ' ' || sql FROM sqlite_master WHERE sql IS NOT NULL AND type != 'table' AND tbl_name NOT IN ('aiRequests', 'modelriverChannels', 'modelriverAttempts', 'modelriverRejections') ORDER BY type, name"
 	before := column(schema)
 
 	for range 2 { // it can be applied twice

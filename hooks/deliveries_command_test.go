@@ -117,7 +117,7 @@ func TestDeliveryCommand(t *testing.T) {
 		_, err := runCommand(s.plugin, append([]string{"deliveries"}, strings.Fields(row.args)...)...)
 		wantError(t, err, row.remedy)
 	}
-	if _, err := s.NonconcurrentDB().NewQuery("DELETE FROM modelriverPayloads").Execute(); err != nil {
+	if _, err := s.AuxNonconcurrentDB().NewQuery("DELETE FROM modelriverPayloads").Execute(); err != nil {
 		t.Fatal(err)
 	}
 	_, err := runCommand(s.plugin, "deliveries", stored, "--payload")

@@ -16,7 +16,6 @@ import (
 	"github.com/pocketbase/pocketbase/tools/logger"
 
 	"github.com/pocketriver/pocketriver/hooks/internal/apptest"
-	"github.com/pocketriver/pocketriver/hooks/internal/store"
 	"github.com/pocketriver/pocketriver/hooks/modelriver"
 )
 
@@ -122,9 +121,6 @@ func generated(channel, data, callbackURL string) string {
 // records returns all rows of a collection, oldest first.
 func records(t testing.TB, app core.App, collection string) []*core.Record {
 	t.Helper()
-	if server, ok := app.(*testServer); ok && collection == store.Payloads {
-		server.plugin.payloads.flush() // they are written behind the answers
-	}
 	var rows []*core.Record
 	if err := app.RecordQuery(collection).OrderBy("created", "id").All(&rows); err != nil {
 		t.Fatal(err)

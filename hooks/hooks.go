@@ -93,7 +93,7 @@ func newPlugin(app core.App, config Config) (*plugin, error) {
 	p.commits.Committed, p.commits.Settled = p.fanOut.Committed, p.fanOut.Settled
 	p.commits.OwnHooks = sync.OnceValue(ownSaveHooks)
 	p.rejected.commits = p.commits
-	p.payloads.app, p.payloads.commits = app, p.commits
+	p.payloads.app = app
 	p.outbox = outbox.New(app, p.commits, client, outbox.Options{
 		Keyed: config.APIKey != "", Timeout: config.CallbackTimeout, Window: config.CallbackWindow, Retention: config.Retention,
 		PayloadRetention: max(config.PayloadRetention, 0), InWords: config.inWords, Reingest: p.reingest,
@@ -119,6 +119,7 @@ func (p *plugin) bind() {
 	p.fanOut.Bind()
 	p.schema.Bind(p.app)
 	store.BindContent(p.app)
+	p.payloads.bind()
 	p.bindRequests()
 }
 
@@ -170,7 +171,7 @@ func (p *plugin) stop(e *core.TerminateEvent) error {
 	began := time.Now()
 	p.outbox.Stop()        // which still commits
 	p.rejected.stop(e.App) // and this too
-	p.payloads.stop()
+	p.payloads.flush()
 	p.commits.Stop(max(outbox.StopGrace+time.Second-time.Since(began), outbox.StopGrace/4))
 	return e.Next()
 }

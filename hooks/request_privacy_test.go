@@ -33,7 +33,7 @@ func TestOthersLearnNothingOfARequest(t *testing.T) {
 			"aiContent/records?filter=" + url.QueryEscape(`@collection.aiRequests.workflow ?= "story"`),
 			"users/records?filter=" + url.QueryEscape(`@collection.aiRequests.userId ?!= ""`),
 			"aiRequests/records?filter=" + url.QueryEscape(`userId = ""`),
-			"modelriverChannels/records", "modelriverPayloads/records", "modelriverAttempts/records",
+			"modelriverChannels/records", "modelriverAttempts/records",
 		} {
 			if status, list := server.get(t, "/api/collections/"+query, viewer); status == 200 && len(list["items"].([]any)) > 0 {
 				t.Errorf("%s: got %v, want nothing", query, list)

@@ -16,7 +16,7 @@ import (
 func newEmptyApp(t *testing.T) *tests.TestApp {
 	t.Helper()
 	app := apptest.NewApp(t)
-	for _, name := range []string{store.Rejections, store.Payloads, store.Attempts, store.Requests, store.Channels, store.Callbacks, store.Content} {
+	for _, name := range []string{store.Rejections, store.Attempts, store.Requests, store.Channels, store.Callbacks, store.Content} {
 		deleteCollection(t, app, name)
 	}
 	if _, err := app.NonconcurrentDB().NewQuery("DELETE FROM _migrations WHERE file LIKE '%_modelriver_%'").Execute(); err != nil {
@@ -208,8 +208,6 @@ func TestSchemaProblems(t *testing.T) {
 		{"the requests are deleted", func(t *testing.T, app core.App) { deleteCollection(t, app, store.Requests) },
 			`\"aiRequests\" was deleted: restart`, nil},
 		{"the channels are renamed", rename(store.Channels, "mine"), `was renamed to \"mine\": rename it back`, rename("mine", store.Channels)},
-		{"the payloads are deleted", func(t *testing.T, app core.App) { deleteCollection(t, app, store.Payloads) },
-			`\"modelriverPayloads\" was deleted: restart`, nil},
 		{"the attempts are renamed", rename(store.Attempts, "mine"), `was renamed to \"mine\": rename it back`, rename("mine", store.Attempts)},
 	} {
 		t.Run(row.name, func(t *testing.T) {

@@ -8,40 +8,7 @@ import (
 )
 
 func init() {
-	core.AppMigrations.Register(func(app core.App) error {
-		if err := createPayloads(app); err != nil {
-			return err
-		}
-		return createAttempts(app)
-	}, nil, "1767226100_modelriver_deliveries.go")
-}
-
-// createPayloads creates the collection modelriverPayloads, for superusers only: webhooks
-// as they came, each under the id of its record.
-func createPayloads(app core.App) error {
-	existing, err := app.FindCollectionByNameOrId("modelriverPayloads")
-	if err == nil {
-		return checkFields(existing, "modelriverPayloads", map[string][]string{
-			"id":      {core.FieldTypeText},
-			"payload": {core.FieldTypeText},
-			"headers": {core.FieldTypeJSON},
-			"scheme":  {core.FieldTypeText},
-			"size":    {core.FieldTypeNumber},
-			"created": {core.FieldTypeAutodate},
-		})
-	}
-	if !errors.Is(err, sql.ErrNoRows) {
-		return err
-	}
-	c := core.NewBaseCollection("modelriverPayloads")
-	c.Fields.Add(
-		&core.TextField{Name: "scheme", Max: 1000},
-		&core.NumberField{Name: "size", OnlyInt: true},
-		&core.AutodateField{Name: "created", OnCreate: true},
-		&core.JSONField{Name: "headers", MaxSize: 1048576},
-		&core.TextField{Name: "payload", Max: 268435456}, // last, so that the others are read without it
-	)
-	return app.Save(c)
+	core.AppMigrations.Register(createAttempts, nil, "1767226100_modelriver_deliveries.go")
 }
 
 // createAttempts creates the collection modelriverAttempts, for superusers only: each time

@@ -39,7 +39,7 @@ func TestReference(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer app.Cleanup()
-	for _, name := range []string{"aiContent", "modelriverCallbacks", "aiRequests", "modelriverChannels", "modelriverPayloads", "modelriverAttempts", "modelriverRejections"} {
+	for _, name := range []string{"aiContent", "modelriverCallbacks", "aiRequests", "modelriverChannels", "modelriverAttempts", "modelriverRejections"} {
 		collection, err := app.FindCollectionByNameOrId(name)
 		if err != nil {
 			t.Fatal(err)

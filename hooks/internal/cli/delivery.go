@@ -27,7 +27,7 @@ func (c *commands) showDelivery(command *cobra.Command, id string, given deliver
 	if err := c.openData(); err != nil {
 		return err
 	}
-	if !c.app.HasTable(store.Payloads) || !c.app.HasTable(store.Attempts) {
+	if !c.app.HasTable(store.Attempts) {
 		return fmt.Errorf("%s: nothing is kept of single deliveries yet, as this data was last served by an earlier release: "+
 			"restart the server with this one. Until then \"modelriver deliveries --search %s\" shows what is known", id, id)
 	}

@@ -43,7 +43,6 @@ func (c *commands) checkOwnRules() (findings []Finding) {
 	for _, own := range []struct{ collection, rows, because string }{
 		{store.Callbacks, "callbacks", "They hold what ModelRiver sent, private content too."},
 		{store.Channels, "channels", "They decide whose an answer is."},
-		{store.Payloads, "payloads", "They are what ModelRiver sent, private content too."},
 		{store.Attempts, "attempts", "They hold what ModelRiver answered."},
 		{store.Rejections, "rejections", "They tell how this server is attacked."},
 	} {

@@ -99,27 +99,15 @@ func (c *Committer) Wait(w *Write) error {
 func (c *Committer) Add(w *Write) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.enqueue(w) && !c.busy {
+	if len(c.waiting) >= MaxWaiting {
+		go c.finish(w, ErrBusy)
+		return
+	}
+	c.waiting = append(c.waiting, w)
+	if !c.busy {
 		c.busy = true
 		go c.lead()
 	}
-}
-
-// Join is [Committer.Add] for a write that is not worth a transaction: it runs with the next
-// one that comes.
-func (c *Committer) Join(w *Write) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.enqueue(w)
-}
-
-func (c *Committer) enqueue(w *Write) bool {
-	if len(c.waiting) >= MaxWaiting {
-		go c.finish(w, ErrBusy)
-		return false
-	}
-	c.waiting = append(c.waiting, w)
-	return true
 }
 
 // Waiting returns the writes that are in no batch yet, in order.

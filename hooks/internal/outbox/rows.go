@@ -67,22 +67,29 @@ func (o *Outbox) deleteOld() {
 	warn("delivered callbacks", o.deleteBatches(func(tx core.App) (int64, error) {
 		return store.DeleteOldCallbacks(tx, now.Add(-o.options.Retention))
 	}))
-	warn("old payloads", o.deleteBatches(func(tx core.App) (int64, error) {
-		return store.DeleteOldPayloads(tx, now.Add(-o.options.PayloadRetention))
+	warn("old payloads", deleteAll(func() (int64, error) {
+		return store.DeleteOldPayloads(o.app, now.Add(-o.options.PayloadRetention))
 	}))
+	warn("payloads whose record was deleted", store.DeleteLostPayloads(o.app))
 	warn("attempts whose callback was deleted", o.deleteLostAttempts())
 }
 
 // deleteBatches deletes until nothing is left, each time in a transaction of its own, so that
 // webhooks are stored in between.
 func (o *Outbox) deleteBatches(deleteSome func(tx core.App) (deleted int64, err error)) error {
-	for {
-		var deleted int64
-		err := o.commits.Do(func(tx core.App) (err error) {
+	return deleteAll(func() (deleted int64, err error) {
+		err = o.commits.Do(func(tx core.App) (err error) {
 			deleted, err = deleteSome(tx)
 			return err
 		})
-		if err != nil || deleted == 0 {
+		return deleted, err
+	})
+}
+
+// deleteAll deletes until nothing is left.
+func deleteAll(deleteSome func() (deleted int64, err error)) error {
+	for {
+		if deleted, err := deleteSome(); err != nil || deleted == 0 {
 			return err
 		}
 	}

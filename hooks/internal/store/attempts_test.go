@@ -93,37 +93,3 @@ func TestLostAttempts(t *testing.T) {
 		t.Errorf("attempts: got %d, %v", rows, err)
 	}
 }
-
-// The oldest payloads are deleted first, and of large ones few at a time.
-func TestOldPayloadsAreDeletedInShortTransactions(t *testing.T) {
-	t.Parallel()
-	app := apptest.NewApp(t)
-	now := time.Now()
-	const large = 6 << 20
-	sizes := []int{large, 10, large, large, large, 10, 10}
-	inTransaction(t, app, func(tx core.App) error {
-		for i, size := range sizes {
-			_, err := tx.DB().Insert(Payloads, dbx.Params{
-				"id": fmt.Sprintf("payload%08d", i), "scheme": "body", "size": size, "headers": "{}", "payload": "{}",
-				"created": DateTime(now.Add(time.Duration(i-100) * time.Second)),
-			}).Execute()
-			if err != nil {
-				return err
-			}
-		}
-		return nil
-	})
-	before := now.Add(-95*time.Second + time.Millisecond) // the last one stays
-	for _, want := range []int64{4, 2, 0} {
-		inTransaction(t, app, func(tx core.App) error {
-			if deleted, err := DeleteOldPayloads(tx, before); deleted != want || err != nil {
-				t.Errorf("got %d, %v, want %d", deleted, err, want)
-			}
-			return nil
-		})
-	}
-	rows, err := app.FindAllRecords(Payloads)
-	if err != nil || len(rows) != 1 || rows[0].Id != "payload00000006" {
-		t.Errorf("left: got %v, %v", rows, err)
-	}
-}

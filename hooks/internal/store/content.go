@@ -13,8 +13,8 @@ import (
 	"github.com/pocketriver/pocketriver/hooks/internal/rawjson"
 )
 
-// BindContent adds the hooks that keep content readable, deleted content deleted, with all
-// that is kept beside it, and what was made for one user from everybody else.
+// BindContent adds the hooks that keep content readable, deleted content deleted, with what
+// was answered to its callback, and what was made for one user from everybody else.
 func BindContent(app core.App) {
 	readable := &hook.Handler[*core.RecordEvent]{
 		Id: "modelriverReadable", Func: keepReadable, Priority: 9999, // behind the app's own
@@ -24,11 +24,8 @@ func BindContent(app core.App) {
 	app.OnRecordDeleteExecute(Content).Bind(&hook.Handler[*core.RecordEvent]{
 		Id: "modelriverDeleted", Func: keepFromComingBack, Priority: 10000, // inside PocketBase's transaction
 	})
-	app.OnRecordDeleteExecute(Content).Bind(&hook.Handler[*core.RecordEvent]{
-		Id: "modelriverForgetContent", Func: forgetContent, Priority: 10000,
-	})
-	app.OnRecordDeleteExecute(Callbacks).Bind(&hook.Handler[*core.RecordEvent]{
-		Id: "modelriverForgetCallback", Func: forgetCallback, Priority: 10000,
+	app.OnRecordDeleteExecute(Content, Callbacks).Bind(&hook.Handler[*core.RecordEvent]{
+		Id: "modelriverForgetAttempts", Func: forgetAttempts, Priority: 10000,
 	})
 	app.OnRecordUpdate(Callbacks).Bind(&hook.Handler[*core.RecordEvent]{
 		Id: "modelriverDeleted", Func: keepDeleted,
@@ -70,6 +67,15 @@ func keepFromComingBack(e *core.RecordEvent) error {
 		"reason": "The record was deleted: the same webhook is not stored again while this row is kept",
 	}).Execute()
 	return err
+}
+
+// forgetAttempts deletes what was answered to a callback with it, or with its record, in the
+// transaction that deletes that.
+func forgetAttempts(e *core.RecordEvent) error {
+	if err := e.Next(); err != nil {
+		return err
+	}
+	return DeleteAttempts(e.App, e.Record.Id)
 }
 
 // keepDeleted refuses to send a row that is no callback.

@@ -78,12 +78,12 @@ func (w *WholeDelivery) readPayload(app core.App) error {
 		Scheme  string        `db:"scheme"`
 		Size    int           `db:"size"`
 	}
-	err := app.ConcurrentDB().NewQuery("SELECT payload, headers, scheme, size FROM modelriverPayloads WHERE id = {:id}").
+	err := app.AuxConcurrentDB().NewQuery("SELECT payload, headers, scheme, size FROM modelriverPayloads WHERE id = {:id}").
 		Bind(dbx.Params{"id": w.Delivery.Id}).One(&row)
 	switch {
 	case err == nil:
 		w.Payload, w.Headers, w.Scheme, w.Size = &row.Payload, row.Headers, row.Scheme, row.Size
-	case !errors.Is(err, sql.ErrNoRows):
+	case !errors.Is(err, sql.ErrNoRows) && app.AuxHasTable(Payloads):
 		return err
 	case w.Callback != nil && w.Callback.Payload != "":
 		w.Payload, w.Size = &w.Callback.Payload, len(w.Callback.Payload)

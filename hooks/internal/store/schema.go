@@ -69,13 +69,6 @@ var neededFields = map[string]map[string][]string{
 		"asked":     {core.FieldTypeDate},
 		"created":   {core.FieldTypeAutodate},
 	},
-	Payloads: {
-		"payload": {core.FieldTypeText},
-		"headers": {core.FieldTypeJSON},
-		"scheme":  {core.FieldTypeText},
-		"size":    {core.FieldTypeNumber},
-		"created": {core.FieldTypeAutodate},
-	},
 	Attempts: {
 		"callback":      {core.FieldTypeText},
 		"at":            {core.FieldTypeDate},
@@ -90,7 +83,7 @@ var neededFields = map[string]map[string][]string{
 
 // collections are the names of all that the plugin needs. It can do without its counts of
 // rejected webhooks.
-var collections = []string{Content, Callbacks, Requests, Channels, Payloads, Attempts}
+var collections = []string{Content, Callbacks, Requests, Channels, Attempts}
 
 // defaultIds are the ids that PocketBase gives the collections, by which one that was
 // renamed is found.
@@ -99,7 +92,6 @@ var defaultIds = map[string]string{
 	Callbacks:  "pbc_2755497107",
 	Requests:   "pbc_873360185",
 	Channels:   "pbc_1775179939",
-	Payloads:   "pbc_3964337567",
 	Attempts:   "pbc_622599537",
 	Rejections: "pbc_1079977988",
 }

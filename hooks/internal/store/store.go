@@ -1,4 +1,4 @@
-// Package store knows the rows of the plugin's collections.
+// Package store knows the rows of the plugin's collections, and of its table.
 package store
 
 import (
@@ -8,18 +8,19 @@ import (
 )
 
 // The collections. A callback's row has the id of its record. Channels are those of requests
-// that are not in Requests any more. Payloads are webhooks as they came, under the ids of their
-// records, and attempts are each time that a callback was sent. Rejections count webhooks that
-// were answered with an error unread.
+// that are not in Requests any more. Attempts are each time that a callback was sent. Rejections
+// count webhooks that were answered with an error unread.
 const (
 	Content    = "aiContent"
 	Callbacks  = "modelriverCallbacks"
 	Requests   = "aiRequests"
 	Channels   = "modelriverChannels"
-	Payloads   = "modelriverPayloads"
 	Attempts   = "modelriverAttempts"
 	Rejections = "modelriverRejections"
 )
+
+// Payloads is the table of auxiliary.db that has webhooks as they came.
+const Payloads = "modelriverPayloads"
 
 // DateTime rounds t to what a date field keeps.
 func DateTime(t time.Time) types.DateTime {
