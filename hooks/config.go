@@ -66,9 +66,9 @@ type Config struct {
 	// retried or deleted by hand. Defaults to 45 days: a webhook may come again for 30.
 	Retention time.Duration
 
-	// PayloadRetention is how long each webhook is kept as it came, beside what is stored of
-	// it, so that it can be looked at. It goes with its record, if that is deleted earlier.
-	// Defaults to 7 days. [KeepNoPayloads] keeps none.
+	// PayloadRetention is how long each webhook is kept as it came, in auxiliary.db, beside
+	// what is stored of it, so that it can be looked at. It goes with its record, if that is
+	// deleted earlier. Defaults to 7 days. [KeepNoPayloads] keeps none.
 	PayloadRetention time.Duration
 
 	// MetricsToken is what a monitor sends as bearer to read the metrics, which superusers may

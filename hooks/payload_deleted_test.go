@@ -8,6 +8,7 @@ import (
 
 	"github.com/pocketbase/dbx"
 	"github.com/pocketbase/pocketbase/core"
+	"github.com/pocketbase/pocketbase/tools/hook"
 
 	"github.com/pocketriver/pocketriver/hooks/internal/store"
 )
@@ -80,6 +81,19 @@ func TestPayloadGoesWithItsRecord(t *testing.T) {
 			return errors.New("undo")
 		})
 		onlyPayload(t, server)
+	})
+	t.Run("a deletion is committed late", func(t *testing.T) {
+		t.Parallel()
+		server := newTestServer(t, testConfig())
+		server.mustPost(t, generated("c", `{}`, ""))
+		err := server.RunInTransaction(func(tx core.App) error {
+			err := tx.Delete(only(t, tx, store.Content))
+			onlyPayload(t, server)
+			return err
+		})
+		if got := len(payloadsOf(t, server)); err != nil || got != 0 {
+			t.Errorf("got %d payloads, %v, want none", got, err)
+		}
 	})
 	t.Run("callbacks are deleted past the hooks", func(t *testing.T) {
 		t.Parallel()
@@ -154,7 +168,9 @@ func deleteInBatch(other string) func(*testing.T, *testServer) {
 
 func deleteBeforeFailure(t *testing.T, server *testServer) {
 	t.Helper()
-	server.OnRecordAfterDeleteSuccess(store.Content).BindFunc(func(*core.RecordEvent) error { return errors.New("late") })
+	server.OnRecordAfterDeleteSuccess(store.Content).Bind(&hook.Handler[*core.RecordEvent]{
+		Func: func(*core.RecordEvent) error { return errors.New("late") }, Priority: -1, // before what was bound earlier
+	})
 	if err := server.Delete(only(t, server, store.Content)); err == nil {
 		t.Fatal("the hook was not run")
 	}

@@ -108,6 +108,9 @@ func (p *payloads) write() {
 	p.writing.Lock()
 	defer p.writing.Unlock()
 	waiting, deleted := p.take()
+	if len(waiting)+len(deleted) == 0 || !p.app.IsBootstrapped() {
+		return // that is done already, or the databases are closed
+	}
 	if err := store.DeletePayloads(p.app, deleted); err != nil {
 		p.app.Logger().Warn("Failed to delete the payloads of deleted records: that is tried again at night", "error", err)
 	}

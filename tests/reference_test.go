@@ -50,6 +50,11 @@ func TestReference(t *testing.T) {
 			}
 		}
 	}
+	for _, name := range []string{"id", "payload", "headers", "scheme", "size", "created"} {
+		if !strings.Contains(section("Table `modelriverPayloads`"), "`"+name+"`") {
+			t.Errorf("modelriverPayloads lacks %s", name)
+		}
+	}
 	help, err := exec.Command(buildBinary(t), "modelriver", "--help").Output()
 	if err != nil {
 		t.Fatal(err)

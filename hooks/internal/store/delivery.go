@@ -83,7 +83,7 @@ func (w *WholeDelivery) readPayload(app core.App) error {
 	switch {
 	case err == nil:
 		w.Payload, w.Headers, w.Scheme, w.Size = &row.Payload, row.Headers, row.Scheme, row.Size
-	case !errors.Is(err, sql.ErrNoRows) && app.AuxHasTable(Payloads):
+	case !errors.Is(err, sql.ErrNoRows) && !isPayloadsMissing(err):
 		return err
 	case w.Callback != nil && w.Callback.Payload != "":
 		w.Payload, w.Size = &w.Callback.Payload, len(w.Callback.Payload)

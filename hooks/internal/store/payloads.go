@@ -3,6 +3,7 @@ package store
 import (
 	"encoding/json"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/pocketbase/dbx"
@@ -42,13 +43,17 @@ func InsertPayloads(app core.App, payloads []*Payload) error {
 	insert := func() error {
 		return app.AuxRunInTransaction(func(tx core.App) error { return insertPayloads(tx, payloads) })
 	}
-	if err = insert(); err == nil || app.AuxHasTable(Payloads) {
+	if err = insert(); !isPayloadsMissing(err) {
 		return err
 	}
 	if err := createPayloads(app); err != nil {
 		return err
 	}
 	return insert()
+}
+
+func isPayloadsMissing(err error) bool {
+	return err != nil && strings.Contains(err.Error(), "no such table: "+Payloads)
 }
 
 func createPayloads(app core.App) error {
@@ -123,10 +128,7 @@ func DeletePayloads(app core.App, ids []string) error {
 			continue
 		}
 		_, err = app.AuxNonconcurrentDB().Delete(Payloads, dbx.In("id", lost...)).Execute()
-		if err != nil {
-			if !app.AuxHasTable(Payloads) {
-				return nil
-			}
+		if err != nil && !isPayloadsMissing(err) {
 			return err
 		}
 	}
@@ -137,10 +139,13 @@ func DeletePayloads(app core.App, ids []string) error {
 // was deleted past the hooks, by SQL, or a crash came in between.
 func DeleteLostPayloads(app core.App) error {
 	last := ""
-	for app.AuxHasTable(Payloads) {
+	for {
 		var ids []string
 		err := app.AuxConcurrentDB().NewQuery("SELECT id FROM modelriverPayloads WHERE id > {:last} ORDER BY id LIMIT 1000").
 			Bind(dbx.Params{"last": last}).Column(&ids)
+		if isPayloadsMissing(err) {
+			return nil
+		}
 		if err != nil || len(ids) == 0 {
 			return err
 		}
@@ -149,16 +154,12 @@ func DeleteLostPayloads(app core.App) error {
 		}
 		last = ids[len(ids)-1]
 	}
-	return nil
 }
 
 // DeleteOldPayloads deletes some of the payloads that came before a time, of those whose rows are
 // the oldest, and returns how many: an index on created would cost each webhook, and no other
 // query needs one. It takes no longer for large ones: few of them are deleted then.
 func DeleteOldPayloads(app core.App, before time.Time) (deleted int64, err error) {
-	if !app.AuxHasTable(Payloads) {
-		return 0, nil
-	}
 	result, err := app.AuxNonconcurrentDB().NewQuery(`
 		DELETE FROM modelriverPayloads WHERE rowid IN (
 			SELECT id FROM (
@@ -167,6 +168,9 @@ func DeleteOldPayloads(app core.App, before time.Time) (deleted int64, err error
 				) WHERE created < {:before}
 			) WHERE total - size < 16777216
 		)`).Bind(dbx.Params{"before": DateTime(before)}).Execute()
+	if isPayloadsMissing(err) {
+		return 0, nil
+	}
 	if err != nil {
 		return 0, err
 	}
