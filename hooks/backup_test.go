@@ -16,6 +16,7 @@ func TestBackup(t *testing.T) {
 	t.Parallel()
 	server := newTestServer(t, testConfig())
 	server.mustPost(t, generated("backup", `{"title":"Kept"}`, ""))
+	onlyPayload(t, server)
 	stored := filepath.Join(server.DataDir(), "storage", "pbc_1", "r1", "file.txt")
 	if err := os.MkdirAll(filepath.Dir(stored), 0o755); err != nil {
 		t.Fatal(err)
@@ -51,12 +52,13 @@ func TestBackup(t *testing.T) {
 		if err := db.NewQuery("PRAGMA integrity_check").Row(&integrity); err != nil || integrity != "ok" {
 			t.Errorf("%s: %q, %v", name, integrity, err)
 		}
+		query := map[string]string{
+			"data.db":      "SELECT title FROM aiContent",
+			"auxiliary.db": "SELECT json_extract(payload, '$.ai_response.data.title') FROM modelriverPayloads",
+		}[name]
 		var title string
-		if name != "data.db" {
-			continue
-		}
-		if err := db.NewQuery("SELECT title FROM aiContent").Row(&title); err != nil || title != "Kept" {
-			t.Errorf("title: got %q, %v", title, err)
+		if err := db.NewQuery(query).Row(&title); err != nil || title != "Kept" {
+			t.Errorf("title in %s: got %q, %v", name, title, err)
 		}
 	}
 	if left, err := os.ReadDir(filepath.Join(server.DataDir(), core.LocalTempDirName)); err != nil || len(left) > 0 {
