@@ -34,7 +34,7 @@ func newDeliveriesServer(t *testing.T) *testServer {
 	eventually(t, "no callback is pending", func() bool {
 		return !slices.ContainsFunc(records(t, s, store.Callbacks), func(row *core.Record) bool { return row.GetString("state") == store.Pending })
 	})
-	s.plugin.payloads.flush()
+	s.plugin.payloads.write()
 	return s
 }
 

@@ -162,7 +162,7 @@ func TestPayloadRetention(t *testing.T) {
 			config.PayloadRetention = row.retention
 			server := newTestServer(t, config)
 			server.mustPost(t, generated("c", `{}`, ""))
-			server.plugin.payloads.flush()
+			server.plugin.payloads.write()
 			for i, age := range row.ages {
 				insertPayload(t, server, fmt.Sprintf("payload%08d", i), time.Now().Add(-age))
 			}
@@ -205,7 +205,7 @@ type payloadRow struct {
 // payloadsOf returns what is kept of all webhooks that were answered, oldest first.
 func payloadsOf(t testing.TB, server *testServer) (rows []payloadRow) {
 	t.Helper()
-	server.plugin.payloads.flush()
+	server.plugin.payloads.write() // however long that takes
 	if !server.AuxHasTable(store.Payloads) {
 		return nil
 	}
