@@ -17,7 +17,11 @@ func (p *plugin) handleChart(e *core.RequestEvent) error {
 	if err != nil || !store.ChartHours(hours) {
 		return e.BadRequestError("The parameter hours must be 24 or 168.", err)
 	}
-	chart, err := p.charts.Read(e.App, hours, p.outbox.Now(), p.config.CallbackWindow, p.rejected.unwrittenYet())
+	var chart store.Chart
+	err = p.rejected.withUnwritten(func(unwritten []store.Rejection) (err error) {
+		chart, err = p.charts.Read(e.App, hours, p.outbox.Now(), p.config.CallbackWindow, unwritten)
+		return err
+	})
 	if err != nil {
 		return e.InternalServerError("The chart could not be read.", err)
 	}

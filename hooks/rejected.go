@@ -112,14 +112,17 @@ func (p *plugin) handleRejections(e *core.RequestEvent) error {
 	if err != nil {
 		return err
 	}
-	unwritten := p.rejected.unwrittenYet()
-	figures, err := store.ReadRejected(e.App, now, since, unwritten)
+	var figures store.Rejected
+	var reasons []store.RejectedReason
+	err = p.rejected.withUnwritten(func(unwritten []store.Rejection) (err error) {
+		if figures, err = store.ReadRejected(e.App, now, since, unwritten); err != nil {
+			return err
+		}
+		reasons, err = store.ReadRejectedReasons(e.App, now.Add(-day), unwritten)
+		return err
+	})
 	if err != nil {
 		return e.InternalServerError("The figures of rejected webhooks could not be read.", err)
-	}
-	reasons, err := store.ReadRejectedReasons(e.App, now.Add(-day), unwritten)
-	if err != nil {
-		return e.InternalServerError("The reasons of rejected webhooks could not be read.", err)
 	}
 	return e.JSON(http.StatusOK, map[string]any{
 		"lastHour": figures.LastHour, "today": figures.Today, "reasons": reasons, "latest": p.rejected.newestFirst(),

@@ -38,6 +38,7 @@ type rejections struct {
 	unwritten []store.Rejection // of one hour and reason each
 	writing   []store.Rejection
 	written   chan struct{} // is closed when writing has ended
+	writes    int           // that have begun
 
 	latest [maxLatest]rejection // the newest one at (total - 1) % maxLatest
 }
@@ -115,6 +116,7 @@ func (r *rejections) write(app core.App) <-chan struct{} {
 		return r.written
 	}
 	r.writing, r.unwritten = r.unwritten, nil
+	r.writes++
 	rows := r.writing
 	r.commits.Add(&commit.Write{
 		Run: func(tx core.App) error {
@@ -172,6 +174,31 @@ func (r *rejections) unwrittenYet() []store.Rejection {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return slices.Concat(r.writing, r.unwritten)
+}
+
+// withUnwritten has something read from the table together with what is not in it yet. What is
+// being written may be in both, and would count twice: it waits for that to end, unless the
+// database hangs, and reads again if writing begins meanwhile.
+func (r *rejections) withUnwritten(read func(unwritten []store.Rejection) error) error {
+	for hangs := time.After(writeGrace); ; {
+		r.mu.Lock()
+		unwritten, writes, writing, written := slices.Concat(r.writing, r.unwritten), r.writes, r.writing != nil, r.written
+		r.mu.Unlock()
+		if writing {
+			select {
+			case <-written:
+				continue
+			case <-hangs:
+			}
+		}
+		err := read(unwritten)
+		r.mu.Lock()
+		meanwhile := r.writes != writes
+		r.mu.Unlock()
+		if err != nil || writing || !meanwhile {
+			return err
+		}
+	}
 }
 
 // sinceStart returns how many were rejected for each reason.

@@ -28,7 +28,11 @@ func (p *plugin) handleStats(e *core.RequestEvent) error {
 	if err != nil {
 		return err
 	}
-	all, err := store.ReadAll(e.App, p.outbox.Now(), since, p.config.CallbackWindow, p.rejected.unwrittenYet())
+	var all store.All
+	err = p.rejected.withUnwritten(func(unwritten []store.Rejection) (err error) {
+		all, err = store.ReadAll(e.App, p.outbox.Now(), since, p.config.CallbackWindow, unwritten)
+		return err
+	})
 	if err != nil {
 		return e.InternalServerError("The figures could not be read.", err)
 	}
