@@ -93,7 +93,7 @@ func TestDeliveryCommand(t *testing.T) {
 		}
 	}
 	wantLines(t, mustRun(t, s.plugin, "deliveries", stored), `^delivery +`+stored+`$`, `^state +delivered$`, `^title +The River$`, `^channel +stored$`,
-		`^record +`+stored+`$`, `^payload +\d+ bytes, signed in the scheme body: --payload prints it$`, `^callback +http.*/stored$`, `^delivered +20.*, after \d+ms$`,
+		`^record +`+stored+`$`, `^payload +\d+ bytes, signed in the scheme body: --payload prints it$`, `^callback +http.*/stored$`, `^delivered +20.*, after [\d.]+m?s$`,
 		`^ATTEMPT +HTTP +TOOK +SENT$`, `^20\d\d-.{14} +200 +\d+ms  callback$`)
 	wantLines(t, mustRun(t, s.plugin, "deliveries", refused), `^state +refused$`, `^record +none$`, `^Last error:$`, `^  refused: not this one`, `ms  error callback$`)
 

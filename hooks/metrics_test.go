@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/prometheus/common/expfmt"
 	"github.com/prometheus/common/model"
@@ -52,6 +53,7 @@ func TestMetrics(t *testing.T) {
 	s := newTestServer(t, config)
 	before := s.metrics(t)
 	r := newReceiver(t, func(w http.ResponseWriter, request *http.Request) {
+		time.Sleep(2 * time.Millisecond) // times are told in whole ones: none takes 0
 		if strings.Contains(request.URL.Path, "later") {
 			w.WriteHeader(http.StatusServiceUnavailable)
 		}

@@ -278,6 +278,8 @@ func TestVersionsAndAskingInStats(t *testing.T) {
 func TestUnsignedHidesNoOtherReason(t *testing.T) {
 	t.Parallel()
 	s := newTestServer(t, testConfig())
+	s.plugin.outbox.Stop() // which reads the clock
+	s.atClock("2026-03-01 12:00")
 	s.post(t, "x", http.Header{})
 	token := superuserToken(t, s)
 	rejected := func() map[string]any {
