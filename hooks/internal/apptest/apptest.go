@@ -140,6 +140,7 @@ type Stream struct {
 	Close func() // ends the connection
 
 	lastEventID atomic.Value
+	lastOf      sync.Map // by topic
 }
 
 // LastEventID returns the id of the last event that has arrived, as EventSource names it
@@ -147,6 +148,13 @@ type Stream struct {
 func (s *Stream) LastEventID() string {
 	id, _ := s.lastEventID.Load().(string)
 	return id
+}
+
+// LastEventIDOf is LastEventID for who listens to one topic only, as a browser does.
+func (s *Stream) LastEventIDOf(topic string) string {
+	id, _ := s.lastOf.Load(topic)
+	text, _ := id.(string)
+	return text
 }
 
 // Connect opens a stream without any topic.
@@ -184,6 +192,7 @@ func (s *Server) ConnectAfter(t testing.TB, lastEventID string) *Stream {
 					id <- strings.Split(strings.SplitN(value, `"clientId":"`, 2)[1], `"`)[0]
 				} else {
 					stream.lastEventID.Store(eventID)
+					stream.lastOf.Store(name, eventID)
 					stream.Events <- value
 				}
 			}

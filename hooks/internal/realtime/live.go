@@ -36,11 +36,13 @@ func (s *subscriber) tellWhatIsLive() {
 	}
 }
 
+var alive = []byte(`{"action":"alive"}`)
+
 // tellThatItLives has a stream that expects leave hear something: JavaScript can see no
 // comment, and would take a dead connection for a quiet one.
 func (s *subscriber) tellThatItLives() {
 	if t := s.leaveTopic(""); t != nil {
-		s.tell(*t, []byte(`{"action":"alive"}`))
+		s.tell(*t, alive)
 	}
 }
 

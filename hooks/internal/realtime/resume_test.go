@@ -277,3 +277,32 @@ func TestStreamsGoOn(t *testing.T) {
 		return f.away == 1 && len(f.subscribers) == 1
 	})
 }
+
+// A stream that came back without one of its topics goes on once more, though the last that it
+// missed was an event of that topic, to which nobody listens any more.
+func TestStreamsGoOnWithFewerTopics(t *testing.T) {
+	t.Parallel()
+	app, f := newTest(t)
+	server := apptest.Serve(t, app)
+	kept, left := liveTopic("aiContent/*", `category = "a"`), liveTopic("aiContent/*", `category = "b"`)
+	s := server.Subscribe(t, "", kept, left)
+	apptest.Eventually(t, "it is told of both", func() bool { return len(s.Events) == 2 })
+	s.Close()
+	apptest.Eventually(t, "it is away", func() bool { f.mu.Lock(); defer f.mu.Unlock(); return f.away == 2 })
+	saveRecord(t, app, "record000000001", map[string]any{"category": "b"})
+
+	back, goesOn := comeBack(t, server, s.LastEventID(), "", kept)
+	if event := next(t, back); !goesOn || !strings.Contains(event, "record000000001") {
+		t.Fatalf("got %s, goes on: %v", event, goesOn)
+	}
+	select {
+	case <-back.Events:
+	case <-time.After(aliveEvery / 2): // until then it need hear nothing else
+	}
+	if id := back.LastEventIDOf(left); back.LastEventIDOf(kept) != id {
+		t.Errorf("the topic that it kept brings the place %s, want %s", back.LastEventIDOf(kept), id)
+	}
+	if _, goesOn := comeBack(t, server, back.LastEventIDOf(kept), "", kept); !goesOn {
+		t.Error("it does not go on from there")
+	}
+}

@@ -128,7 +128,21 @@ func (s *subscriber) collect(messages []message, tellings int64) ([]message, boo
 		}
 	}
 	s.fanOut.sent(s, position)
+	if len(views) > 1 {
+		messages = append(messages, s.place(views[len(views)-1], position)...)
+	}
 	return messages, true
+}
+
+// place tells a position of the log on a topic of the view. Whoever came by another view may
+// hear no event that does, as it listens no more to the topics that it left; and once that
+// view is forgotten, it cannot come back to any earlier place.
+func (s *subscriber) place(v view, position int64) []message {
+	t := leaveTopicOf(v.topics, "")
+	if t == nil {
+		return nil
+	}
+	return []message{{Message: subscriptions.Message{Name: t.name, Data: alive}, id: s.eventId(position)}}
 }
 
 // messagesOf returns what the change is to the subscriber's topics, and false if nobody

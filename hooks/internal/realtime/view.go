@@ -139,7 +139,11 @@ func (s *subscriber) Unset(key string) {
 // leaveTopic returns one of the subscriber's topics of the collection, or of any if that is
 // empty, that is told what leaves it, or nil.
 func (s *subscriber) leaveTopic(collection string) *topic {
-	for _, t := range *s.topics.Load() {
+	return leaveTopicOf(*s.topics.Load(), collection)
+}
+
+func leaveTopicOf(topics []topic, collection string) *topic {
+	for _, t := range topics {
 		if t.leave && (collection == "" || t.collection == collection) {
 			return &t
 		}
