@@ -247,11 +247,12 @@ export class Tab {
 
 	/**
 	 * Goes over to another connection, or to none. The lists go on if that one is new and goes
-	 * on from the very event to which this tab was told.
+	 * on from the event to which this tab was told, or from one before: what comes twice says the
+	 * same. The next holder may have its lock before it was told what others know already.
 	 * @param {State} state
 	 */
 	change({ id, topics, position }) {
-		const whole = !topics.size && position === this.position;
+		const whole = !topics.size && reaches(this.position, position);
 		const followed = this.clientId;
 		this.clientId = "";
 		if (followed) this.owner.connect();
@@ -348,6 +349,17 @@ function hold(name, options, had, lost = () => {}) {
 	};
 	navigator.locks.request(name, options.steal ? options : { ...options, signal }, granted).catch((err) => signal.aborted || lost(err));
 	return () => end.abort();
+}
+
+/**
+ * Whether who knows all up to one position misses nothing that follows another: it is not before
+ * it in the same log, or the same.
+ * @param {string} known
+ * @param {string} position
+ */
+function reaches(known, position) {
+	const [[log, at], [other, from]] = [known.split("."), position.split(".")];
+	return known === position || (log === other && Number(at) >= Number(from));
 }
 
 /**

@@ -125,35 +125,6 @@ func TestTabsShareAStream(t *testing.T) {
 	}
 }
 
-// TestTabsGoOnWithoutTheHolder closes tabs that have the stream, in a good way and in a bad one.
-func TestTabsGoOnWithoutTheHolder(t *testing.T) {
-	t.Parallel()
-	s, token, tabs := startTabs(t, (*tab).WithoutTicks)
-	tabs = append(tabs, harnessBeside(tabs[0], s.URL))
-	tabs[3].Live(`"own", {limit: 3}`)
-	converge(tabs...)
-	lists := requestsOf(aList, tabs...)
-	for i, vanish := range []bool{false, true} {
-		tabs[i].Close(vanish)
-		s.create(token, fmt.Sprint("Without holder ", i), "a", "")
-		showsFirst(fmt.Sprint("Without holder ", i), tabs[i+1:]...)
-		if n := requestsOf(aStream, tabs...); n != i+2 {
-			t.Errorf("streams: got %d, want %d", n, i+2)
-		}
-	}
-	converge(tabs[2:]...)
-	if n := requestsOf(aList, tabs...) - lists; n != 0 {
-		t.Errorf("lists after the first: got %d, want none", n)
-	}
-}
-
-// WithoutTicks has the harness look after nothing by and by: neither does that make up for what
-// was not told, nor is the server asked just when a tab vanishes that would tell the answer.
-func (p *tab) WithoutTicks() {
-	p.t.Helper()
-	eval[bool](p, `(window.setInterval = () => 1, true)`)
-}
-
 // TestTabsForgetWhatNobodyWants has a tab vanish whose topics the others do not want.
 func TestTabsForgetWhatNobodyWants(t *testing.T) {
 	t.Parallel()
