@@ -15,6 +15,7 @@ package hooks
 
 import (
 	"fmt"
+	"math"
 	"net/http"
 	"os"
 	"slices"
@@ -65,6 +66,7 @@ type plugin struct {
 	config   Config
 	verifier *modelriver.Verifier // nil without a secret
 	commits  *commit.Committer
+	creates  *commit.Committer // of requests
 	outbox   *outbox.Outbox
 	fanOut   *realtime.FanOut
 	schema   store.Schema
@@ -92,6 +94,8 @@ func newPlugin(app core.App, config Config) (*plugin, error) {
 	p.commits = commit.New(app, store.Content)
 	p.commits.Committed, p.commits.Settled = p.fanOut.Committed, p.fanOut.Settled
 	p.commits.OwnHooks = sync.OnceValue(ownSaveHooks)
+	p.creates = commit.New(app, store.Requests)
+	p.creates.OwnHooks = func() int { return math.MaxInt } // none runs in its transactions
 	p.rejected.commits = p.commits
 	p.payloads.app = app
 	p.outbox = outbox.New(app, p.commits, client, outbox.Options{
@@ -115,6 +119,7 @@ func (p *plugin) bind() {
 		Id: "modelriverBackup", Func: p.backup, Priority: 10000, // within every other hook
 	})
 	p.commits.Bind()
+	p.creates.InsertTogether(store.Requests)
 	p.outbox.Bind()
 	p.fanOut.Bind()
 	p.schema.Bind(p.app)

@@ -37,14 +37,53 @@ func (c *Committer) insert(e *core.ModelEvent) error {
 	if err != nil {
 		return err
 	}
-	columns := slices.Sorted(maps.Keys(values))
-	query := fmt.Sprintf("INSERT INTO {{%s}} ([[%s]]) VALUES ({:%s})",
-		record.TableName(), strings.Join(columns, "]], [["), strings.Join(columns, "}, {:"))
-	if _, err := Query(b, query).Bind(values).WithContext(e.Context).Execute(); err != nil {
+	if _, err := Query(b, insertOf(record, values)).Bind(values).WithContext(e.Context).Execute(); err != nil {
 		return err
 	}
 	e.Model.MarkAsNotNew()
 	b.records = append(b.records, record)
+	return nil
+}
+
+func insertOf(record *core.Record, values map[string]any) string {
+	columns := slices.Sorted(maps.Keys(values))
+	return fmt.Sprintf("INSERT INTO {{%s}} ([[%s]]) VALUES ({:%s})",
+		record.TableName(), strings.Join(columns, "]], [["), strings.Join(columns, "}, {:"))
+}
+
+// InsertTogether has records of the collection, whoever creates them, inserted in one
+// transaction with those that are created at the same time. Their hooks run as ever, outside
+// of it and beside each other. A hook that runs in this committer's own transactions, or behind
+// them, must not create such a record, so it is to be used for nothing else.
+func (c *Committer) InsertTogether(collection string) {
+	c.app.OnModelCreateExecute(collection).Bind(&hook.Handler[*core.ModelEvent]{
+		Id: "modelriverInsertTogether", Func: c.insertTogether, Priority: 10000, // inside every other hook
+	})
+}
+
+// insertTogether takes the place of PocketBase's own INSERT, which tries again what fails, and
+// alone.
+func (c *Committer) insertTogether(e *core.ModelEvent) error {
+	record, ok := e.Model.(*core.Record)
+	if !ok || record.Id == "" || e.App.IsTransactional() || e.Context.Done() != nil {
+		return e.Next()
+	}
+	values, err := record.DBExport(e.App)
+	if err != nil {
+		return err
+	}
+	insert, result := insertOf(record, values), make(chan error, 1)
+	c.Add(&Write{
+		Run: func(tx core.App) error {
+			_, err := Query(tx, insert).Bind(values).Execute()
+			return err
+		},
+		Done: func(err error) { result <- err },
+	})
+	if err := <-result; err != nil {
+		return e.Next()
+	}
+	e.Model.MarkAsNotNew()
 	return nil
 }
 
