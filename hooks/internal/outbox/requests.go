@@ -2,7 +2,6 @@ package outbox
 
 import (
 	"context"
-	"runtime"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -19,25 +18,14 @@ const (
 	tidyInterval = time.Minute
 )
 
-// While more clients than a crowd wait for their requests to be created, these go first: of
-// what is to be sent, which waits in the table, only so much is claimed at a time. Else the
-// answers to clients would take the time of all that asking, sending and answering takes.
-const (
-	crowdClaims = 8
-	crowdPause  = 100 * time.Millisecond
-)
-
-var crowd = int64(4 * runtime.GOMAXPROCS(0))
-
 // asking is the part of an outbox that sends requests: at most once, unlike callbacks. A
 // request is claimed by a committed write before its first byte goes out. What is claimed
 // and not among posts is not being sent by this process.
 type asking struct {
 	loop loop
 
-	used     atomic.Bool  // there may be a request whose answer can come
-	creating atomic.Int64 // clients that wait for theirs to be created
-	claimed  time.Time    // when some were last, by the loop
+	used atomic.Bool // there may be a request whose answer can come
+	crowd
 
 	mu        sync.Mutex
 	resumed   bool                 // nothing is left of the last process
@@ -49,13 +37,6 @@ type asking struct {
 
 // Asking reports whether a webhook may be the answer to a request.
 func (o *Outbox) Asking() bool { return o.asking.used.Load() }
-
-// Creating has whoever waits for a request to be created go before those that are to be sent,
-// until done is called.
-func (o *Outbox) Creating() (done func()) {
-	o.asking.creating.Add(1)
-	return func() { o.asking.creating.Add(-1) }
-}
 
 // NoteRequest has the outbox look for requests to be sent. It never blocks.
 func (o *Outbox) NoteRequest() {
@@ -129,11 +110,11 @@ func (o *Outbox) runRequests() (next time.Time, err error) {
 	if room == 0 {
 		return next, nil // the one that ends wakes us
 	}
-	crowded := o.asking.creating.Load() > crowd
+	crowded := o.asking.isCrowd(o.Now())
+	if crowded && o.asking.goesFirst(o.Now()) {
+		return o.Now().Add(crowdEnd), nil
+	}
 	if crowded {
-		if since := o.Now().Sub(o.asking.claimed); since >= 0 && since < crowdPause {
-			return o.asking.claimed.Add(crowdPause), nil
-		}
 		room = min(room, crowdClaims)
 	}
 	ids, err := store.FindDueRequests(o.app, o.Now(), askWindow, room)
@@ -141,13 +122,13 @@ func (o *Outbox) runRequests() (next time.Time, err error) {
 		return next, err
 	}
 	if len(ids) > 0 {
-		o.asking.claimed = o.Now()
+		o.asking.noteClaims(o.Now())
 		if err := o.claimAndAsk(ids); err != nil {
 			return next, err
 		}
 	}
 	if crowded && len(ids) == room {
-		return o.asking.claimed.Add(crowdPause), nil
+		return o.Now().Add(crowdEnd), nil
 	}
 	return store.FindNextRequest(o.app, o.Now())
 }

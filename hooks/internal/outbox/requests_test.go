@@ -2,10 +2,6 @@ package outbox
 
 import (
 	"errors"
-	"fmt"
-	"net/http"
-	"net/http/httptest"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -73,47 +69,6 @@ func TestLateClaim(t *testing.T) {
 	if err := o.tidyRequests(); err != nil || armed() != "committedlate00" {
 		t.Errorf("later: got %q armed (%v), want the one that nobody sends", armed(), err)
 	}
-}
-
-// While a crowd of clients has requests created, what is to be sent gets less than its share,
-// but some.
-func TestCreatedBeforeSent(t *testing.T) {
-	t.Parallel()
-	app := apptest.NewApp(t)
-	var posts atomic.Int64
-	river := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-		fmt.Fprintf(w, `{"channel_id":"c%d"}`, posts.Add(1))
-	}))
-	t.Cleanup(river.Close)
-	client, err := modelriver.NewClient(modelriver.ClientOptions{APIKey: "key", APIURL: river.URL, Timeout: time.Minute})
-	if err != nil {
-		t.Fatal(err)
-	}
-	o := New(app, commit.New(app, store.Content), client, Options{Keyed: true})
-	now := time.Now()
-	o.Now = func() time.Time { return now }
-	o.ctx = t.Context()
-	for i := range 3 * crowdClaims {
-		insertQueued(t, app, fmt.Sprintf("request%08d", i), now)
-	}
-	run := func(wantSent int, wantNext time.Time) {
-		t.Helper()
-		next, err := o.runRequests()
-		o.senders.Wait()
-		if got := int(posts.Load()); err != nil || got != wantSent || !next.Equal(wantNext) {
-			t.Errorf("got %d sent, next at %s (%v), want %d, %s", got, next, err, wantSent, wantNext)
-		}
-	}
-	var left []func()
-	for range crowd + 1 {
-		left = append(left, o.Creating())
-	}
-	run(crowdClaims, now.Add(crowdPause))
-	run(crowdClaims, now.Add(crowdPause))
-	now = now.Add(crowdPause)
-	run(2*crowdClaims, now.Add(crowdPause))
-	left[0]()
-	run(3*crowdClaims, time.Time{})
 }
 
 func insertQueued(t *testing.T, app core.App, id string, at time.Time) {
