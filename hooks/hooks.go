@@ -119,6 +119,7 @@ func (p *plugin) bind() {
 		Id: "modelriverBackup", Func: p.backup, Priority: 10000, // within every other hook
 	})
 	p.commits.Bind()
+	p.commits.UpdatePrepared(store.Requests)
 	p.creates.InsertTogether(store.Requests)
 	p.outbox.Bind()
 	p.fanOut.Bind()

@@ -185,6 +185,26 @@ func Query(tx core.App, sql string) *dbx.Query {
 	return q
 }
 
+// FindRecord returns the record with the id, or sql.ErrNoRows. In a batch its query is prepared
+// once for each collection.
+func FindRecord(tx core.App, collection, id string) (*core.Record, error) {
+	b, ok := tx.(*batch)
+	if !ok {
+		return tx.FindRecordById(collection, id)
+	}
+	key := "record of " + collection // no SQL begins so
+	q := b.queries[key]
+	if q == nil {
+		q = b.RecordQuery(collection).AndWhere(dbx.NewExp("[[id]] = {:id}")).Limit(1).Build().Prepare()
+		b.queries[key] = q
+	}
+	record := &core.Record{}
+	if err := q.Bind(dbx.Params{"id": id}).One(record); err != nil {
+		return nil, err
+	}
+	return record, nil
+}
+
 // Safely runs fn in tx and returns its error, or its panic as one.
 func Safely(tx core.App, fn func(tx core.App) error) (err error) {
 	defer recoverInto(&err)

@@ -51,6 +51,35 @@ func insertOf(record *core.Record, values map[string]any) string {
 		record.TableName(), strings.Join(columns, "]], [["), strings.Join(columns, "}, {:"))
 }
 
+// UpdatePrepared has records of the collection that a batch saves again updated by a query that
+// is prepared once for the batch.
+func (c *Committer) UpdatePrepared(collection string) {
+	c.app.OnModelUpdateExecute(collection).Bind(&hook.Handler[*core.ModelEvent]{
+		Id: "modelriverUpdate", Func: c.update, Priority: 10000, // inside every other hook
+	})
+}
+
+// update takes the place of PocketBase's own UPDATE (core/db.go, update), as insert does of its
+// INSERT.
+func (c *Committer) update(e *core.ModelEvent) error {
+	b := c.current.Load()
+	record, ok := e.Model.(*core.Record)
+	if !ok || b == nil || b.App != e.App || record.Id != record.LastSavedPK() {
+		return e.Next()
+	}
+	values, err := record.DBExport(e.App)
+	if err != nil {
+		return err
+	}
+	var sets []string
+	for _, column := range slices.Sorted(maps.Keys(values)) {
+		sets = append(sets, "[["+column+"]] = {:"+column+"}")
+	}
+	query := fmt.Sprintf("UPDATE {{%s}} SET %s WHERE [[id]] = {:id}", record.TableName(), strings.Join(sets, ", "))
+	_, err = Query(b, query).Bind(values).WithContext(e.Context).Execute()
+	return err
+}
+
 // InsertTogether has records of the collection, whoever creates them, inserted in one
 // transaction with those that are created at the same time. Their hooks run as ever, outside
 // of it and beside each other. A hook that runs in this committer's own transactions, or behind

@@ -100,7 +100,7 @@ func AnyRequest(app core.App) (any bool, err error) {
 
 // FindRequest returns the request, or nil if it is gone.
 func FindRequest(tx core.App, id string) (*core.Record, error) {
-	request, err := tx.FindRecordById(Requests, id)
+	request, err := commit.FindRecord(tx, Requests, id)
 	if errors.Is(err, sql.ErrNoRows) {
 		return nil, nil
 	}
