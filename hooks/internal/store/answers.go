@@ -164,17 +164,26 @@ func (a *Answer) learnChannel(tx core.App) error {
 // ownChannel gives what is stored of the channel to the user of its request. Of a request
 // without a user, it is everybody's, if nothing else names one.
 func ownChannel(tx core.App, channelId, userId string) error {
-	others := dbx.NewExp("channelId = {:channel} AND userId != {:user} AND ({:user} != '' OR userId = {:unmatched})",
-		dbx.Params{"channel": channelId, "user": userId, "unmatched": Unmatched})
-	var content []*core.Record
-	err := tx.RecordQuery(Content).AndWhere(others).All(&content)
-	for _, record := range content {
+	var others []string
+	err := commit.Query(tx, `
+		SELECT id FROM aiContent
+		WHERE channelId = {:channel} AND userId != {:user} AND ({:user} != '' OR userId = {:unmatched})`,
+	).Bind(dbx.Params{"channel": channelId, "user": userId, "unmatched": Unmatched}).Column(&others)
+	for _, id := range others {
 		if err == nil {
-			record.Set("userId", userId)
-			err = saveSurely(tx, record)
+			err = setOwner(tx, id, userId)
 		}
 	}
 	return err
+}
+
+func setOwner(tx core.App, id, userId string) error {
+	record, err := commit.FindRecord(tx, Content, id)
+	if err != nil {
+		return err
+	}
+	record.Set("userId", userId)
+	return saveSurely(tx, record)
 }
 
 // SentRequest writes down that ModelRiver took the attempt of the request, under the channel. Its
@@ -218,8 +227,8 @@ func SentRequest(tx core.App, claimed *core.Record, channelId string, now time.T
 func completeStored(tx core.App, request *core.Record) error {
 	answer := Answer{Found: true, RequestId: request.Id, ChannelId: request.GetString("channelId"), UserId: request.GetString("userId")}
 	var first []string
-	err := tx.NonconcurrentDB().Select("id").From(Content).
-		Where(dbx.HashExp{"channelId": answer.ChannelId}).OrderBy("created", "id").Limit(1).Column(&first)
+	err := commit.Query(tx, "SELECT id FROM aiContent WHERE channelId = {:channel} ORDER BY created, id LIMIT 1").
+		Bind(dbx.Params{"channel": answer.ChannelId}).Column(&first)
 	if err != nil || len(first) == 0 {
 		return err
 	}
