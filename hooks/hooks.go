@@ -179,6 +179,7 @@ func (p *plugin) stop(e *core.TerminateEvent) error {
 	p.rejected.stop(e.App) // and this too
 	p.payloads.flush()
 	p.commits.Stop(max(outbox.StopGrace+time.Second-time.Since(began), outbox.StopGrace/4))
+	p.creates.Stop(outbox.StopGrace / 4) // of requests, which those hooks have created
 	return e.Next()
 }
 

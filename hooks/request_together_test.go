@@ -16,15 +16,17 @@ import (
 // none of them waits for another.
 func TestAskAfterContent(t *testing.T) {
 	t.Parallel()
-	app, p := newTestApp(t, testConfig())
-	server := serve(t, app, p)
-	var reached sync.WaitGroup
+	server, _ := newAskServer(t, answerChannels)
+	app := server.TestApp
+	var reached, created sync.WaitGroup
 	reached.Add(commit.MaxOpen)
+	created.Add(commit.MaxOpen)
 	requests, err := app.FindCollectionByNameOrId(store.Requests)
 	if err != nil {
 		t.Fatal(err)
 	}
 	app.OnRecordAfterCreateSuccess(store.Content).BindFunc(func(e *core.RecordEvent) error {
+		defer created.Done()
 		reached.Done()
 		reached.Wait() // until as many batches are open as may be
 		request := core.NewRecord(requests)
@@ -50,10 +52,10 @@ func TestAskAfterContent(t *testing.T) {
 		}
 	}
 	group.Wait()
-	eventually(t, "each hook has created its request", func() bool {
-		n, err := app.CountRecords(store.Requests)
-		return err == nil && int(n) == commit.MaxOpen
-	})
+	created.Wait()
+	if n, err := app.CountRecords(store.Requests); err != nil || int(n) != commit.MaxOpen {
+		t.Errorf("got %d requests (%v), want %d", n, err, commit.MaxOpen)
+	}
 	if took := time.Since(began); took > commit.MaxWait/2 {
 		t.Errorf("it took %s: batches waited for each other", took)
 	}
