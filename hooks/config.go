@@ -7,6 +7,8 @@ import (
 	"net/http"
 	"strings"
 	"time"
+
+	"github.com/pocketriver/pocketriver/hooks/internal/recovery"
 )
 
 // Config configures the plugin. The zero value is usable, but without a secret every
@@ -75,6 +77,21 @@ type Config struct {
 	// read too. At least 16 characters. Defaults to none.
 	MetricsToken string
 
+	// Replica is where each change of data.db is shipped, for the day on which this machine is
+	// gone: file:///path/of/a/folder, on another disk, or s3://bucket/path?endpoint=…&region=…,
+	// in any S3-compatible store, whose credentials are AWS_ACCESS_KEY_ID and
+	// AWS_SECRET_ACCESS_KEY. A server that starts without a database restores it from there.
+	// It needs the root command. Defaults to none.
+	Replica string
+
+	// ReplicaAck decides when a webhook is answered 200: [AckAsync], when it is on this
+	// machine's disk, or [AckWait], when the replica has it too. Defaults to AckAsync.
+	ReplicaAck string
+
+	// ReplicaRetention is how far back any moment can be restored from the replica, to within
+	// 30 seconds; to the second for the last 5 minutes. Defaults to 7 days.
+	ReplicaRetention time.Duration
+
 	fromEnv bool  // the settings that have a variable come from there
 	envErr  error // why the variable of PayloadRetention is not usable
 }
@@ -82,6 +99,12 @@ type Config struct {
 // KeepNoPayloads is a [Config.PayloadRetention] with which no payload is kept, and those that
 // are there are deleted, at night.
 const KeepNoPayloads time.Duration = -1
+
+// The values of [Config.ReplicaAck].
+const (
+	AckAsync = recovery.AckAsync
+	AckWait  = recovery.AckWait
+)
 
 const maxBodySizeLimit = 100 << 20 // what the fields of the collections hold
 
@@ -98,6 +121,8 @@ func (c Config) withDefaults() Config {
 		c.envErr = nil
 	}
 	c.PayloadRetention = cmp.Or(c.PayloadRetention, 7*24*time.Hour)
+	c.ReplicaAck = cmp.Or(c.ReplicaAck, AckAsync)
+	c.ReplicaRetention = cmp.Or(c.ReplicaRetention, 7*24*time.Hour)
 	return c
 }
 
@@ -109,8 +134,8 @@ func (c Config) validate() error {
 		return fmt.Errorf("MaxBodySize %d: use at most %d bytes", c.MaxBodySize, maxBodySizeLimit)
 	case c.MaxInput < 0 || c.MaxInput > maxBodySizeLimit:
 		return fmt.Errorf("MaxInput %d: use at most %d bytes", c.MaxInput, maxBodySizeLimit)
-	case c.Tolerance < 0, c.CallbackTimeout < 0, c.CallbackWindow < 0, c.Retention < 0:
-		return errors.New("Tolerance, CallbackTimeout, CallbackWindow and Retention: a duration cannot be negative")
+	case c.Tolerance < 0, c.CallbackTimeout < 0, c.CallbackWindow < 0, c.Retention < 0, c.ReplicaRetention < 0:
+		return errors.New("Tolerance, CallbackTimeout, CallbackWindow, Retention and ReplicaRetention: a duration cannot be negative")
 	case c.PayloadRetention < 0 && c.PayloadRetention != KeepNoPayloads:
 		return fmt.Errorf("PayloadRetention %s: a duration cannot be negative; use KeepNoPayloads to keep none", c.PayloadRetention)
 	}

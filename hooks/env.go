@@ -11,8 +11,9 @@ import (
 
 // ConfigFromEnv returns the configuration that the environment has, as the pocketriver
 // binary reads it: MODELRIVER_WEBHOOK_SECRET, MODELRIVER_API_KEY, MODELRIVER_API_URL,
-// MODELRIVER_CALLBACK_HOSTS, MODELRIVER_METRICS_TOKEN and MODELRIVER_PAYLOAD_RETENTION, a
-// duration as in 168h, or 0 to keep none. A variable that is not set leaves the default.
+// MODELRIVER_CALLBACK_HOSTS, MODELRIVER_METRICS_TOKEN, MODELRIVER_PAYLOAD_RETENTION, a
+// duration as in 168h, or 0 to keep none, REPLICA_URL, REPLICA_ACK and REPLICA_RETENTION, a
+// duration too. A variable that is not set leaves the default.
 //
 // The error says which variable is not usable, and what to do. Such a Config may be
 // registered all the same: [Register] has serve end with that error, and the commands
@@ -29,6 +30,9 @@ func ConfigFromEnv() (Config, error) {
 		config.CallbackHosts = []string{hosts}
 	}
 	config.PayloadRetention, config.envErr = parseRetention(os.Getenv("MODELRIVER_PAYLOAD_RETENTION"))
+	if err := config.readReplica(); err != nil {
+		config.envErr = err
+	}
 	config = config.tidy()
 	_, _, err := config.withDefaults().protocol()
 	return config, err
@@ -50,6 +54,20 @@ func parseRetention(text string) (time.Duration, error) {
 	return retention, nil
 }
 
+func (c *Config) readReplica() error {
+	c.Replica, c.ReplicaAck = os.Getenv("REPLICA_URL"), os.Getenv("REPLICA_ACK")
+	text := strings.TrimSpace(os.Getenv("REPLICA_RETENTION"))
+	if text == "" {
+		return nil
+	}
+	retention, err := time.ParseDuration(text)
+	if err != nil || retention <= 0 {
+		return fmt.Errorf("REPLICA_RETENTION %q: set a duration in hours, as in 168h for 7 days", text)
+	}
+	c.ReplicaRetention = retention
+	return nil
+}
+
 // tidy takes what environments and files add to a value from it: white space around it,
 // and commas between several.
 func (c Config) tidy() Config {
@@ -61,6 +79,8 @@ func (c Config) tidy() Config {
 	c.APIKey = strings.TrimSpace(c.APIKey)
 	c.APIURL = strings.TrimSpace(c.APIURL)
 	c.MetricsToken = strings.TrimSpace(c.MetricsToken)
+	c.Replica = strings.TrimSpace(c.Replica)
+	c.ReplicaAck = strings.TrimSpace(c.ReplicaAck)
 	return c
 }
 
@@ -85,6 +105,9 @@ func (c Config) protocol() (*modelriver.Verifier, *modelriver.Client, error) {
 	}
 	if c.envErr != nil {
 		return nil, nil, c.envErr
+	}
+	if c.ReplicaAck != AckAsync && c.ReplicaAck != AckWait {
+		return fail("REPLICA_ACK %q: use async or wait", c.ReplicaAck)
 	}
 	for i, secret := range c.WebhookSecrets {
 		switch {
@@ -129,6 +152,9 @@ var fieldNames = strings.NewReplacer(
 	"MODELRIVER_CALLBACK_HOSTS", "hooks.Config.CallbackHosts",
 	"MODELRIVER_PAYLOAD_RETENTION", "hooks.Config.PayloadRetention",
 	"MODELRIVER_METRICS_TOKEN", "hooks.Config.MetricsToken",
+	"REPLICA_URL", "hooks.Config.Replica",
+	"REPLICA_ACK", "hooks.Config.ReplicaAck",
+	"REPLICA_RETENTION", "hooks.Config.ReplicaRetention",
 )
 
 // inWords returns a text that names settings by their variables as it fits this app: one

@@ -14,6 +14,7 @@
 package hooks
 
 import (
+	"errors"
 	"fmt"
 	"math"
 	"net/http"
@@ -32,6 +33,7 @@ import (
 	"github.com/pocketriver/pocketriver/hooks/internal/commit"
 	"github.com/pocketriver/pocketriver/hooks/internal/outbox"
 	"github.com/pocketriver/pocketriver/hooks/internal/realtime"
+	"github.com/pocketriver/pocketriver/hooks/internal/recovery"
 	"github.com/pocketriver/pocketriver/hooks/internal/store"
 	"github.com/pocketriver/pocketriver/hooks/modelriver"
 )
@@ -50,9 +52,13 @@ func MustRegister(app core.App, rootCmd *cobra.Command, config Config) {
 // are not an error. Registering again replaces the earlier registration.
 func Register(app core.App, rootCmd *cobra.Command, config Config) error {
 	p, err := newPlugin(app, config)
+	if err == nil && p.config.Replica != "" && rootCmd == nil {
+		err = errors.New("Replica needs the root command, to know when the app serves: register with app.RootCmd")
+	}
 	if err != nil {
 		return fmt.Errorf("modelriver: %w", err)
 	}
+	p.bindRecovery(rootCmd)
 	p.versions = readVersions(rootCmd)
 	p.bind()
 	if rootCmd != nil {
@@ -70,6 +76,7 @@ type plugin struct {
 	outbox   *outbox.Outbox
 	fanOut   *realtime.FanOut
 	schema   store.Schema
+	recovery *recovery.Recovery
 	versions versions
 
 	unusable error // why the settings are not usable; nil if they are
@@ -136,7 +143,7 @@ func (p *plugin) addCommands(rootCmd *cobra.Command) {
 func (p *plugin) commandOptions() cli.Options {
 	return cli.Options{
 		WebhookSecrets: p.config.WebhookSecrets, APIKey: p.config.APIKey, APIURL: p.config.APIURL,
-		Path: p.config.Path, Window: p.config.CallbackWindow, Unusable: p.unusable, InWords: p.config.inWords,
+		Path: p.config.Path, Window: p.config.CallbackWindow, Unusable: p.unusable, InWords: p.config.inWords, Replica: p.recovery,
 	}
 }
 

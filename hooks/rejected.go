@@ -19,6 +19,7 @@ const (
 	remedySecret   = "set MODELRIVER_WEBHOOK_SECRET (Config.WebhookSecrets) to the signing secret that ModelRiver's console shows for this webhook, and restart"
 	remedySchema   = "ModelRiver sends each again: mend the collection in the dashboard, or restore a backup"
 	remedyDatabase = "ModelRiver sends each again: make room if the disk is full, and see that the data directory can be written"
+	remedyReplica  = "ModelRiver sends each again: see that the store of REPLICA_URL can be reached and written; \"modelriver doctor\" tries it"
 	remedyNotJSON  = "it is signed, so it came from who has the secret: ModelRiver sends JSON objects"
 )
 

@@ -73,7 +73,7 @@ func (p *plugin) handleWebhook(e *core.RequestEvent) error {
 			return p.unavailableNow(e, event, err)
 		}
 		e.App.Logger().Info("Ignored a webhook without AI data: it has none in ai_response or data", "type", event.Type, "event", event.Name, "channelId", event.ChannelID)
-		return answer(e, http.StatusOK, `{"received":true}`)
+		return p.acknowledge(e, event)
 	}
 
 	if err := p.schema.Problem(); err != nil {
@@ -82,6 +82,17 @@ func (p *plugin) handleWebhook(e *core.RequestEvent) error {
 	}
 	if err := p.ingest(event, payload, p.keep(e.Request.Header, came, scheme)); err != nil {
 		return p.unavailableNow(e, event, err)
+	}
+	return p.acknowledge(e, event)
+}
+
+// acknowledge answers 200 for what is stored, which a duplicate and a refused event rest on too:
+// the replica may lack what was stored when they came first.
+func (p *plugin) acknowledge(e *core.RequestEvent, event *modelriver.Event) error {
+	if err := p.recovery.Wait(e.Request.Context()); err != nil {
+		e.App.Logger().Error("The replica does not have a webhook yet: ModelRiver sends it again", "error", err, "channelId", event.ChannelID)
+		p.reject(e, store.RejectedReplica, err.Error(), remedyReplica)
+		return unavailable(e, "The replica cannot take this now")
 	}
 	return answer(e, http.StatusOK, `{"received":true}`)
 }

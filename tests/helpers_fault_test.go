@@ -71,9 +71,9 @@ type faultRun struct {
 const connections = 8
 
 // newFaultRun starts the real binary on the data directory base/pb_data.
-func newFaultRun(t testing.TB, base string, seed uint64) *faultRun {
+func newFaultRun(t testing.TB, base string, seed uint64, env ...string) *faultRun {
 	t.Helper()
-	s := startServer(t, newDataDir(t, base), "MODELRIVER_CALLBACK_HOSTS=127.0.0.1,callbacks.invalid")
+	s := startServer(t, newDataDir(t, base), append(env, "MODELRIVER_CALLBACK_HOSTS=127.0.0.1,callbacks.invalid")...)
 	f := &faultRun{server: s, modelRiver: newModelRiver(t, s.URL, seed), t: t, rng: rand.New(rand.NewPCG(seed, 1))}
 	f.token = s.Superuser()
 	f.receivers = append(f.receivers, f.newReceiver(accepts))

@@ -7,6 +7,7 @@ import (
 	"io"
 	"math/rand/v2"
 	"net/http"
+	"regexp"
 	"strconv"
 	"strings"
 	"sync"
@@ -72,7 +73,13 @@ type modelRiver struct {
 	statuses    map[int]int // answers to webhooks; 0 is none
 	violations  []string
 	last        int
+
+	// A machine was lost: what it stored and called back for, but did not answer, is stored
+	// again at another time when it comes again.
+	machineLost bool
 }
+
+var savedAt = regexp.MustCompile(`"saved_at":"[^"]*"`)
 
 func newModelRiver(t testing.TB, serverURL string, seed uint64) *modelRiver {
 	m := &modelRiver{

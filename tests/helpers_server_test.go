@@ -67,21 +67,7 @@ func startServerBinary(t testing.TB, binary, dir string, env ...string) *server 
 // returns once it answers.
 func (s *server) Start() {
 	s.t.Helper()
-	// PocketBase takes a binary in the temporary directory for one of `go run`, and then
-	// prints every query.
-	s.cmd = exec.Command(s.binary, append([]string{"serve", "--dev=false", "--dir", s.Dir, "--http", strings.TrimPrefix(s.URL, "http://")}, s.args...)...)
-	s.cmd.Env = s.env
-	s.cmd.Stdout, s.cmd.Stderr = s.output, s.output
-	if err := s.cmd.Start(); err != nil {
-		s.t.Fatal(err)
-	}
-	cmd, exited := s.cmd, make(chan struct{})
-	s.exited = exited
-	go func() {
-		cmd.Wait()
-		close(exited)
-	}()
-
+	s.launch()
 	deadline := time.Now().Add(60 * time.Second)
 	for time.Now().Before(deadline) {
 		if response, err := http.Get(s.URL + "/api/health"); err == nil {
@@ -97,6 +83,25 @@ func (s *server) Start() {
 		}
 	}
 	s.t.Fatalf("the server does not answer\n%s", s.output)
+}
+
+// launch starts the process.
+func (s *server) launch() {
+	s.t.Helper()
+	// PocketBase takes a binary in the temporary directory for one of `go run`, and then
+	// prints every query.
+	s.cmd = exec.Command(s.binary, append([]string{"serve", "--dev=false", "--dir", s.Dir, "--http", strings.TrimPrefix(s.URL, "http://")}, s.args...)...)
+	s.cmd.Env = s.env
+	s.cmd.Stdout, s.cmd.Stderr = s.output, s.output
+	if err := s.cmd.Start(); err != nil {
+		s.t.Fatal(err)
+	}
+	cmd, exited := s.cmd, make(chan struct{})
+	s.exited = exited
+	go func() {
+		cmd.Wait()
+		close(exited)
+	}()
 }
 
 // Kill ends the process as kill -9 does. It does nothing if it has ended.

@@ -14,6 +14,7 @@ const REASONS = {
 	noSecret: "The server has no secret to compare with",
 	schema: "A collection is not as the plugin needs it",
 	database: "The database could not be written",
+	replica: "The replica did not have it in time",
 };
 
 /** Of these the doctor finds out whether the way is at fault: it signs with the server's own secret. */

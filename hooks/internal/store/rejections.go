@@ -27,12 +27,13 @@ const (
 	RejectedNoSecret   = "noSecret" // none is configured
 	RejectedSchema     = "schema"   // a collection lacks what is needed
 	RejectedDatabase   = "database" // it can't commit
+	RejectedReplica    = "replica"  // it was stored, but not shipped in time
 )
 
 // RejectedFor are all reasons.
 var RejectedFor = []string{
 	RejectedSignature, RejectedUnsigned, RejectedStale, RejectedTooLarge, RejectedCompressed, RejectedNotJSON,
-	RejectedNoSecret, RejectedSchema, RejectedDatabase,
+	RejectedNoSecret, RejectedSchema, RejectedDatabase, RejectedReplica,
 }
 
 // RejectionsKept is how long rejections are kept.

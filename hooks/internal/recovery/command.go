@@ -1,0 +1,275 @@
+package recovery
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/dustin/go-humanize"
+	"github.com/mattn/go-isatty"
+	"github.com/pocketbase/dbx"
+	"github.com/schollz/progressbar/v3"
+	"github.com/spf13/cobra"
+)
+
+const restoreName = "restore"
+
+// addCommand adds "restore", and serve's flag, in place of those of an earlier call.
+func (r *Recovery) addCommand() {
+	if r.rootCmd.PersistentFlags().Lookup("takeover") == nil {
+		r.rootCmd.PersistentFlags().Bool("takeover", false, "serve and restore: end the server that writes to the replica (REPLICA_URL), and go on in its place")
+	}
+	for _, command := range r.rootCmd.Commands() {
+		if command.Name() == restoreName {
+			r.rootCmd.RemoveCommand(command)
+		}
+	}
+	r.rootCmd.AddCommand(r.newCommand())
+}
+
+// A restoration is one call of the command.
+type restoration struct {
+	r      *Recovery
+	out    io.Writer
+	into   string
+	to     string
+	dryRun bool
+	verify bool
+}
+
+func (r *Recovery) newCommand() *cobra.Command {
+	var call restoration
+	command := &cobra.Command{
+		Use:   restoreName,
+		Short: "Restores the database from the replica (REPLICA_URL)",
+		Long: `Restores the database from the replica that REPLICA_URL names: as it is there now, or as
+it was at a time. A server that starts without a database does the first by itself.
+
+Into the data directory it is restored while no server runs there; the database that is
+there is put into a directory beside it, and the next start of the server goes on from the
+restored one. Into another directory it is a copy, to look at.`,
+		Example: `  pocketriver restore --dry-run
+  pocketriver restore --to "2026-01-31 14:05:00"
+  pocketriver restore --verify || mail -s "The replica is damaged" ops@example.com </dev/null`,
+		Args:          cobra.NoArgs,
+		SilenceUsage:  true,
+		SilenceErrors: true,
+		RunE: func(command *cobra.Command, _ []string) error {
+			ctx, stop := signal.NotifyContext(command.Context(), os.Interrupt)
+			defer stop()
+			call.r, call.out = r, command.OutOrStdout()
+			return r.keep(call.run(ctx))
+		},
+	}
+	command.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return r.keep(err) })
+	check := command.Args
+	command.Args = func(c *cobra.Command, args []string) error { return r.keep(check(c, args)) }
+	flags := command.Flags()
+	flags.StringVar(&call.to, "to", "", "the moment to restore, as in \"2026-01-31 14:05:00\" (UTC) or 2026-01-31T14:05:00+01:00 (default the newest)")
+	flags.StringVar(&call.into, "into", "", "the directory to restore into (default the data directory)")
+	flags.BoolVar(&call.dryRun, "dry-run", false, "only tell what would be restored")
+	flags.BoolVar(&call.verify, "verify", false, "restore into a temporary directory, check it, count its records, and delete it")
+	return command
+}
+
+// keep holds the command's error, which PocketBase drops, for OnTerminate to return.
+func (r *Recovery) keep(err error) error {
+	if err != nil {
+		r.failure.Store(&err)
+	}
+	return err
+}
+
+func (c *restoration) run(ctx context.Context) error {
+	r := c.r
+	if r.bucket == nil {
+		return errors.New("there is no replica: set REPLICA_URL, as the server has it")
+	}
+	to, err := parseMoment(c.to)
+	if err != nil {
+		return err
+	}
+	epochs, err := readEpochs(ctx, r.bucket)
+	if err != nil {
+		return err
+	}
+	from, err := findSource(ctx, r.bucket, epochs, to)
+	if errors.Is(err, errNothing) && !to.IsZero() {
+		return fmt.Errorf("the replica has nothing of %s or before: it is too long ago, or no server had shipped to it yet", to.Format(time.RFC3339))
+	}
+	if err != nil {
+		return err
+	}
+	moment, err := from.moment(ctx)
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(c.out, "%s has the database as of %s (%s), in %d files of %s.\n", r.options.URL,
+		moment.Format(time.RFC3339), humanize.Time(moment), len(from.files), humanize.IBytes(uint64(from.size())))
+	switch {
+	case c.dryRun:
+		return nil
+	case c.verify:
+		return c.runVerify(ctx, from)
+	case c.into == "" || sameDir(c.into, r.local.dataDir):
+		return c.replace(ctx, from, moment, epochs, !to.IsZero())
+	}
+	return c.copyInto(ctx, from)
+}
+
+func parseMoment(text string) (time.Time, error) {
+	if text == "" {
+		return time.Time{}, nil
+	}
+	for _, layout := range []string{time.RFC3339Nano, time.DateTime, "2006-01-02 15:04", "2006-01-02T15:04:05"} {
+		if moment, err := time.Parse(layout, strings.TrimSpace(text)); err == nil {
+			return moment, nil
+		}
+	}
+	return time.Time{}, fmt.Errorf("--to %q: write the moment as in \"2026-01-31 14:05:00\" (UTC) or 2026-01-31T14:05:00+01:00", text)
+}
+
+func sameDir(a, b string) bool {
+	a, errA := filepath.Abs(a)
+	b, errB := filepath.Abs(b)
+	return errA == nil && errB == nil && a == b
+}
+
+func (c *restoration) restore(ctx context.Context, from *source, path string) error {
+	bar := progressbar.DefaultBytesSilent(from.size())
+	if file, ok := c.out.(*os.File); ok && isatty.IsTerminal(file.Fd()) {
+		bar = progressbar.NewOptions64(from.size(), progressbar.OptionSetWriter(c.out), progressbar.OptionShowBytes(true),
+			progressbar.OptionSetDescription("restoring"), progressbar.OptionSetWidth(30), progressbar.OptionClearOnFinish(),
+			progressbar.OptionThrottle(100*time.Millisecond), progressbar.OptionSetElapsedTime(false))
+	}
+	err := from.restore(ctx, path, bar)
+	_ = bar.Finish()
+	return err
+}
+
+// describe tells what is in a restored database.
+func (c *restoration) describe(ctx context.Context, path string) error {
+	counts, err := countRecords(ctx, path)
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(c.out, "Records: %s.\n", inWords(counts))
+	return withDB(path, func(db *dbx.DB) error {
+		for _, line := range c.r.options.Describe(db) {
+			fmt.Fprintln(c.out, line+".")
+		}
+		return nil
+	})
+}
+
+// runVerify restores into a place that is deleted again.
+func (c *restoration) runVerify(ctx context.Context, from *source) error {
+	l := c.r.local
+	parent := ""
+	if _, err := os.Stat(l.dataDir); err == nil {
+		parent = l.dir // of the same disk, which has room for the database once more, or has not
+		if err := os.MkdirAll(parent, 0o700); err != nil {
+			return err
+		}
+	}
+	dir, err := os.MkdirTemp(parent, "verify-*")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(dir)
+	path := filepath.Join(dir, dataFile)
+	verified := Verified{At: time.Now().UTC()}
+	err = c.restore(ctx, from, path)
+	if err != nil {
+		verified.Error = err.Error()
+	}
+	if parent != "" && ctx.Err() == nil {
+		if err := l.write(verifiedFile, verified); err != nil {
+			return err
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("the replica cannot be restored: %w", err)
+	}
+	if err := c.describe(ctx, path); err != nil {
+		return err
+	}
+	fmt.Fprintln(c.out, "The replica is whole: what it has was restored, and SQLite finds no fault in it.")
+	return nil
+}
+
+// copyInto restores into a directory that no server uses.
+func (c *restoration) copyInto(ctx context.Context, from *source) error {
+	path := filepath.Join(c.into, dataFile)
+	if _, err := os.Stat(path); err == nil {
+		return fmt.Errorf("%s is there already: restore into another directory, or move it away", path)
+	}
+	if err := c.restore(ctx, from, path); err != nil {
+		return err
+	}
+	fmt.Fprintf(c.out, "Restored into %s.\n", path)
+	return c.describe(ctx, path)
+}
+
+// replace restores into the data directory, in a new epoch, so that the next start of the server
+// goes on from there.
+func (c *restoration) replace(ctx context.Context, from *source, moment time.Time, epochs []epoch, past bool) error {
+	r := c.r
+	lock, err := r.local.lock()
+	if err != nil {
+		return err
+	}
+	defer lock.Unlock()
+	id, err := r.local.readIdentity()
+	if err != nil {
+		return err
+	}
+	newest := epochs[len(epochs)-1]
+	if takeover, _ := r.rootCmd.PersistentFlags().GetBool("takeover"); !takeover && newest.Owner != id.Owner {
+		if err := awaitSilence(ctx, r.bucket, signWait, func(text string) { fmt.Fprintln(c.out, text+".") }); err != nil {
+			return err
+		}
+	}
+	restored := filepath.Join(r.local.dir, "restored.db")
+	if err := c.restore(ctx, from, restored); err != nil {
+		return err
+	}
+	if id.Replica, err = makeId(ctx, r.bucket); err != nil {
+		return err
+	}
+	if err := r.local.writeIdentity(id); err != nil {
+		return err
+	}
+	position := &position{Epoch: from.epoch()}
+	if past {
+		position.TXID = from.txid()
+	}
+	e, err := beginEpoch(ctx, r.bucket, newest.Number+1, id.Owner, position)
+	if err != nil {
+		return err
+	}
+	said, err := r.local.putInPlace(ctx, restored)
+	if said != "" {
+		fmt.Fprintln(c.out, said+".")
+	}
+	if err != nil {
+		return err
+	}
+	id.Epoch, id.Replaced, id.RestoredTo = e.Number, false, &moment
+	if err := r.local.writeIdentity(id); err != nil {
+		return err
+	}
+	fmt.Fprintf(c.out, "Restored into %s. The next start of the server goes on from there.\n", r.local.data())
+	return c.describe(ctx, r.local.data())
+}
+
+// quiet keeps PocketBase from warning that it was not bootstrapped, which restore does without:
+// it would make the database that is to be restored.
+func quiet() { slog.SetDefault(slog.New(slog.DiscardHandler)) }

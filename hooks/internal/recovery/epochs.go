@@ -1,0 +1,209 @@
+package recovery
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"time"
+
+	"github.com/superfly/ltx"
+)
+
+// The objects of a replica:
+//
+//	replica.json            the replica's id, which each database that is shipped there knows
+//	epochs/0000000001.json  who may write from then on, and where that begins
+//	0000000001/0/…          what was written in that epoch, in Litestream's levels
+//	alive.json              the sign of life of the one who writes
+const (
+	replicaKey = "replica.json"
+	aliveKey   = "alive.json"
+	epochsDir  = "epochs/"
+)
+
+// An epoch is the time of one writer: it ends when the next one begins. What it wrote stands by
+// itself, from a whole copy of the database on.
+type epoch struct {
+	Number  int       `json:"epoch"`
+	Owner   string    `json:"owner"` // the data directory
+	Host    string    `json:"host"`
+	Started time.Time `json:"started"`
+
+	// From is what the database was when the epoch began: where to restore from until the
+	// epoch has a copy of its own. It is nil if the database was new to the replica.
+	From *position `json:"from,omitempty"`
+}
+
+// A position is a transaction of an epoch.
+type position struct {
+	Epoch int      `json:"epoch"`
+	TXID  ltx.TXID `json:"txid"`
+}
+
+func epochKey(number int) string { return fmt.Sprintf("%s%010d.json", epochsDir, number) }
+
+func epochDir(number int) string { return fmt.Sprintf("%010d/", number) }
+
+// readEpochs returns all epochs of the replica, the newest last.
+func readEpochs(ctx context.Context, b bucket) ([]epoch, error) {
+	objects, err := b.List(ctx, epochsDir, "")
+	if err != nil {
+		return nil, err
+	}
+	var epochs []epoch
+	for _, object := range objects {
+		content, err := readAll(ctx, b, object.key)
+		if err != nil {
+			return nil, err
+		}
+		var e epoch
+		if err := json.Unmarshal(content, &e); err != nil {
+			return nil, fmt.Errorf("%s: %w", object.key, err)
+		}
+		epochs = append(epochs, e)
+	}
+	return epochs, nil
+}
+
+var errIgnoresCondition = errors.New("the store overwrites objects though it is asked not to (If-None-Match: *), so that two servers could write to one replica: use one that honours it, as AWS S3, MinIO, Ceph and Cloudflare R2 do")
+
+// beginEpoch makes owner the only one who may write. It fails with errExists if somebody else
+// was first.
+func beginEpoch(ctx context.Context, b bucket, number int, owner string, from *position) (epoch, error) {
+	host, _ := os.Hostname()
+	e := epoch{Number: number, Owner: owner, Host: host, Started: time.Now().UTC(), From: from}
+	content, err := json.Marshal(e)
+	if err != nil {
+		return e, err
+	}
+	if err := putNew(ctx, b, epochKey(number), content); err != nil {
+		return e, err
+	}
+	// A store that ignores the condition would let two servers write.
+	err = b.Put(ctx, epochKey(number), bytes.NewReader(content), int64(len(content)), true)
+	if err == nil {
+		return e, &refusal{errIgnoresCondition}
+	}
+	if !errors.Is(err, errExists) {
+		return e, err
+	}
+	return e, nil
+}
+
+// putNew stores an object that nobody else may have stored. An answer that was lost on its way
+// may have been a success.
+func putNew(ctx context.Context, b bucket, key string, content []byte) error {
+	err := b.Put(ctx, key, bytes.NewReader(content), int64(len(content)), true)
+	if errors.Is(err, errExists) {
+		if stored, err := readAll(ctx, b, key); err == nil && bytes.Equal(stored, content) {
+			return nil
+		}
+	}
+	return err
+}
+
+// isOver reports whether a later epoch has begun.
+func (e epoch) isOver(ctx context.Context, b bucket) (bool, error) {
+	content, err := b.Get(ctx, epochKey(e.Number+1), 0, 1)
+	if errors.Is(err, errMissing) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	return true, content.Close()
+}
+
+// readId returns the replica's id, or "" if it has none yet.
+func readId(ctx context.Context, b bucket) (string, error) {
+	content, err := readAll(ctx, b, replicaKey)
+	if errors.Is(err, errMissing) {
+		return "", nil
+	}
+	if err != nil {
+		return "", err
+	}
+	var replica struct{ Id string }
+	if err := json.Unmarshal(content, &replica); err != nil || replica.Id == "" {
+		return "", fmt.Errorf("%s is damaged: it names no id", replicaKey)
+	}
+	return replica.Id, nil
+}
+
+// makeId gives the replica an id, unless it has one.
+func makeId(ctx context.Context, b bucket) (string, error) {
+	id, err := readId(ctx, b)
+	if id != "" || err != nil {
+		return id, err
+	}
+	content := []byte(`{"id":"` + newId() + `"}`)
+	if err := b.Put(ctx, replicaKey, bytes.NewReader(content), int64(len(content)), true); err != nil && !errors.Is(err, errExists) {
+		return "", err
+	}
+	return readId(ctx, b)
+}
+
+// A sign is what the writer renews while it lives. Whoever wants to write sees by two looks
+// whether it changes, which no clock decides.
+type sign struct {
+	Run   string `json:"run"` // one start of the server
+	Epoch int    `json:"epoch"`
+	Host  string `json:"host"`
+	Count int    `json:"count"`
+	Ended bool   `json:"ended"`
+}
+
+// How often the writer gives a sign, and how long it is waited for.
+const (
+	signEvery = 10 * time.Second
+	signWait  = 35 * time.Second
+)
+
+func (s sign) put(ctx context.Context, b bucket) error {
+	content, err := json.Marshal(s)
+	if err != nil {
+		return err
+	}
+	return b.Put(ctx, aliveKey, bytes.NewReader(content), int64(len(content)), false)
+}
+
+func readSign(ctx context.Context, b bucket) (s sign, err error) {
+	content, err := readAll(ctx, b, aliveKey)
+	if errors.Is(err, errMissing) {
+		return sign{Ended: true}, nil
+	}
+	if err != nil {
+		return s, err
+	}
+	return s, json.Unmarshal(content, &s)
+}
+
+// awaitSilence returns a refusal that says who writes to the replica, if anybody does.
+func awaitSilence(ctx context.Context, b bucket, wait time.Duration, say func(string)) error {
+	first, err := readSign(ctx, b)
+	if err != nil || first.Ended {
+		return err
+	}
+	say(fmt.Sprintf("Looking for %s whether the server that wrote to the replica last, on %s, still does", wait, first.Host))
+	for deadline := time.Now().Add(wait); time.Now().Before(deadline); {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(min(time.Second, wait)):
+		}
+		now, err := readSign(ctx, b)
+		if err != nil {
+			return err
+		}
+		if now.Ended {
+			return nil
+		}
+		if now != first {
+			return refuse("another server, on %s, writes to this replica: stop it first, or start this one with serve --takeover, which ends the other", now.Host)
+		}
+	}
+	return nil
+}

@@ -1,0 +1,102 @@
+package recovery
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"testing"
+	"time"
+)
+
+func TestEpochsBegin(t *testing.T) {
+	t.Parallel()
+	each(t, func(t *testing.T, ctx context.Context, b bucket) {
+		if epochs, err := readEpochs(ctx, b); len(epochs) > 0 || err != nil {
+			t.Fatalf("of a new replica: got %v, %v", epochs, err)
+		}
+		first, err := beginEpoch(ctx, b, 1, "a", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := beginEpoch(ctx, b, 1, "b", nil); !errors.Is(err, errExists) {
+			t.Errorf("a second owner: got %v", err)
+		}
+		if over, err := first.isOver(ctx, b); over || err != nil {
+			t.Errorf("is over: got %t, %v", over, err)
+		}
+		second, err := beginEpoch(ctx, b, 2, "b", &position{Epoch: 1, TXID: 7})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if over, err := first.isOver(ctx, b); !over || err != nil {
+			t.Errorf("is over after the second began: got %t, %v", over, err)
+		}
+		epochs, err := readEpochs(ctx, b)
+		if err != nil || len(epochs) != 2 || epochs[1].Owner != "b" || *epochs[1].From != *second.From || !epochs[0].Started.Equal(first.Started) {
+			t.Errorf("got %+v, %v", epochs, err)
+		}
+	})
+}
+
+func TestReplicaHasOneId(t *testing.T) {
+	t.Parallel()
+	each(t, func(t *testing.T, ctx context.Context, b bucket) {
+		if id, err := readId(ctx, b); id != "" || err != nil {
+			t.Errorf("of a new replica: got %q, %v", id, err)
+		}
+		id, err := makeId(ctx, b)
+		if again, errAgain := makeId(ctx, b); id == "" || again != id || err != nil || errAgain != nil {
+			t.Errorf("got %q, %v and %q, %v", id, err, again, errAgain)
+		}
+		if err := put(ctx, b, replicaKey, "{", false); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := readId(ctx, b); err == nil || !strings.Contains(err.Error(), "damaged") {
+			t.Errorf("damaged: got %v", err)
+		}
+	})
+}
+
+// Whoever gives signs is heard, whatever the clocks say; who has ended, or gives none, is not.
+func TestSilence(t *testing.T) {
+	t.Parallel()
+	each(t, func(t *testing.T, ctx context.Context, b bucket) {
+		var said []string
+		await := func(wait time.Duration) error {
+			return awaitSilence(ctx, b, wait, func(text string) { said = append(said, text) })
+		}
+		if err := await(time.Hour); err != nil || len(said) > 0 {
+			t.Errorf("of a new replica: got %v, %q", err, said)
+		}
+		alive := sign{Run: "r", Host: "other", Count: 1}
+		if err := alive.put(ctx, b); err != nil {
+			t.Fatal(err)
+		}
+		if err := await(50 * time.Millisecond); err != nil || len(said) != 1 {
+			t.Errorf("silent: got %v, %q", err, said)
+		}
+		done := make(chan error)
+		go func() { done <- await(time.Minute) }()
+		for running := true; running; {
+			select {
+			case err := <-done:
+				if !isRefusal(err) || !strings.Contains(err.Error(), "another server, on other") {
+					t.Errorf("alive: got %v", err)
+				}
+				running = false
+			case <-time.After(10 * time.Millisecond):
+				alive.Count++
+				if err := alive.put(ctx, b); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+		alive.Ended = true
+		if err := alive.put(ctx, b); err != nil {
+			t.Fatal(err)
+		}
+		if err := await(time.Hour); err != nil {
+			t.Errorf("ended: got %v", err)
+		}
+	})
+}

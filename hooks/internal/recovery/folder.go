@@ -1,0 +1,134 @@
+package recovery
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+)
+
+// A folder is a bucket of files: on another disk, or of another machine.
+type folder string
+
+func (f folder) path(key string) string { return filepath.Join(string(f), filepath.FromSlash(key)) }
+
+func (f folder) Put(_ context.Context, key string, content io.Reader, _ int64, onlyNew bool) (err error) {
+	path := f.path(key)
+	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+		return err
+	}
+	temp, err := os.CreateTemp(filepath.Dir(path), ".new-*")
+	if err != nil {
+		return err
+	}
+	defer os.Remove(temp.Name())
+	_, err = io.Copy(temp, content)
+	if err == nil {
+		err = temp.Sync()
+	}
+	if err := cmp.Or(err, temp.Close()); err != nil {
+		return err
+	}
+	if onlyNew {
+		err = os.Link(temp.Name(), path)
+		if errors.Is(err, fs.ErrExist) {
+			return errExists
+		}
+	} else {
+		err = os.Rename(temp.Name(), path)
+	}
+	if err != nil {
+		return err
+	}
+	return syncDir(filepath.Dir(path))
+}
+
+// syncDir makes what was made or renamed in a directory durable.
+func syncDir(path string) error {
+	dir, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	err = dir.Sync()
+	return cmp.Or(err, dir.Close())
+}
+
+func (f folder) Get(_ context.Context, key string, offset, size int64) (io.ReadCloser, error) {
+	file, err := os.Open(f.path(key))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, errMissing
+	}
+	if err != nil {
+		return nil, err
+	}
+	if _, err := file.Seek(offset, io.SeekStart); err != nil {
+		file.Close()
+		return nil, err
+	}
+	if size == 0 {
+		return file, nil
+	}
+	return struct {
+		io.Reader
+		io.Closer
+	}{io.LimitReader(file, size), file}, nil
+}
+
+func (f folder) List(_ context.Context, prefix, after string) ([]object, error) {
+	var objects []object
+	err := filepath.WalkDir(f.path(prefix), func(path string, entry fs.DirEntry, err error) error {
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil // or deleted meanwhile
+		}
+		if err != nil || entry.IsDir() || strings.HasPrefix(entry.Name(), ".") {
+			return err
+		}
+		info, err := entry.Info()
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		name, err := filepath.Rel(string(f), path)
+		if key := filepath.ToSlash(name); key > after {
+			objects = append(objects, object{key: key, size: info.Size(), written: info.ModTime()})
+		}
+		return err
+	})
+	slices.SortFunc(objects, func(a, b object) int { return strings.Compare(a.key, b.key) })
+	return objects, err
+}
+
+func (f folder) Delete(_ context.Context, keys []string) error {
+	for _, key := range keys {
+		if err := os.Remove(f.path(key)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+	}
+	return nil
+}
+
+// Clock returns the time that the folder's file system gives to a new file.
+func (f folder) Clock(context.Context) (time.Time, error) {
+	if err := os.MkdirAll(string(f), 0o700); err != nil {
+		return time.Time{}, err
+	}
+	file, err := os.CreateTemp(string(f), ".clock-*")
+	if err != nil {
+		return time.Time{}, err
+	}
+	defer os.Remove(file.Name())
+	defer file.Close()
+	info, err := file.Stat()
+	if err != nil {
+		return time.Time{}, err
+	}
+	return info.ModTime(), nil
+}

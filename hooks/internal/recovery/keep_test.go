@@ -1,0 +1,277 @@
+package recovery
+
+import (
+	"context"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/benbjohnson/litestream"
+	"github.com/pocketbase/dbx"
+	"github.com/pocketbase/pocketbase/core"
+	"github.com/superfly/ltx"
+
+	"github.com/pocketriver/pocketriver/hooks/internal/apptest"
+)
+
+// A line is an app that ships to a folder, and restores from it.
+type line struct {
+	*Recovery
+	t    *testing.T
+	app  core.App
+	rows int
+}
+
+func newLine(t *testing.T) *line {
+	t.Helper()
+	app := apptest.NewApp(t)
+	r, err := New(app, nil, Options{URL: "file://" + filepath.Join(t.TempDir(), "replica"), Ack: AckWait, Retention: 7 * 24 * time.Hour})
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.exit = func(int) { t.Error("the process was ended") }
+	l := &line{Recovery: r, t: t, app: app}
+	l.must(r.prepare(t.Context()))
+	l.exec("CREATE TABLE rows (n INTEGER, text TEXT)")
+	l.must(r.ship(t.Context()))
+	t.Cleanup(func() { _ = r.shipping.db.Close(context.Background()) })
+	return l
+}
+
+func (l *line) must(err error) {
+	l.t.Helper()
+	if err != nil {
+		l.t.Fatal(err)
+	}
+}
+
+func (l *line) exec(query string) {
+	l.t.Helper()
+	_, err := l.app.NonconcurrentDB().NewQuery(query).Execute()
+	l.must(err)
+}
+
+// write commits a row and ships it.
+func (l *line) write() {
+	l.t.Helper()
+	l.rows++
+	l.exec(fmt.Sprintf("INSERT INTO rows VALUES (%d, '%s')", l.rows, strings.Repeat("x", 500)))
+	l.must(l.ship(l.t.Context()))
+}
+
+// restored returns how many rows the replica has, at a time if that is not zero.
+func (l *line) restored(to time.Time) (rows int) {
+	l.t.Helper()
+	epochs, err := readEpochs(l.t.Context(), l.bucket)
+	l.must(err)
+	from, err := findSource(l.t.Context(), l.bucket, epochs, to)
+	l.must(err)
+	path := filepath.Join(l.t.TempDir(), "data.db")
+	l.must(from.restore(l.t.Context(), path, nil))
+	l.must(withDB(path, func(db *dbx.DB) error { return db.NewQuery("SELECT COUNT(*) FROM rows").Row(&rows) }))
+	return rows
+}
+
+// age makes all that is in the replica older.
+func (l *line) age(by time.Duration) {
+	l.t.Helper()
+	l.must(filepath.WalkDir(string(l.bucket.(folder)), func(path string, entry fs.DirEntry, err error) error {
+		if err != nil || entry.IsDir() {
+			return err
+		}
+		info, err := entry.Info()
+		if err != nil {
+			return err
+		}
+		return os.Chtimes(path, time.Time{}, info.ModTime().Add(-by))
+	}))
+}
+
+func (l *line) files(level int) int {
+	l.t.Helper()
+	files, err := l.bucket.List(l.t.Context(), l.client.levelDir(level), "")
+	l.must(err)
+	return len(files)
+}
+
+// Whatever is put together and deleted, the newest state can be restored, and the server goes on.
+func TestKeeperKeepsWhatIsNeeded(t *testing.T) {
+	t.Parallel()
+	l := newLine(t)
+	keep := func(level int) {
+		t.Helper()
+		l.must(l.shipping.keep.keep(t.Context(), level))
+	}
+	check := func(what string) {
+		t.Helper()
+		if got := l.restored(time.Time{}); got != l.rows {
+			t.Fatalf("%s: restored %d rows, want %d", what, got, l.rows)
+		}
+		if goesOn, err := l.local.goesOn(t.Context(), l.client); !goesOn || err != nil {
+			t.Fatalf("%s: goes on: %t, %v", what, goesOn, err)
+		}
+	}
+	for day := range 10 {
+		for range 3 {
+			for range 5 {
+				l.write()
+			}
+			keep(1)
+			check("seconds put together")
+			l.age(6 * time.Minute)
+			keep(secondsLevel)
+			check("seconds forgotten")
+			if n := l.files(secondsLevel); n > 11 { // those of the last minutes, and one more
+				t.Fatalf("%d files of seconds are left", n)
+			}
+			keep(2)
+			check("minutes put together")
+		}
+		keep(3)
+		check("hours put together")
+		l.age(24 * time.Hour)
+		started := *l.client.epoch.Load()
+		started.Started = time.Now().Add(-time.Duration(day+1) * 24 * time.Hour)
+		l.shipping.keep.client.begin(started)
+		l.write()
+		keep(litestream.SnapshotLevel)
+		check("a day was copied")
+	}
+	if n := l.files(litestream.SnapshotLevel); n < 7 || n > 9 {
+		t.Errorf("%d whole copies are kept, want those of about 8 days", n)
+	}
+	if n := l.files(1); n > 30 {
+		t.Errorf("%d files of level 1 are kept of 30", n)
+	}
+}
+
+// Each moment that was shipped can be restored.
+func TestMomentsAreRestored(t *testing.T) {
+	t.Parallel()
+	l := newLine(t)
+	moments := map[int]time.Time{}
+	for range 5 {
+		l.write()
+		time.Sleep(20 * time.Millisecond) // moments are told apart by milliseconds
+		moments[l.rows] = time.Now()
+		time.Sleep(20 * time.Millisecond)
+	}
+	for rows, moment := range moments {
+		if got := l.restored(moment); got != rows {
+			t.Errorf("at %s: got %d rows, want %d", moment, got, rows)
+		}
+	}
+	epochs, err := readEpochs(t.Context(), l.bucket)
+	l.must(err)
+	if _, err := findSource(t.Context(), l.bucket, epochs, time.Now().Add(-time.Hour)); err == nil {
+		t.Error("a moment before the replica was found")
+	}
+}
+
+// What waits for a store that is away is bounded: a new epoch begins with all of the database.
+func TestTooMuchIsGivenUp(t *testing.T) {
+	t.Parallel()
+	l := newLine(t)
+	for range 5 {
+		l.write()
+	}
+	first := l.client.epoch.Load().Number
+	l.client.begin(epoch{})
+	l.shipping.keep = nil
+	l.must(l.readAnew(t.Context(), l.shipping))
+	l.write()
+	if got := l.client.epoch.Load().Number; got != first+1 {
+		t.Errorf("epoch: got %d, want %d", got, first+1)
+	}
+	l.write()
+	if got := l.restored(time.Time{}); got != l.rows {
+		t.Errorf("restored %d rows, want %d", got, l.rows)
+	}
+	id, err := l.local.readIdentity()
+	if err != nil || id.Replaced || id.Epoch != first+1 {
+		t.Errorf("identity: got %+v, %v", id, err)
+	}
+}
+
+// Another owner's epoch ends this one's: nothing more is taken for shipped.
+func TestOwnerIsFenced(t *testing.T) {
+	t.Parallel()
+	l := newLine(t)
+	l.write()
+	if _, err := beginEpoch(t.Context(), l.bucket, l.client.epoch.Load().Number+1, "another", nil); err != nil {
+		t.Fatal(err)
+	}
+	l.exec("INSERT INTO rows VALUES (0, 'late')")
+	if err := l.ship(t.Context()); err == nil || !l.client.over.Load() {
+		t.Errorf("shipped after another server began: %v", err)
+	}
+	if f, err := l.look(t.Context()); err != nil || f.next != takeOver || f.owned {
+		t.Errorf("at the next start: got %+v, %v", f, err)
+	}
+}
+
+// A database that is behind its replica, or went another way, does not go on.
+func TestOtherLinesDoNotGoOn(t *testing.T) {
+	t.Parallel()
+	for name, change := range map[string]func(l *line){
+		"behind":                            func(l *line) { l.must(os.Remove(l.local.ltxPath(mustLast(l)))) },
+		"nothing is known of what was read": func(l *line) { l.must(os.RemoveAll(l.local.ltxDir())) },
+		"another transaction of that number": func(l *line) {
+			last := mustLast(l)
+			other, err := os.ReadFile(l.local.ltxPath(last - 1))
+			l.must(err)
+			l.must(os.WriteFile(l.local.ltxPath(last), other, 0o600))
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			l := newLine(t)
+			for range 3 {
+				l.write()
+			}
+			if goesOn, err := l.local.goesOn(t.Context(), l.client); !goesOn || err != nil {
+				t.Fatalf("before: got %t, %v", goesOn, err)
+			}
+			change(l)
+			if goesOn, err := l.local.goesOn(t.Context(), l.client); goesOn || err != nil {
+				t.Errorf("got %t, %v", goesOn, err)
+			}
+		})
+	}
+}
+
+func mustLast(l *line) (last ltx.TXID) {
+	l.t.Helper()
+	last, err := l.local.last()
+	l.must(err)
+	return last
+}
+
+// A WAL that ends before what was shipped of it has lost its end.
+func TestLostWAL(t *testing.T) {
+	t.Parallel()
+	l := newLine(t)
+	for range 3 {
+		l.write()
+	}
+	if lost, err := l.local.lostWAL(t.Context()); lost || err != nil {
+		t.Fatalf("whole: got %t, %v", lost, err)
+	}
+	copied := newLocal(t.TempDir())
+	l.must(os.CopyFS(copied.dataDir, os.DirFS(l.local.dataDir)))
+	wal := copied.data() + "-wal"
+	info, err := os.Stat(wal)
+	l.must(err)
+	l.must(os.Truncate(wal, info.Size()-100))
+	if lost, err := copied.lostWAL(t.Context()); !lost || err != nil {
+		t.Errorf("its end is cut off: got %t, %v", lost, err)
+	}
+	l.must(os.Remove(wal))
+	if lost, err := copied.lostWAL(t.Context()); lost || err != nil {
+		t.Errorf("it is all in the database: got %t, %v", lost, err)
+	}
+}

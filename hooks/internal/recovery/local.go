@@ -1,0 +1,261 @@
+package recovery
+
+import (
+	"cmp"
+	"context"
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/benbjohnson/litestream"
+	"github.com/gofrs/flock"
+	"github.com/superfly/ltx"
+)
+
+// What the plugin keeps in the data directory for the replica.
+const (
+	localDir     = ".replica"
+	asidePrefix  = "superseded-"
+	dataFile     = "data.db"
+	identityFile = "identity.json"
+	stateFile    = "state.json"
+)
+
+// A local is the data directory's side of a replica.
+type local struct {
+	dataDir string
+	dir     string
+}
+
+func newLocal(dataDir string) local {
+	return local{dataDir: dataDir, dir: filepath.Join(dataDir, localDir)}
+}
+
+func (l local) data() string { return filepath.Join(l.dataDir, dataFile) }
+
+// hasData reports whether there is a database.
+func (l local) hasData() (bool, error) {
+	_, err := os.Stat(l.data())
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	return err == nil, err
+}
+
+// An identity is what the data directory knows of the line that its database belongs to.
+type identity struct {
+	Owner   string `json:"owner"`   // of the data directory
+	Replica string `json:"replica"` // id of the replica that it was shipped to last; empty if to none
+	Epoch   int    `json:"epoch"`
+
+	// Replaced says that data.db is not what was shipped: a backup was restored, or too much
+	// waited for the store. A new epoch must begin, with a whole copy.
+	Replaced bool `json:"replaced"`
+
+	// RestoredTo is the moment that the database was restored to, until the app was told.
+	RestoredTo *time.Time `json:"restoredTo,omitempty"`
+}
+
+// readIdentity returns the identity, a new one if there is none.
+func (l local) readIdentity() (identity, error) {
+	content, err := os.ReadFile(filepath.Join(l.dir, identityFile))
+	if errors.Is(err, fs.ErrNotExist) {
+		return identity{Owner: newId()}, nil
+	}
+	if err != nil {
+		return identity{}, err
+	}
+	var id identity
+	if err := json.Unmarshal(content, &id); err != nil || id.Owner == "" {
+		return identity{}, fmt.Errorf("%s is damaged: move the data directory away to restore the replica into a new one", filepath.Join(l.dir, identityFile))
+	}
+	return id, nil
+}
+
+func (l local) writeIdentity(id identity) error { return l.write(identityFile, id) }
+
+// write replaces one of the local files, durably.
+func (l local) write(name string, value any) error {
+	content, err := json.Marshal(value)
+	if err != nil {
+		return err
+	}
+	if err := os.MkdirAll(l.dir, 0o700); err != nil {
+		return err
+	}
+	path := filepath.Join(l.dir, name)
+	temp, err := os.Create(path + ".new")
+	if err != nil {
+		return err
+	}
+	_, err = temp.Write(content)
+	if err == nil {
+		err = temp.Sync()
+	}
+	if err := cmp.Or(err, temp.Close()); err != nil {
+		return err
+	}
+	if err := os.Rename(path+".new", path); err != nil {
+		return err
+	}
+	return syncDir(l.dir)
+}
+
+// lock makes this process the only one that ships from the data directory, or restores into it.
+func (l local) lock() (*flock.Flock, error) {
+	if err := os.MkdirAll(l.dir, 0o700); err != nil {
+		return nil, err
+	}
+	lock := flock.New(filepath.Join(l.dir, "lock"))
+	locked, err := lock.TryLock()
+	if err != nil {
+		return nil, err
+	}
+	if !locked {
+		return nil, fmt.Errorf("a server runs on %s: stop it first", l.dataDir)
+	}
+	return lock, nil
+}
+
+// dropReplaced deletes what was read of a database that was replaced since.
+func (l local) dropReplaced() error {
+	id, err := l.readIdentity()
+	if err != nil || !id.Replaced {
+		return err
+	}
+	return os.RemoveAll(l.ltxDir())
+}
+
+// isWhole reports whether what was read of the database begins with all of it, as an epoch must.
+func (l local) isWhole() bool {
+	_, err := os.Stat(l.ltxPath(1))
+	return err == nil
+}
+
+// dropPart deletes what was read of the database, if that is a part which needs an earlier one:
+// all of it is read anew.
+func (l local) dropPart() error {
+	if l.isWhole() {
+		return nil
+	}
+	return os.RemoveAll(l.ltxDir())
+}
+
+// ltxDir is where Litestream keeps what is not shipped yet, and the last that is.
+func (l local) ltxDir() string { return filepath.Join(l.dir, "ltx") }
+
+// last returns the newest transaction that the database was read up to for the replica, 0 if none.
+func (l local) last() (ltx.TXID, error) {
+	entries, err := os.ReadDir(filepath.Join(l.ltxDir(), "0"))
+	if errors.Is(err, fs.ErrNotExist) {
+		return 0, nil
+	}
+	if err != nil {
+		return 0, err
+	}
+	var last ltx.TXID
+	for _, entry := range entries {
+		if _, maxTXID, err := ltx.ParseFilename(entry.Name()); err == nil {
+			last = max(last, maxTXID)
+		}
+	}
+	return last, nil
+}
+
+func (l local) ltxPath(txid ltx.TXID) string {
+	return filepath.Join(l.ltxDir(), "0", ltx.FormatFilename(txid, txid))
+}
+
+// header returns what the local file of a transaction begins with.
+func (l local) header(txid ltx.TXID) (ltx.Header, error) {
+	file, err := os.Open(l.ltxPath(txid))
+	if err != nil {
+		return ltx.Header{}, err
+	}
+	defer file.Close()
+	header, _, err := ltx.PeekHeader(file)
+	return header, err
+}
+
+// goesOn reports whether the database is what the epoch's owner may go on from: it has all that
+// the replica has, and is of the same line.
+func (l local) goesOn(ctx context.Context, client *epochClient) (bool, error) {
+	remote, err := client.lastOf(ctx)
+	if err != nil {
+		return false, err
+	}
+	last, err := l.last()
+	if err != nil {
+		return false, err
+	}
+	switch {
+	case remote.MaxTXID == 0:
+		return true, nil // nothing was shipped in this epoch yet
+	case last < remote.MaxTXID:
+		return false, nil
+	}
+	shipped, err := client.header(ctx, remote)
+	if err != nil {
+		return false, err
+	}
+	ours, err := l.header(remote.MaxTXID)
+	if errors.Is(err, fs.ErrNotExist) || err == nil && ours != shipped {
+		return false, nil // a copy of the directory went another way
+	}
+	return err == nil, err
+}
+
+// lostWAL reports whether a power failure took from the WAL what was shipped already, as it can
+// with synchronous=NORMAL.
+func (l local) lostWAL(ctx context.Context) (bool, error) {
+	last, err := l.last()
+	if err != nil || last == 0 {
+		return false, err
+	}
+	header, err := l.header(last)
+	if err != nil {
+		return false, err
+	}
+	wal, err := os.Open(l.data() + "-wal")
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil // it is all in the database
+	}
+	if err != nil {
+		return false, err
+	}
+	defer wal.Close()
+	salts := make([]byte, 8)
+	if _, err := wal.ReadAt(salts, 16); err == io.EOF {
+		return false, nil
+	} else if err != nil {
+		return false, err
+	}
+	reader, err := litestream.NewWALReader(wal, slog.New(slog.DiscardHandler))
+	if errors.Is(err, io.EOF) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	if binary.BigEndian.Uint32(salts) != header.WALSalt1 || binary.BigEndian.Uint32(salts[4:]) != header.WALSalt2 {
+		return false, nil // another WAL has begun since
+	}
+	page := make([]byte, reader.PageSize())
+	end := int64(litestream.WALHeaderSize)
+	for end < header.WALOffset+header.WALSize {
+		if _, _, err := reader.ReadFrame(ctx, page); errors.Is(err, io.EOF) {
+			return true, nil
+		} else if err != nil {
+			return false, err
+		}
+		end += litestream.WALFrameHeaderSize + int64(reader.PageSize())
+	}
+	return false, nil
+}

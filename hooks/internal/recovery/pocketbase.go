@@ -1,0 +1,147 @@
+package recovery
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"os"
+	"strings"
+
+	"github.com/pocketbase/pocketbase/core"
+	"github.com/pocketbase/pocketbase/tools/hook"
+)
+
+// This file holds what leans on PocketBase: when a database is opened, closed and replaced.
+
+// Bind adds the recovery's hooks to its app, and the command.
+func (r *Recovery) Bind() {
+	if r.rootCmd != nil {
+		r.addCommand()
+	}
+	r.app.OnBootstrap().Bind(&hook.Handler[*core.BootstrapEvent]{
+		Id: "modelriverReplica", Func: r.bootstrap, Priority: -5000, // before the database is opened
+	})
+	r.app.OnServe().Bind(&hook.Handler[*core.ServeEvent]{
+		Id: "modelriverReplica", Func: r.serve, Priority: -5000, // before the first webhook
+	})
+	r.app.OnTerminate().Bind(&hook.Handler[*core.TerminateEvent]{
+		Id: "modelriverReplica", Func: r.terminate, Priority: -500, // after the last write, before the database is closed
+	})
+	r.app.OnBackupCreate().Bind(&hook.Handler[*core.BackupEvent]{Id: "modelriverReplica", Func: r.leaveOut, Priority: -10000})
+	r.app.OnBackupRestore().Bind(&hook.Handler[*core.BackupEvent]{Id: "modelriverReplica", Func: r.restoreBackup, Priority: -10000})
+}
+
+// called returns the name of the command that is run.
+func (r *Recovery) called() string {
+	if r.rootCmd == nil {
+		return ""
+	}
+	command, _, err := r.rootCmd.Find(os.Args[1:])
+	if err != nil || command.Parent() != r.rootCmd {
+		return ""
+	}
+	return command.Name()
+}
+
+func (r *Recovery) bootstrap(e *core.BootstrapEvent) error {
+	switch called := r.called(); {
+	case called == restoreName:
+		quiet()
+		return nil
+	case called != "serve":
+		return e.Next()
+	case r.bucket == nil:
+		// What is changed without the replica cannot be told from what it has, once it is back.
+		if err := r.markReplaced(true); err != nil {
+			return err
+		}
+		return e.Next()
+	}
+	_ = r.rootCmd.ParseFlags(os.Args[1:]) // it is parsed again, and reported, when it is run
+	if flag := r.rootCmd.PersistentFlags().Lookup("takeover"); flag != nil {
+		r.takeover = flag.Value.String() == "true"
+	}
+	if err := r.prepare(context.Background()); err != nil {
+		return err
+	}
+	return e.Next()
+}
+
+// serve begins to ship. Migrations have run by then.
+func (r *Recovery) serve(e *core.ServeEvent) error {
+	if r.lock == nil {
+		return e.Next() // it is not this process that serves the data
+	}
+	if err := r.tellRestored(); err != nil {
+		return err
+	}
+	// PocketBase would truncate the WAL each night, which waits for Litestream's read
+	// transaction for as long as SQLite waits, and holds up every write meanwhile. Litestream
+	// checkpoints by itself.
+	e.App.Cron().MustAdd("__pbDBOptimize__", "0 0 * * *", func() {
+		if _, err := e.App.AuxNonconcurrentDB().NewQuery("PRAGMA wal_checkpoint(TRUNCATE)").Execute(); err != nil {
+			e.App.Logger().Warn("Failed to run periodic PRAGMA wal_checkpoint for the auxiliary DB", slog.String("error", err.Error()))
+		}
+		if _, err := e.App.NonconcurrentDB().NewQuery("PRAGMA optimize").Execute(); err != nil {
+			e.App.Logger().Warn("Failed to run periodic PRAGMA optimize", slog.String("error", err.Error()))
+		}
+	})
+	r.start()
+	return e.Next()
+}
+
+// terminate ships what is left. Litestream's own files stay open: closed last, they keep
+// SQLite from ending the WAL, which a start would have to answer with a whole copy.
+func (r *Recovery) terminate(e *core.TerminateEvent) error {
+	r.finish()
+	err := e.Next()
+	if failure := r.failure.Load(); failure != nil {
+		return errors.Join(*failure, err)
+	}
+	return err
+}
+
+// leaveOut keeps the replica's files out of a backup.
+func (r *Recovery) leaveOut(e *core.BackupEvent) error {
+	e.Exclude = append(e.Exclude, localDir)
+	entries, err := os.ReadDir(e.App.DataDir())
+	if err != nil {
+		return err
+	}
+	for _, entry := range entries {
+		if strings.HasPrefix(entry.Name(), asidePrefix) {
+			e.Exclude = append(e.Exclude, entry.Name())
+		}
+	}
+	return e.Next()
+}
+
+// restoreBackup lets PocketBase replace the database, and has the next start ship a whole copy
+// of it, in an epoch of its own.
+func (r *Recovery) restoreBackup(e *core.BackupEvent) error {
+	if r.lock == nil {
+		return r.leaveOut(e) // it is not this process that serves the data
+	}
+	r.pause(true)
+	if err := r.markReplaced(true); err != nil {
+		r.pause(false)
+		return err
+	}
+	err := r.leaveOut(e)
+	if err != nil { // PocketBase has put everything back
+		_ = r.markReplaced(false)
+		r.pause(false)
+	}
+	return err
+}
+
+// pause stops shipping, once the turn that runs is over, or goes on.
+func (r *Recovery) pause(paused bool) {
+	r.mu.Lock()
+	r.paused = paused
+	r.mu.Unlock()
+	if paused {
+		r.turn.Lock() // the turn that runs
+		r.turn.Unlock()
+	}
+}

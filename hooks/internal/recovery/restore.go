@@ -1,0 +1,217 @@
+package recovery
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/benbjohnson/litestream"
+	"github.com/pocketbase/dbx"
+	"github.com/pocketbase/pocketbase/core"
+	"github.com/superfly/ltx"
+)
+
+// A source is a state of the database that the replica has.
+type source struct {
+	client *epochClient
+	files  []*ltx.FileInfo // of which it is put together
+}
+
+func (s *source) epoch() int { return s.client.epoch.Load().Number }
+
+func (s *source) txid() ltx.TXID { return s.files[len(s.files)-1].MaxTXID }
+
+func (s *source) size() (bytes int64) {
+	for _, file := range s.files {
+		bytes += file.Size
+	}
+	return bytes
+}
+
+// moment returns when the state was the database's.
+func (s *source) moment(ctx context.Context) (time.Time, error) {
+	header, err := s.client.header(ctx, s.files[len(s.files)-1])
+	return time.UnixMilli(header.Timestamp).UTC(), err
+}
+
+// errNothing is returned if the replica has no state to restore.
+var errNothing = errors.New("the replica has nothing of that time")
+
+// findSource returns the newest state that the replica has, or that it had at a time, if that is
+// not zero. epochs are all, the newest last.
+func findSource(ctx context.Context, b bucket, epochs []epoch, to time.Time) (*source, error) {
+	var txid ltx.TXID // 0 means the newest
+	for i := len(epochs) - 1; i >= 0; {
+		e := epochs[i]
+		if !to.IsZero() && e.Started.After(to) {
+			i--
+			continue
+		}
+		client := newEpochClient(b, e)
+		moment := to
+		if txid != 0 {
+			moment = time.Time{}
+		}
+		files, err := litestream.CalcRestorePlan(ctx, client, txid, moment, slog.New(slog.DiscardHandler))
+		if err == nil {
+			return &source{client: client, files: files}, nil
+		}
+		if !errors.Is(err, litestream.ErrTxNotAvailable) {
+			return nil, err
+		}
+		// It ended before it had a copy of its own.
+		i--
+		if txid = 0; e.From != nil {
+			txid = e.From.TXID
+			i = slices.IndexFunc(epochs, func(before epoch) bool { return before.Number == e.From.Epoch })
+		}
+	}
+	return nil, errNothing
+}
+
+// restore writes the state to a file that is not there, and checks it. What is read from the
+// replica is counted by progress, which may be nil.
+func (s *source) restore(ctx context.Context, path string, progress io.Writer) error {
+	for _, left := range []string{path, path + ".tmp", path + "-wal", path + "-shm"} {
+		if err := os.Remove(left); err != nil && !errors.Is(err, os.ErrNotExist) {
+			return err
+		}
+	}
+	s.client.read = progress
+	options := litestream.NewRestoreOptions()
+	options.OutputPath, options.TXID = path, s.txid()
+	if err := litestream.NewReplicaWithClient(nil, s.client).Restore(ctx, options); err != nil {
+		return err
+	}
+	return checkIntegrity(ctx, path)
+}
+
+// checkIntegrity returns an error if SQLite finds a fault in a database that nobody has open.
+func checkIntegrity(ctx context.Context, path string) error {
+	return withDB(path, func(db *dbx.DB) error {
+		var faults []string
+		if err := db.NewQuery("PRAGMA integrity_check(10)").WithContext(ctx).Column(&faults); err != nil {
+			return err
+		}
+		if len(faults) != 1 || faults[0] != "ok" {
+			return fmt.Errorf("the restored database is damaged: %s", strings.Join(faults, "; "))
+		}
+		return nil
+	})
+}
+
+// withDB opens a database that nobody has open.
+func withDB(path string, fn func(db *dbx.DB) error) error {
+	db, err := dbx.Open("sqlite", path+"?_pragma=busy_timeout(10000)")
+	if err != nil {
+		return err
+	}
+	db.DB().SetMaxOpenConns(1) // what is attached is the connection's
+	return cmp.Or(fn(db), db.Close())
+}
+
+// A count is how many records of a collection there are.
+type count struct {
+	Collection string
+	Records    int
+}
+
+// countRecords returns the records of each collection of a database.
+func countRecords(ctx context.Context, path string) ([]count, error) {
+	return countIn(ctx, path, "", "SELECT COUNT(*) FROM {{%[1]s}}")
+}
+
+// countMissing returns how many records of a database another one does not have.
+func countMissing(ctx context.Context, path, other string) ([]count, error) {
+	return countIn(ctx, path, other, "SELECT COUNT(*) FROM main.{{%[1]s}} WHERE id NOT IN (SELECT id FROM other.{{%[1]s}})")
+}
+
+func countIn(ctx context.Context, path, other, query string) (counts []count, err error) {
+	err = withDB(path, func(db *dbx.DB) error {
+		if other != "" {
+			if _, err := db.NewQuery("ATTACH {:path} AS other").Bind(dbx.Params{"path": other}).WithContext(ctx).Execute(); err != nil {
+				return err
+			}
+		}
+		var collections []string
+		err := db.Select("name").From("_collections").Where(dbx.NewExp("type != {:view}", dbx.Params{"view": core.CollectionTypeView})).
+			OrderBy("name").WithContext(ctx).Column(&collections)
+		if err != nil {
+			return err
+		}
+		for _, collection := range collections {
+			c := count{Collection: collection}
+			err := db.NewQuery(fmt.Sprintf(query, collection)).WithContext(ctx).Row(&c.Records)
+			if err != nil && other != "" { // the other has no such collection
+				err = db.NewQuery(fmt.Sprintf("SELECT COUNT(*) FROM {{%s}}", collection)).WithContext(ctx).Row(&c.Records)
+			}
+			if err != nil {
+				return err
+			}
+			if c.Records > 0 {
+				counts = append(counts, c)
+			}
+		}
+		return nil
+	})
+	return counts, err
+}
+
+func inWords(counts []count) string {
+	var words []string
+	for _, c := range counts {
+		words = append(words, fmt.Sprintf("%s %d", c.Collection, c.Records))
+	}
+	return strings.Join(words, ", ")
+}
+
+// putInPlace makes a restored file the database. What is there already is moved into a directory
+// of its own, where it stays; said tells what only that has, and is empty if there was none.
+func (l local) putInPlace(ctx context.Context, restored string) (said string, err error) {
+	aside := filepath.Join(l.dataDir, asidePrefix+time.Now().UTC().Format("20060102-150405.000"))
+	// The database goes last: without it, what is left of its WAL would be taken for the next one's.
+	for _, name := range []string{dataFile + "-journal", dataFile + "-wal", dataFile + "-shm", dataFile} {
+		path := filepath.Join(l.dataDir, name)
+		if _, err := os.Stat(path); errors.Is(err, os.ErrNotExist) {
+			continue
+		}
+		if err := os.MkdirAll(aside, 0o700); err != nil {
+			return "", err
+		}
+		if err := os.Rename(path, filepath.Join(aside, name)); err != nil {
+			return "", err
+		}
+	}
+	if err := syncDir(l.dataDir); err != nil {
+		return "", err
+	}
+	if _, err := os.Stat(filepath.Join(aside, dataFile)); err == nil {
+		said = l.tellAside(ctx, aside, restored)
+	}
+	if err := os.RemoveAll(l.ltxDir()); err != nil { // of the database before
+		return said, err
+	}
+	if err := os.Rename(restored, l.data()); err != nil {
+		return said, err
+	}
+	return said, syncDir(l.dataDir)
+}
+
+func (l local) tellAside(ctx context.Context, aside, restored string) string {
+	missing, err := countMissing(ctx, filepath.Join(aside, dataFile), restored)
+	switch {
+	case err != nil:
+		return fmt.Sprintf("The database that was here is in %s; it could not be compared: %v", aside, err)
+	case len(missing) == 0:
+		return fmt.Sprintf("The database that was here is in %s; it has no record that the restored one has not", aside)
+	}
+	return fmt.Sprintf("The database that was here is in %s; records that only it has: %s", aside, inWords(missing))
+}

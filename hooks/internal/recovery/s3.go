@@ -1,0 +1,212 @@
+package recovery
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/minio/minio-go/v7"
+	"github.com/minio/minio-go/v7/pkg/credentials"
+)
+
+// Bounds of one request to the store: what a small object may take, and what a large one gets
+// for each byte beside.
+const (
+	callTimeout  = 20 * time.Second
+	slowestPace  = 256 << 10 // bytes a second
+	partSize     = 16 << 20  // of an object whose size is not known, held in memory
+	maxSinglePut = 5 << 30   // which S3 takes in one request
+)
+
+// An s3Bucket is a path within a bucket of an S3-compatible store.
+type s3Bucket struct {
+	client *minio.Client
+	name   string
+	prefix string // empty, or ends with a slash
+	http   *http.Client
+	probe  string
+}
+
+// newS3 reads s3://bucket/path?endpoint=https://…&region=…. Credentials come from where the
+// tools of S3 look for them: the environment, ~/.aws/credentials, the machine's role.
+func newS3(u *url.URL) (*s3Bucket, error) {
+	query := u.Query()
+	for name := range query {
+		if name != "endpoint" && name != "region" {
+			return nil, fmt.Errorf("it has a parameter %q: there are endpoint and region", name)
+		}
+	}
+	if u.Host == "" {
+		return nil, errors.New("it names no bucket, as in s3://bucket/path?endpoint=https://…&region=…")
+	}
+	endpoint := query.Get("endpoint")
+	if endpoint == "" {
+		endpoint = "https://s3.amazonaws.com"
+	} else if !strings.Contains(endpoint, "://") {
+		endpoint = "https://" + endpoint
+	}
+	store, err := url.Parse(endpoint)
+	if err != nil || store.Host == "" || store.Scheme != "https" && store.Scheme != "http" || strings.Trim(store.Path, "/") != "" {
+		return nil, errors.New("its endpoint is not an address as in https://s3.eu-central-1.amazonaws.com")
+	}
+	if store.User != nil {
+		return nil, errors.New("its endpoint has credentials in it: take them out, and set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY")
+	}
+	transport, err := minio.DefaultTransport(store.Scheme == "https")
+	if err != nil {
+		return nil, fmt.Errorf("%w (AWS_CA_BUNDLE, SSL_CERT_FILE and SSL_CERT_DIR name certificates that must be readable)", err)
+	}
+	client, err := minio.New(store.Host, &minio.Options{
+		Creds: credentials.NewChainCredentials([]credentials.Provider{
+			&credentials.EnvAWS{}, &credentials.FileAWSCredentials{}, &credentials.IAM{},
+		}),
+		Secure: store.Scheme == "https", Region: query.Get("region"), Transport: transport, MaxRetries: 2,
+	})
+	if err != nil {
+		return nil, err
+	}
+	prefix := strings.Trim(u.Path, "/")
+	if prefix != "" {
+		prefix += "/"
+	}
+	return &s3Bucket{
+		client: client, name: u.Host, prefix: prefix,
+		http: &http.Client{Transport: transport, Timeout: callTimeout}, probe: endpoint,
+	}, nil
+}
+
+func (b *s3Bucket) Put(ctx context.Context, key string, content io.Reader, size int64, onlyNew bool) error {
+	if size < 0 {
+		var err error
+		if content, size, err = measure(content); err != nil {
+			return err
+		}
+	}
+	timeout := callTimeout + time.Duration(max(size, 0)/slowestPace)*time.Second
+	if size < 0 {
+		timeout = 6 * time.Hour // what is read decides
+	}
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	options := minio.PutObjectOptions{
+		ContentType: "application/octet-stream", PartSize: partSize,
+		SendContentMd5: true, DisableContentSha256: true, // one sum is enough
+	}
+	if onlyNew {
+		options.SetMatchETagExcept("*")
+		options.DisableMultipart = size <= maxSinglePut // the condition is for one request
+	}
+	info, err := b.client.PutObject(ctx, b.name, b.prefix+key, content, size, options)
+	if err != nil {
+		return b.fail(err)
+	}
+	if size >= 0 && info.Size != size {
+		return fmt.Errorf("%d of %d bytes were stored", info.Size, size)
+	}
+	return nil
+}
+
+// measure returns content whose size is known, unless it is larger than a part.
+func measure(content io.Reader) (io.Reader, int64, error) {
+	var begin bytes.Buffer
+	n, err := io.Copy(&begin, io.LimitReader(content, partSize))
+	if err != nil {
+		return nil, 0, err
+	}
+	if n < partSize {
+		return bytes.NewReader(begin.Bytes()), n, nil
+	}
+	return io.MultiReader(&begin, content), -1, nil
+}
+
+func (b *s3Bucket) Get(ctx context.Context, key string, offset, size int64) (io.ReadCloser, error) {
+	var options minio.GetObjectOptions
+	switch {
+	case size > 0:
+		if err := options.SetRange(offset, offset+size-1); err != nil {
+			return nil, err
+		}
+	case offset > 0:
+		if err := options.SetRange(offset, 0); err != nil {
+			return nil, err
+		}
+	}
+	// Core asks at once, where GetObject would ask at the first Read.
+	content, _, _, err := (&minio.Core{Client: b.client}).GetObject(ctx, b.name, b.prefix+key, options)
+	if err != nil {
+		return nil, b.fail(err)
+	}
+	return content, nil
+}
+
+func (b *s3Bucket) List(ctx context.Context, prefix, after string) ([]object, error) {
+	ctx, cancel := context.WithCancel(ctx) // which ends the listing's goroutine
+	defer cancel()
+	var objects []object
+	options := minio.ListObjectsOptions{Prefix: b.prefix + prefix, Recursive: true}
+	if after != "" {
+		options.StartAfter = b.prefix + after
+	}
+	for info := range b.client.ListObjects(ctx, b.name, options) {
+		if info.Err != nil {
+			return nil, b.fail(info.Err)
+		}
+		objects = append(objects, object{key: strings.TrimPrefix(info.Key, b.prefix), size: info.Size, written: info.LastModified})
+	}
+	slices.SortFunc(objects, func(a, b object) int { return strings.Compare(a.key, b.key) })
+	return objects, nil
+}
+
+func (b *s3Bucket) Delete(ctx context.Context, keys []string) error {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	for _, key := range keys {
+		err := b.fail(b.client.RemoveObject(ctx, b.name, b.prefix+key, minio.RemoveObjectOptions{}))
+		if err != nil && !errors.Is(err, errMissing) {
+			return err
+		}
+	}
+	return nil
+}
+
+// Clock returns what the store's answers are dated with, which it gives without a signature
+// too.
+func (b *s3Bucket) Clock(ctx context.Context) (time.Time, error) {
+	request, err := http.NewRequestWithContext(ctx, http.MethodHead, b.probe, nil)
+	if err != nil {
+		return time.Time{}, err
+	}
+	response, err := b.http.Do(request)
+	if err != nil {
+		return time.Time{}, err
+	}
+	response.Body.Close()
+	return http.ParseTime(response.Header.Get("Date"))
+}
+
+// fail turns the store's error into one that says what to do.
+func (b *s3Bucket) fail(err error) error {
+	if err == nil {
+		return nil
+	}
+	switch response := minio.ToErrorResponse(err); {
+	case response.StatusCode == http.StatusPreconditionFailed, response.StatusCode == http.StatusConflict:
+		return errExists
+	case response.Code == minio.NoSuchKey:
+		return errMissing
+	case response.Code == minio.NoSuchBucket:
+		return fmt.Errorf("there is no bucket %q: create it first", b.name)
+	case response.Code == "RequestTimeTooSkewed":
+		return fmt.Errorf("this machine's clock differs too much from the store's: %w", err)
+	case response.StatusCode == http.StatusForbidden:
+		return fmt.Errorf("the store refuses these credentials (%s): set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY to ones that may list, read, write and delete in %q", response.Code, b.name)
+	}
+	return err
+}

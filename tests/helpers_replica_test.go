@@ -1,0 +1,269 @@
+package tests
+
+import (
+	"crypto/rand"
+	"encoding/json"
+	"flag"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/johannesboyne/gofakes3"
+	"github.com/johannesboyne/gofakes3/backend/s3mem"
+	"github.com/minio/minio-go/v7"
+	"github.com/minio/minio-go/v7/pkg/credentials"
+)
+
+// A replicaStore is where servers ship to: a folder, or a bucket whose faults can be set.
+type replicaStore struct {
+	env   []string
+	fault atomic.Pointer[storeFault]
+}
+
+// A storeFault answers a request in the store's place, before the store has seen it or after it has
+// done what was asked.
+type storeFault struct {
+	before func(w http.ResponseWriter, r *http.Request) (answered bool)
+	lost   bool // the store does what it is asked, and its answer does not arrive
+}
+
+func cutConnection(w http.ResponseWriter) {
+	if connection, _, err := w.(http.Hijacker).Hijack(); err == nil {
+		connection.Close()
+	}
+}
+
+var (
+	storeCuts = &storeFault{before: func(w http.ResponseWriter, _ *http.Request) bool {
+		cutConnection(w)
+		return true
+	}}
+	storeFails = &storeFault{before: func(w http.ResponseWriter, _ *http.Request) bool {
+		http.Error(w, "<Error><Code>InternalError</Code></Error>", http.StatusInternalServerError)
+		return true
+	}}
+	storeRefuses = &storeFault{before: func(w http.ResponseWriter, _ *http.Request) bool {
+		http.Error(w, "<Error><Code>AccessDenied</Code></Error>", http.StatusForbidden)
+		return true
+	}}
+	storeIsSlow = &storeFault{before: func(_ http.ResponseWriter, r *http.Request) bool {
+		select {
+		case <-time.After(5 * time.Second):
+		case <-r.Context().Done():
+		}
+		return false
+	}}
+	storeLosesAnswers = &storeFault{lost: true}
+)
+
+func newFolderStore(t testing.TB) *replicaStore {
+	t.Helper()
+	return &replicaStore{env: []string{"REPLICA_URL=file://" + filepath.Join(t.TempDir(), "replica")}}
+}
+
+var s3Endpoint = flag.String("s3", "", "the endpoint of an S3 server to ship to, whose key is a-key-id and a-secret-key (default: one of this process)")
+
+// newS3 returns an S3 server, in front of which faults are put, with a bucket that is new.
+func newS3(t testing.TB) (handler http.Handler, bucket string) {
+	t.Helper()
+	if *s3Endpoint == "" {
+		backend := s3mem.New()
+		if err := backend.CreateBucket("bucket"); err != nil {
+			t.Fatal(err)
+		}
+		return gofakes3.New(backend, gofakes3.WithTimeSkewLimit(0), gofakes3.WithLogger(gofakes3.DiscardLog())).Server(), "bucket"
+	}
+	target, err := url.Parse(*s3Endpoint)
+	if err != nil {
+		t.Fatal(err)
+	}
+	client, err := minio.New(target.Host, &minio.Options{Creds: credentials.NewStaticV4("a-key-id", "a-secret-key", ""), Region: "us-east-1"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	bucket = "bucket-" + strings.ToLower(rand.Text())
+	if err := client.MakeBucket(t.Context(), bucket, minio.MakeBucketOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	return &httputil.ReverseProxy{Rewrite: func(r *httputil.ProxyRequest) {
+		r.SetURL(target)
+		r.Out.Host = r.In.Host // which is signed
+	}}, bucket
+}
+
+func newBucketStore(t testing.TB) *replicaStore {
+	t.Helper()
+	s3, bucket := newS3(t)
+	s := &replicaStore{}
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		fault := s.fault.Load()
+		switch {
+		case fault == nil:
+			s3.ServeHTTP(w, r)
+		case fault.lost:
+			s3.ServeHTTP(httptest.NewRecorder(), r)
+			cutConnection(w)
+		case !fault.before(w, r):
+			s3.ServeHTTP(w, r)
+		}
+	}))
+	t.Cleanup(func() {
+		s.fault.Store(storeCuts) // a request that waits would hold up Close
+		server.CloseClientConnections()
+		server.Close()
+	})
+	s.env = []string{
+		"REPLICA_URL=s3://" + bucket + "/some/path?region=us-east-1&endpoint=" + server.URL,
+		"AWS_ACCESS_KEY_ID=a-key-id", "AWS_SECRET_ACCESS_KEY=a-secret-key", "AWS_CA_BUNDLE=",
+	}
+	return s
+}
+
+// stores are the kinds of store, by name.
+var stores = map[string]func(testing.TB) *replicaStore{"folder": newFolderStore, "bucket": newBucketStore}
+
+// newReplicaRun is newFaultRun with a replica.
+func newReplicaRun(t testing.TB, base string, seed uint64, store *replicaStore, env ...string) *faultRun {
+	t.Helper()
+	return newFaultRun(t, base, seed, append(store.env, env...)...)
+}
+
+// loseMachine ends the server as a power failure does, and takes its disk away.
+func (s *server) loseMachine() {
+	s.t.Helper()
+	s.Kill()
+	if err := os.RemoveAll(s.Dir); err != nil {
+		s.t.Fatal(err)
+	}
+}
+
+// loseMachine is the server's, and notes it in the ledger.
+func (f *faultRun) loseMachine() {
+	f.t.Helper()
+	f.mu.Lock()
+	f.machineLost = true
+	f.mu.Unlock()
+	f.server.loseMachine()
+}
+
+// replicaState is what a server says of its replica.
+type replicaState struct {
+	Epoch   int
+	Shipped time.Time
+	Error   string
+}
+
+func (s *server) replicaState(token string) replicaState {
+	s.t.Helper()
+	var stats struct{ Replica *replicaState }
+	s.API(token, http.MethodGet, "/api/modelriver/stats", nil, &stats)
+	if stats.Replica == nil {
+		s.t.Fatal("the server says that it has no replica")
+	}
+	return *stats.Replica
+}
+
+// awaitShipped waits until the replica has all that is committed now.
+func (s *server) awaitShipped(token string) {
+	s.t.Helper()
+	now := time.Now()
+	await(s.t, "the replica has all", func() bool { return s.replicaState(token).Shipped.After(now) })
+}
+
+// another returns a server with the same environment on another machine: another directory and
+// port. It is not started.
+func (s *server) another(dir string) *server {
+	other := &server{t: s.t, binary: s.binary, URL: "http://" + freeAddress(s.t), Dir: dir, env: s.env, output: &output{}}
+	s.t.Cleanup(other.Kill)
+	return other
+}
+
+// runToEnd starts the server and returns what it wrote and its exit status, once it has ended.
+func (s *server) runToEnd() (text string, code int) {
+	s.t.Helper()
+	s.launch()
+	select {
+	case <-s.exited:
+		return s.output.String(), s.cmd.ProcessState.ExitCode()
+	case <-time.After(2 * patience):
+		s.t.Fatalf("the server does not end\n%s", s.output)
+		return "", 0
+	}
+}
+
+// titleSet returns the titles of all records, as a page would list them.
+func (s *server) titleSet() map[string]bool {
+	s.t.Helper()
+	titles := map[string]bool{}
+	for page := 1; ; page++ {
+		status, answer := s.request("", http.MethodGet, fmt.Sprint("/api/collections/aiContent/records?perPage=1000&sort=id&fields=title&page=", page), "")
+		var list struct{ Items []struct{ Title string } }
+		if err := json.Unmarshal([]byte(answer), &list); err != nil || status != http.StatusOK {
+			s.t.Fatalf("list: %d %s", status, answer)
+		}
+		if len(list.Items) == 0 {
+			return titles
+		}
+		for _, item := range list.Items {
+			titles[item.Title] = true
+		}
+	}
+}
+
+// wantTitles fails the test if a record is missing, or one is there that should not be.
+func (s *server) wantTitles(present []string, absent ...string) {
+	s.t.Helper()
+	titles := s.titleSet()
+	for _, title := range present {
+		if !titles[title] {
+			s.t.Errorf("the record %q is missing among %d", title, len(titles))
+		}
+	}
+	for _, title := range absent {
+		if titles[title] {
+			s.t.Errorf("the record %q is there", title)
+		}
+	}
+}
+
+// sendTitled sends a webhook for each title, which must be answered 200.
+func (s *server) sendTitled(titles ...string) {
+	s.t.Helper()
+	for _, title := range titles {
+		s.mustSend(payload("channel-"+title, title, ""))
+	}
+}
+
+func numbered(prefix string, n int) (titles []string) {
+	for i := range n {
+		titles = append(titles, fmt.Sprintf("%s %d", prefix, i))
+	}
+	return titles
+}
+
+// asideDirs returns the directories that databases were put into.
+func (s *server) asideDirs() []string {
+	s.t.Helper()
+	dirs, err := filepath.Glob(filepath.Join(s.Dir, "superseded-*"))
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return dirs
+}
+
+func wantText(t testing.TB, text string, parts ...string) {
+	t.Helper()
+	for _, part := range parts {
+		if !strings.Contains(text, part) {
+			t.Errorf("%q is not in:\n%s", part, text)
+		}
+	}
+}

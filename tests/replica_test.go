@@ -1,0 +1,525 @@
+package tests
+
+import (
+	"flag"
+	"fmt"
+	"io/fs"
+	"maps"
+	"math/rand/v2"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/pocketbase/pocketbase/tools/archive"
+)
+
+var machinesLost = flag.Int("machines", 4, "how many machines TestReplicaOutlivesMachines loses")
+
+// What is answered 200 while 200 waits for the replica outlives the machine, under load, whenever
+// it dies: the next one has the replica alone.
+func TestReplicaOutlivesMachines(t *testing.T) {
+	t.Parallel()
+	for name, newStore := range stores {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			f := newReplicaRun(t, t.TempDir(), rand.Uint64(), newStore(t), "REPLICA_ACK=wait")
+			f.args = []string{"--takeover"} // nobody waits for the sign of a machine that is gone
+			f.run(false, func() {
+				f.await(200, 100)
+				for range *machinesLost {
+					f.sleep(20*time.Millisecond, 2*time.Second)
+					f.loseMachine()
+					f.Start()
+					f.await(200, 50)
+				}
+			})
+		})
+	}
+}
+
+// Without that, what was committed when the replica last had all outlives the machine.
+func TestReplicaLosesTheLastMomentAtMost(t *testing.T) {
+	t.Parallel()
+	for name, newStore := range stores {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := startServer(t, newDataDir(t, t.TempDir()), newStore(t).env...)
+			token := s.Superuser()
+			s.args = []string{"--takeover"}
+			type answered struct {
+				title string
+				at    time.Time
+			}
+			lost, all := 0, 0
+			var worst time.Duration
+			for round := range *machinesLost {
+				var sent []answered
+				for began := time.Now(); time.Since(began) < time.Second+time.Duration(rand.IntN(2000))*time.Millisecond; {
+					title := fmt.Sprintf("Round %d, %d", round, len(sent))
+					s.sendTitled(title)
+					sent = append(sent, answered{title, time.Now()})
+				}
+				shipped := s.replicaState(token).Shipped
+				killed := time.Now()
+				s.loseMachine()
+				s.Start()
+				titles := s.titleSet()
+				for _, a := range sent {
+					all++
+					if titles[a.title] {
+						continue
+					}
+					lost++
+					worst = max(worst, killed.Sub(a.at))
+					if a.at.Before(shipped) {
+						t.Errorf("%s is lost: answered at %s, the replica had all at %s", a.title, a.at, shipped)
+					}
+				}
+				s.awaitShipped(token)
+			}
+			t.Logf("%d of %d that were answered are lost, none older than %s", lost, all, worst)
+		})
+	}
+}
+
+// A machine that comes back beside its successor, or after it, destroys nothing.
+func TestReplicaOldMachineComesBack(t *testing.T) {
+	t.Parallel()
+	for name, newStore := range stores {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			before, after, only := numbered("Before", 10), numbered("After", 20), numbered("Only here", 3)
+			old := startServer(t, newDataDir(t, t.TempDir()), append(newStore(t).env, "REPLICA_ACK=wait")...)
+			token := old.Superuser()
+			old.sendTitled(before...)
+			old.awaitShipped(token)
+
+			// A successor takes over while the old one runs, which ends by itself.
+			next := old.another(newDataDir(t, t.TempDir()))
+			text, code := next.runToEnd()
+			if code == 0 {
+				t.Errorf("a second server started beside the first: %s", text)
+			}
+			wantText(t, text, "another server, on ", "--takeover")
+			next.args = []string{"--takeover"}
+			next.Start()
+			next.wantTitles(before)
+			next.sendTitled(after...)
+			select {
+			case <-old.exited:
+			case <-time.After(patience):
+				t.Fatal("the old server goes on")
+			}
+			wantText(t, old.output.String(), "another server has taken the replica over")
+
+			// The old one does not start beside it, and is put aside once it is alone.
+			text, code = old.runToEnd()
+			if code == 0 {
+				t.Errorf("the old server started beside its successor: %s", text)
+			}
+			wantText(t, text, "another server, on ")
+			next.wantTitles(slices.Concat(before, after))
+			next.Stop()
+			editBeside(t, old.Dir, only)
+			old.Start()
+			old.wantTitles(slices.Concat(before, after), only...)
+			wantText(t, old.output.String(), "records that only it has: aiContent 3", "restored the database as of ")
+			dirs := old.asideDirs()
+			if len(dirs) != 1 {
+				t.Fatalf("directories put aside: %v", dirs)
+			}
+			db := openDatabase(t, dirs[0])
+			if n := countRows(t, db, "aiContent WHERE title LIKE 'Only here%'"); n != len(only) {
+				t.Errorf("put aside: got %d of %d records", n, len(only))
+			}
+			old.sendTitled("And on")
+		})
+	}
+}
+
+// editBeside writes records into the database of a server that does not run.
+func editBeside(t testing.TB, dir string, titles []string) {
+	t.Helper()
+	db := openDatabase(t, dir)
+	defer db.Close()
+	for _, title := range titles {
+		_, err := db.NewQuery("INSERT INTO aiContent (id, title, metadata, data) VALUES (substr(hex(randomblob(8)), 1, 15), {:title}, '{}', '{}')").
+			Bind(map[string]any{"title": title}).Execute()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// The same data directory goes on at once after a kill, in the same epoch, without a whole copy.
+func TestReplicaGoesOnAfterAKill(t *testing.T) {
+	t.Parallel()
+	s := startServer(t, newDataDir(t, t.TempDir()), newBucketStore(t).env...)
+	token := s.Superuser()
+	s.sendTitled("First")
+	s.awaitShipped(token)
+	for i := range 3 {
+		if i == 2 {
+			s.Stop()
+			s.Start()
+		} else {
+			s.Restart()
+		}
+		s.sendTitled(fmt.Sprint("Again ", i))
+		s.awaitShipped(token)
+		if state := s.replicaState(token); state.Epoch != 1 || state.Error != "" {
+			t.Errorf("got %+v, want epoch 1", state)
+		}
+	}
+	if text := s.output.String(); strings.Contains(text, "Looking for") || strings.Contains(text, "restored") {
+		t.Errorf("it looked for another server, or restored: %s", text)
+	}
+	s.args = []string{"--takeover"}
+	s.loseMachine()
+	s.Start()
+	s.wantTitles([]string{"First", "Again 0", "Again 1", "Again 2"})
+}
+
+// While the store is away, nothing that is acknowledged is lost, and what can be read is.
+func TestReplicaStoreIsAway(t *testing.T) {
+	t.Parallel()
+	for name, fault := range map[string]*storeFault{
+		"cuts connections": storeCuts, "fails": storeFails, "refuses": storeRefuses, "is slow": storeIsSlow, "loses its answers": storeLosesAnswers,
+	} {
+		for _, ack := range []string{"async", "wait"} {
+			t.Run(name+", "+ack, func(t *testing.T) {
+				t.Parallel()
+				store := newBucketStore(t)
+				f := newReplicaRun(t, t.TempDir(), rand.Uint64(), store, "REPLICA_ACK="+ack)
+				f.run(false, func() {
+					f.await(200, 50)
+					f.awaitShipped(f.token)
+					store.fault.Store(fault)
+					if ack == "async" {
+						f.await(200, 50)
+					} else if fault != storeIsSlow {
+						f.await(503, connections)
+					}
+					f.titleSet()
+					f.Restart() // and it does not answer from the start on
+					f.titleSet()
+					if ack == "async" {
+						f.await(200, 50)
+					}
+					store.fault.Store(nil)
+					f.await(200, 50)
+					f.awaitShipped(f.token)
+					if ack == "wait" {
+						f.args = []string{"--takeover"}
+						f.loseMachine()
+						f.Start()
+						f.await(200, 50)
+					}
+				})
+			})
+		}
+	}
+}
+
+// An old SQLite that writes beside the server finds the locks that keep it from deleting the WAL,
+// though the store does not answer.
+func TestReplicaBesideAnOldSQLite(t *testing.T) {
+	t.Parallel()
+	store := newBucketStore(t)
+	s := startServer(t, newDataDir(t, t.TempDir()), store.env...)
+	s.sendTitled("First")
+	store.fault.Store(storeCuts)
+	s.Restart()
+	titles := numbered("Beside", 20)
+	for i, title := range titles {
+		s.sendTitled(title)
+		if i%5 == 0 {
+			out, err := exec.Command("python3", "-c", `
+import sqlite3, sys
+db = sqlite3.connect(sys.argv[1], timeout=20)
+db.execute("CREATE TABLE IF NOT EXISTS beside (n)")
+db.execute("INSERT INTO beside VALUES (1)")
+db.commit()
+db.close()`, filepath.Join(s.Dir, "data.db")).CombinedOutput()
+			if err != nil {
+				t.Fatalf("python3: %v\n%s", err, out)
+			}
+		}
+	}
+	s.Restart()
+	s.wantTitles(titles)
+}
+
+// Servers on copies of one data directory are noticed: one ends, and no transaction of the other
+// is overwritten.
+func TestReplicaOfACopiedDirectory(t *testing.T) {
+	t.Parallel()
+	for name, newStore := range stores {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := startServer(t, newDataDir(t, t.TempDir()), append(newStore(t).env, "REPLICA_ACK=wait")...)
+			s.sendTitled("First")
+			s.Stop()
+			copied := newDataDir(t, t.TempDir())
+			if err := os.CopyFS(copied, os.DirFS(s.Dir)); err != nil {
+				t.Fatal(err)
+			}
+			s.Start()
+			copy := s.another(copied)
+			copy.Start()
+			acknowledged := map[*server][]string{}
+			for i := 0; ; i++ {
+				running := 0
+				for _, server := range []*server{s, copy} {
+					select {
+					case <-server.exited:
+						continue
+					default:
+						running++
+					}
+					title := fmt.Sprintf("%s %d", server.URL, i)
+					if server.Send(payload("channel-"+title, title, "")) == http.StatusOK {
+						acknowledged[server] = append(acknowledged[server], title)
+					}
+				}
+				if running < 2 && i > 10 {
+					break
+				}
+				if i > 1000 {
+					t.Fatal("both go on")
+				}
+			}
+			s.Kill()
+			copy.Kill()
+			next := s.another(newDataDir(t, t.TempDir()))
+			next.args = []string{"--takeover"}
+			next.Start()
+			next.wantTitles(slices.Concat(slices.Collect(maps.Values(acknowledged))...))
+		})
+	}
+}
+
+// A database that was never shipped is not mixed with a replica that holds another.
+func TestReplicaOfAnotherDatabase(t *testing.T) {
+	t.Parallel()
+	store := newFolderStore(t)
+	s := startServer(t, newDataDir(t, t.TempDir()), store.env...)
+	token := s.Superuser()
+	s.sendTitled("First")
+	s.awaitShipped(token)
+
+	other := startServer(t, newDataDir(t, t.TempDir()))
+	other.sendTitled("Other")
+	other.Stop()
+	other.env = s.env
+	text, code := other.runToEnd()
+	if code != 1 {
+		t.Errorf("exit status: got %d, want 1", code)
+	}
+	wantText(t, text, "holds a database already", "was never shipped there", "move "+filepath.Join(other.Dir, "data.db")+" away", "empty place")
+	if err := os.Rename(filepath.Join(other.Dir, "data.db"), filepath.Join(other.Dir, "mine.db")); err != nil {
+		t.Fatal(err)
+	}
+	s.Stop()
+	other.Start()
+	other.wantTitles([]string{"First"}, "Other")
+}
+
+// PocketBase's own backups leave the replica's files out, and what is restored from one is shipped
+// from then on.
+func TestReplicaAndBackups(t *testing.T) {
+	t.Parallel()
+	s := startServer(t, newDataDir(t, t.TempDir()), append(newFolderStore(t).env, "REPLICA_ACK=wait")...)
+	token := s.Superuser()
+	s.sendTitled("First")
+	s.API(token, http.MethodPost, "/api/backups", map[string]string{"name": "backup.zip"}, nil)
+	dir := t.TempDir()
+	if err := archive.Extract(filepath.Join(s.Dir, "backups", "backup.zip"), dir); err != nil {
+		t.Fatal(err)
+	}
+	err := filepath.WalkDir(dir, func(path string, _ fs.DirEntry, err error) error {
+		if strings.Contains(path, ".replica") {
+			t.Errorf("the backup has %s", path)
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.sendTitled("Second")
+	epoch := s.replicaState(token).Epoch
+	s.API(token, http.MethodPost, "/api/backups/backup.zip/restore", nil, nil)
+	await(t, "the backup is restored", func() bool {
+		response, err := http.Get(s.URL + "/api/health")
+		if err != nil {
+			return false
+		}
+		response.Body.Close()
+		return response.StatusCode == http.StatusOK && !s.titleSet()["Second"]
+	})
+	s.sendTitled("Third")
+	if state := s.replicaState(token); state.Epoch != epoch+1 {
+		t.Errorf("epoch: got %d, want %d", state.Epoch, epoch+1)
+	}
+	s.args = []string{"--takeover"}
+	s.loseMachine()
+	s.Start()
+	s.wantTitles([]string{"First", "Third"}, "Second")
+}
+
+// The nightly maintenance holds up no webhook.
+func TestReplicaAndMaintenance(t *testing.T) {
+	t.Parallel()
+	f := newReplicaRun(t, t.TempDir(), rand.Uint64(), newFolderStore(t))
+	f.run(false, func() {
+		f.await(200, 50)
+		for range 3 {
+			f.API(f.token, http.MethodPost, "/api/crons/__pbDBOptimize__", nil, nil)
+			f.await(200, 50)
+		}
+		if n := f.count(503); n > 0 {
+			t.Errorf("%d webhooks were answered 503", n)
+		}
+	})
+}
+
+func TestRestoreCommand(t *testing.T) {
+	t.Parallel()
+	store := newBucketStore(t)
+	callbacks, _ := receivePosts(t, http.StatusServiceUnavailable)
+	s := startServer(t, newDataDir(t, t.TempDir()), store.env...)
+	token := s.Superuser()
+	s.mustSend(userPayload("c", "First", "Body", "", callbacks))
+	s.awaitShipped(token)
+	time.Sleep(2 * time.Second) // moments are told to the second, and shipped once in one
+	moment := time.Now().UTC()
+	time.Sleep(2 * time.Second)
+	s.sendTitled("Second")
+	s.awaitShipped(token)
+
+	restore := func(args ...string) (string, string, bool) {
+		return runOn(t, s.binary, s.Dir, s.env, append([]string{"restore"}, args...)...)
+	}
+	out, errs, ok := restore("--dry-run")
+	if !ok || errs != "" {
+		t.Errorf("--dry-run: %s%s", out, errs)
+	}
+	wantText(t, out, "/some/path", "has the database as of ")
+	out, errs, ok = restore("--verify")
+	if !ok || errs != "" {
+		t.Errorf("--verify: %s%s", out, errs)
+	}
+	wantText(t, out, "aiContent 2", "The replica is whole")
+	status, _ := s.runCommand("modelriver", "status")
+	wantText(t, status, "replica", "epoch 1", "verified ")
+	_, errs, ok = restore()
+	if ok {
+		t.Error("restore beside the server succeeded")
+	}
+	wantText(t, errs, "a server runs on "+s.Dir)
+	if _, errs, ok = restore("--to", "yesterday"); ok {
+		t.Error("--to yesterday succeeded")
+	}
+	wantText(t, errs, `--to "yesterday"`, "2026-01-31 14:05:00")
+	if _, errs, ok = restore("--to", "2020-01-01 00:00"); ok {
+		t.Error("a moment before the replica was restored")
+	}
+	wantText(t, errs, "the replica has nothing of 2020-01-01T00:00:00Z or before")
+	copied := t.TempDir()
+	if out, errs, ok = restore("--into", copied, "--to", moment.Format(time.DateTime)); !ok {
+		t.Errorf("--into: %s%s", out, errs)
+	}
+	wantText(t, out, "aiContent 1", "1 callback waited at that moment")
+	if n := countRows(t, openDatabase(t, copied), "aiContent"); n != 1 {
+		t.Errorf("--to: got %d records, want 1", n)
+	}
+
+	s.Stop()
+	if out, errs, ok = restore("--to", moment.Format(time.RFC3339)); !ok {
+		t.Errorf("restore: %s%s", out, errs)
+	}
+	wantText(t, out, "records that only it has: aiContent 1", "The next start of the server goes on from there")
+	s.Start()
+	s.wantTitles([]string{"First"}, "Second")
+	wantText(t, s.output.String(), "1 callback waited at that moment")
+	s.sendTitled("Third")
+	s.awaitShipped(token)
+	s.args = []string{"--takeover"}
+	s.loseMachine()
+	s.Start()
+	s.wantTitles([]string{"First", "Third"}, "Second")
+
+	none, errs, ok := runOn(t, s.binary, t.TempDir(), nil, "restore")
+	if ok || none != "" {
+		t.Errorf("without REPLICA_URL: %s", none)
+	}
+	wantText(t, errs, "set REPLICA_URL")
+}
+
+// A request that waited at the moment that was restored may have been sent after it.
+func TestReplicaAsksNothingTwice(t *testing.T) {
+	t.Parallel()
+	s := startServer(t, newDataDir(t, t.TempDir()), append(newFolderStore(t).env, "MODELRIVER_API_URL="+closedPort(t))...)
+	token := s.Superuser()
+	var request struct{ ID string }
+	s.API(token, http.MethodPost, "/api/collections/aiRequests/records", map[string]any{"workflow": "w", "input": map[string]any{}}, &request)
+	s.awaitShipped(token)
+	s.args = []string{"--takeover"}
+	s.loseMachine()
+	s.Start()
+	wantText(t, s.output.String(), "1 request waited at that moment")
+	await(t, "the request has failed", func() bool {
+		var row struct{ State, Error string }
+		s.API(token, http.MethodGet, "/api/collections/aiRequests/records/"+request.ID, nil, &row)
+		return row.State == "failed" && row.Error != ""
+	})
+}
+
+func TestDoctorTriesTheReplica(t *testing.T) {
+	t.Parallel()
+	store := newBucketStore(t)
+	s := startServer(t, newDataDir(t, t.TempDir()), store.env...)
+	s.env = append(s.env, "AWS_CA_BUNDLE=/etc/ssl/some.pem")
+	out, _ := s.runCommand("modelriver", "doctor", "--url", s.URL+"/webhooks/modelriver")
+	wantText(t, out, "ok       replica", "an object was written, read and deleted", "AWS_CA_BUNDLE is set, and is not read")
+	store.fault.Store(storeRefuses)
+	out, ok := s.runCommand("modelriver", "doctor", "--url", s.URL+"/webhooks/modelriver")
+	if ok {
+		t.Error("the doctor found no problem")
+	}
+	wantText(t, out, "problem  replica", "the store refuses these credentials")
+}
+
+func TestReplicaSettings(t *testing.T) {
+	t.Parallel()
+	for _, row := range []struct{ name, env, want string }{
+		{"another scheme", "REPLICA_URL=ftp://host/path", `its scheme is "ftp"`},
+		{"a relative folder", "REPLICA_URL=file://folder", "use the absolute path of a folder"},
+		{"no bucket", "REPLICA_URL=s3:///path", "it names no bucket"},
+		{"a secret", "REPLICA_URL=s3://key:secret@bucket/path", "it has credentials in it"},
+		{"an unknown parameter", "REPLICA_URL=s3://bucket/path?acl=public", `it has a parameter "acl"`},
+		{"no such acknowledgement", "REPLICA_ACK=maybe", `REPLICA_ACK "maybe": use async or wait`},
+		{"no duration", "REPLICA_RETENTION=7d", `REPLICA_RETENTION "7d"`},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			t.Parallel()
+			dir := filepath.Join(t.TempDir(), "pb_data")
+			out, errs, ok := runOn(t, buildBinary(t), dir, []string{row.env}, "serve", "--http", "127.0.0.1:0")
+			if ok {
+				t.Errorf("serve started: %s", out)
+			}
+			wantText(t, errs, row.want)
+			if strings.Contains(errs, "secret@") {
+				t.Errorf("the secret is told: %s", errs)
+			}
+			if _, err := os.Stat(filepath.Join(dir, "data.db")); err == nil {
+				t.Error("a database was made")
+			}
+		})
+	}
+}
