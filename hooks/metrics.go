@@ -13,6 +13,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/common/expfmt"
 
+	"github.com/pocketriver/pocketriver/hooks/internal/recovery"
 	"github.com/pocketriver/pocketriver/hooks/internal/store"
 )
 
@@ -34,7 +35,7 @@ func (p *plugin) requireMetricsAuth(e *core.RequestEvent) error {
 // handleMetrics answers with the figures in Prometheus' text format.
 func (p *plugin) handleMetrics(e *core.RequestEvent) error {
 	now := p.outbox.Now()
-	scrape := &scrape{now: now, versions: p.versions, rejected: p.rejected.sinceStart()}
+	scrape := &scrape{now: now, versions: p.versions, rejected: p.rejected.sinceStart(), replica: p.recovery.State()}
 	var err error
 	if scrape.all, err = store.ReadAll(e.App, now, time.Time{}, p.config.CallbackWindow, nil); err != nil {
 		return e.InternalServerError("The figures could not be read.", err)
@@ -76,6 +77,10 @@ var (
 	callbackMedian  = newDesc("callback_median_seconds", "Median time from a webhook to its accepted callback, of the latest 1000 within their window.")
 	callbackP95     = newDesc("callback_p95_seconds", "95th percentile of the time from a webhook to its accepted callback, of the latest 1000 within their window.")
 	requestsByState = newDesc("requests", "Requests that are kept, by state: open, answered or failed.", "state")
+	replicaLag      = newDesc("replica_lag_seconds", "How long ago the replica had all that was committed; only with REPLICA_URL, and once it had.")
+	replicaFailing  = newDesc("replica_failing", "1 while changes do not get to the replica, else 0; only with REPLICA_URL.")
+	replicaEpoch    = newDesc("replica_epoch", "The epoch in which this server writes to the replica; only with REPLICA_URL.")
+	replicaVerified = newDesc("replica_verified_timestamp_seconds", "When restore --verify found the replica whole, if that was its last outcome.")
 	buildInfo       = newDesc("build_info", "Always 1, labeled with the versions of PocketRiver and PocketBase.", "version", "pocketbase")
 )
 
@@ -85,6 +90,7 @@ type scrape struct {
 	all      store.All
 	ends     store.Ends
 	rejected map[string]int
+	replica  *recovery.State
 	versions versions
 }
 
@@ -119,5 +125,24 @@ func (s *scrape) Collect(metrics chan<- prometheus.Metric) {
 	tell(requestsByState, float64(s.all.Requests.Open), "open")
 	tell(requestsByState, float64(s.all.Requests.Answered), store.Answered)
 	tell(requestsByState, float64(s.all.Requests.Failed), store.Failed)
+	s.tellReplica(tell)
 	tell(buildInfo, 1, s.versions.PocketRiver, s.versions.PocketBase)
+}
+
+func (s *scrape) tellReplica(tell func(desc *prometheus.Desc, value float64, labels ...string)) {
+	if s.replica == nil {
+		return
+	}
+	failing := 0.0
+	if s.replica.Error != "" {
+		failing = 1
+	}
+	tell(replicaFailing, failing)
+	tell(replicaEpoch, float64(s.replica.Epoch))
+	if !s.replica.Shipped.IsZero() {
+		tell(replicaLag, s.replica.Lag(s.now).Seconds())
+	}
+	if verified := s.replica.Verified; verified != nil && verified.Error == "" {
+		tell(replicaVerified, float64(verified.At.UnixMilli())/1000)
+	}
 }

@@ -7,6 +7,7 @@ import (
 	"github.com/pocketbase/pocketbase/core"
 
 	"github.com/pocketriver/pocketriver/hooks/internal/cli"
+	"github.com/pocketriver/pocketriver/hooks/internal/recovery"
 	"github.com/pocketriver/pocketriver/hooks/internal/store"
 )
 
@@ -20,6 +21,8 @@ type stats struct {
 	Problem  string       `json:"problem"` // why webhooks can't be stored; empty if they can
 	Versions versions     `json:"versions"`
 	Asking   store.Asking `json:"asking"`
+
+	Replica *recovery.State `json:"replica"` // nil if there is none
 }
 
 // handleStats answers with the figures since the query parameter "since".
@@ -41,7 +44,7 @@ func (p *plugin) handleStats(e *core.RequestEvent) error {
 	}
 	result := stats{
 		All: all, Path: p.config.Path, Secrets: len(p.config.WebhookSecrets), KeySet: p.config.APIKey != "",
-		Versions: p.versions, Asking: store.ReadAsking(e.App),
+		Versions: p.versions, Asking: store.ReadAsking(e.App), Replica: p.recovery.State(),
 	}
 	if err := p.schema.Problem(); err != nil {
 		result.Problem = err.Error()

@@ -73,17 +73,20 @@ func fact(label string) string {
 func TestDashboardShowsItsServer(t *testing.T) {
 	t.Parallel()
 	axe := repositoryFile(t, "node_modules/axe-core/axe.min.js") // of npm ci
-	s := startServer(t, "", "MODELRIVER_WEBHOOK_SECRET=the first signing secret,the second signing secret")
+	store := newBucketStore(t)
+	s := startServer(t, "", append(store.env, "REPLICA_ACK=wait", "MODELRIVER_WEBHOOK_SECRET=the first signing secret,the second signing secret")...)
 	token := s.Superuser()
+	s.awaitShipped(token)
 	p := openDashboard(t, s)
 	for label, want := range map[string]string{
 		"Webhook URL": s.URL + "/webhooks/modelriver", "Secrets": "2 secrets, key set", "Asking": "closed: only superusers",
 	} {
 		p.Wait(fact(label) + fmt.Sprintf(` === %q`, want))
 	}
+	p.Wait(`/^up to date; epoch 1; a 200 waits for it; never verified here. s3:/.test(` + fact("Replica") + `)`)
 	p.Wait(`/^PocketRiver \S.*, PocketBase v0\.39\.\d+$/.test(` + fact("Versions") + `)`)
 	p.Wait(`/^All \d+ checks are fine$/.test(document.querySelector(".modelriver-health summary").innerText)`)
-	if text := eval[string](p, `document.querySelector(".modelriver").innerText`); strings.Contains(text, "signing secret") || strings.Contains(text, testKey) {
+	if text := eval[string](p, `document.querySelector(".modelriver").innerText`); strings.Contains(text, "signing secret") || strings.Contains(text, testKey) || strings.Contains(text, "a-secret-key") {
 		t.Error("a secret is shown")
 	}
 	p.Type(`.modelriver-facts .copy-to-clipboard[aria-label="Copy the webhook URL"]`, "\r") // with the keyboard

@@ -1,7 +1,7 @@
 // What the page "ModelRiver" says of the server: what is missing, and what it found when it looked at itself.
 import { copied } from "./copied.js";
 import { Fetched } from "./fetched.js";
-import { plural, webhookURL } from "./format.js";
+import { formatTime, plural, webhookURL } from "./format.js";
 
 const GRADES = {
 	problem: { icon: "ri-error-warning-line modelriver-danger", word: "Problem" },
@@ -57,8 +57,24 @@ function facts(stats) {
 		fact("Webhook URL", copied(webhookURL(stats), "Copy the webhook URL")),
 		fact("Secrets", `${stats.secrets ? plural(stats.secrets, "secret") : "no secret"}, ${stats.keySet ? "key set" : "no key"}`),
 		fact("Asking", ...asking(stats.asking ?? {})),
+		...replica(stats.replica).map((value) => fact("Replica", ...value)),
 		fact("Versions", `PocketRiver ${stats.versions?.pocketriver || "development"}, PocketBase ${stats.versions?.pocketbase}`),
 	);
+}
+
+/** How the replica stands, if there is one: a list of one value, or none. */
+function replica(state) {
+	if (!state) return [];
+	const { url, ack, epoch, shipped, error, verified } = state;
+	const behind = Date.now() - Date.parse(shipped);
+	const has = !shipped ? "has nothing yet" : behind < 15_000 ? "up to date" : `has what was stored until ${formatTime(shipped)}`;
+	const standing = error ? [t.strong({ className: "modelriver-danger" }, "failing: "), `${error}; `, has] : [has];
+	const test = verified
+		? [verified.error ? t.strong({ className: "modelriver-danger" }, `damaged: ${verified.error}`) : `verified ${formatTime(verified.at)}`]
+		: ["never verified here"];
+	return [[
+		...standing, `; epoch ${epoch}; `, ack === "wait" ? "a 200 waits for it" : "a 200 does not wait for it", "; ", ...test, ". ", t.code(null, url),
+	]];
 }
 
 /** Who may create requests, which cost money. */

@@ -14,6 +14,7 @@ import (
 	"github.com/pocketbase/pocketbase/tools/hook"
 	"github.com/spf13/cobra"
 
+	"github.com/pocketriver/pocketriver/hooks/internal/recovery"
 	"github.com/pocketriver/pocketriver/hooks/internal/store"
 )
 
@@ -24,6 +25,9 @@ type Options struct {
 	APIURL         string        // ModelRiver's address
 	Path           string        // where webhooks are received
 	Window         time.Duration // in which a callback is tried
+
+	// Replica is the app's replica.
+	Replica *recovery.Recovery
 
 	// Unusable is why serve would end at once, or nil.
 	Unusable error

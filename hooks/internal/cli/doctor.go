@@ -97,7 +97,7 @@ func (c *commands) checks() []func(ctx context.Context, target *url.URL) []Findi
 		return all
 	}
 	return slices.Concat(here(c.settingsChecks()),
-		[]func(context.Context, *url.URL) []Finding{c.checkAPI, c.checkWebhook, c.checkLive}, here(c.dataChecks(c.checkOpened)))
+		[]func(context.Context, *url.URL) []Finding{c.checkAPI, c.checkWebhook, c.checkLive, c.checkReplica}, here(c.dataChecks(c.checkOpened)))
 }
 
 func (c *commands) settingsChecks() []func() []Finding {

@@ -10,6 +10,7 @@ import (
 	"github.com/dustin/go-humanize/english"
 	"github.com/spf13/cobra"
 
+	"github.com/pocketriver/pocketriver/hooks/internal/recovery"
 	"github.com/pocketriver/pocketriver/hooks/internal/store"
 )
 
@@ -18,6 +19,9 @@ type status struct {
 	DataDir string `json:"dataDir"`
 	store.All
 	store.Latest
+
+	// Replica is how the replica stands, as the server wrote it down last; nil if there is none.
+	Replica *recovery.State `json:"replica"`
 }
 
 func (c *commands) newStatusCommand() *cobra.Command {
@@ -71,7 +75,10 @@ func (c *commands) readStatus() (*status, error) {
 	if s.All, err = store.ReadAll(c.app, time.Now(), time.Time{}, c.options.Window, nil); err != nil {
 		return nil, err
 	}
-	s.Latest, err = store.ReadLatest(c.app)
+	if s.Latest, err = store.ReadLatest(c.app); err != nil {
+		return nil, err
+	}
+	s.Replica, err = recovery.ReadState(s.DataDir)
 	return s, err
 }
 
@@ -110,6 +117,9 @@ func (s *status) print(out io.Writer, now time.Time) error {
 		row("rejected", 0, "")
 	default:
 		row("rejected", s.Rejected.Count, "in the last 24 hours, last "+ago(now, s.Rejected.Last.Time()))
+	}
+	if s.Replica != nil {
+		fmt.Fprintf(table, "replica\tepoch %d\t%s\n", s.Replica.Epoch, s.Replica.InWords(now))
 	}
 	if err := table.Flush(); err != nil {
 		return err
