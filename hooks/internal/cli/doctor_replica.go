@@ -12,6 +12,9 @@ import (
 // checkReplica tries the replica's store, and finds what a restore would not bring back.
 func (c *commands) checkReplica(ctx context.Context, _ *url.URL) []Finding {
 	if !c.options.Replica.Configured() {
+		if backups := c.app.Settings().Backups; c.app.IsBootstrapped() && backups.Cron != "" && backups.S3.Enabled {
+			return []Finding{{"replica", gradeOK, "none; backups are made by schedule, and kept in S3", ""}}
+		}
 		return []Finding{{"replica", gradeWarning, "none: this disk is the only place that has what was answered 200",
 			"Set REPLICA_URL to a folder on another disk, or to a bucket; or see that backups are made and kept elsewhere."}}
 	}
@@ -36,13 +39,9 @@ func (c *commands) checkReplica(ctx context.Context, _ *url.URL) []Finding {
 	if c.options.Replica.SameDisk() {
 		add(gradeWarning, "it is on the same disk as the data", "It is lost with the data. Use another disk, or a bucket.")
 	}
-	if uploads, err := os.ReadDir(filepath.Join(c.app.DataDir(), "storage")); err == nil && len(uploads) > 0 && !c.uploadsElsewhere() {
+	if uploads, err := os.ReadDir(filepath.Join(c.app.DataDir(), "storage")); err == nil && len(uploads) > 0 && !c.app.Settings().S3.Enabled {
 		add(gradeWarning, "it holds data.db only: the files that users uploaded are on this disk alone",
 			"In the dashboard, Settings, Files storage, have PocketBase keep them in S3, or back up pb_data/storage.")
 	}
 	return findings
-}
-
-func (c *commands) uploadsElsewhere() bool {
-	return c.app.Settings() != nil && c.app.Settings().S3.Enabled
 }
