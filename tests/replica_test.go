@@ -1,12 +1,14 @@
 package tests
 
 import (
+	"encoding/json"
 	"flag"
 	"fmt"
 	"io/fs"
 	"maps"
 	"math/rand/v2"
 	"net/http"
+	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -355,12 +357,13 @@ func TestReplicaAndBackups(t *testing.T) {
 	epoch := s.replicaState(token).Epoch
 	s.API(token, http.MethodPost, "/api/backups/backup.zip/restore", nil, nil)
 	await(t, "the backup is restored", func() bool {
-		response, err := http.Get(s.URL + "/api/health")
+		response, err := http.Get(s.URL + "/api/collections/aiContent/records?filter=" + url.QueryEscape(`title = "Second"`))
 		if err != nil {
-			return false
+			return false // it starts again
 		}
-		response.Body.Close()
-		return response.StatusCode == http.StatusOK && !s.titleSet()["Second"]
+		defer response.Body.Close()
+		var list struct{ TotalItems *int }
+		return json.NewDecoder(response.Body).Decode(&list) == nil && list.TotalItems != nil && *list.TotalItems == 0
 	})
 	s.sendTitled("Third")
 	if state := s.replicaState(token); state.Epoch != epoch+1 {

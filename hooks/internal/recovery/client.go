@@ -30,7 +30,8 @@ type epochClient struct {
 	// file in a way that gives up every lock of this process on the database.
 	known atomic.Pointer[ltx.FileInfo]
 
-	over atomic.Bool // errOver was returned
+	over    atomic.Bool   // errOver was returned
+	changed chan struct{} // holds one after an epoch was begun
 
 	// read counts the bytes that are read, for a progress bar. It may be nil.
 	read io.Writer
@@ -39,13 +40,19 @@ type epochClient struct {
 var _ litestream.ReplicaClient = (*epochClient)(nil)
 
 func newEpochClient(b bucket, e epoch) *epochClient {
-	c := &epochClient{bucket: b}
+	c := &epochClient{bucket: b, changed: make(chan struct{}, 1)}
 	c.epoch.Store(&e)
 	return c
 }
 
 // begin has the client read and write an epoch.
-func (c *epochClient) begin(e epoch) { c.epoch.Store(&e) }
+func (c *epochClient) begin(e epoch) {
+	c.epoch.Store(&e)
+	select {
+	case c.changed <- struct{}{}:
+	default:
+	}
+}
 
 // begun reports whether it has one: the store was reached, and this server may write.
 func (c *epochClient) begun() bool { return c.epoch.Load().Number > 0 }

@@ -237,22 +237,31 @@ func (c *restoration) replace(ctx context.Context, from *source, moment time.Tim
 			return err
 		}
 	}
-	restored := filepath.Join(r.local.dir, "restored.db")
-	if err := c.restore(ctx, from, restored); err != nil {
-		return err
-	}
+	id.URL = r.options.URL
 	if id.Replica, err = makeId(ctx, r.bucket); err != nil {
 		return err
 	}
 	if err := r.local.writeIdentity(id); err != nil {
 		return err
 	}
-	position := &position{Epoch: from.epoch()}
+	begins := &position{Epoch: newest.Number}
 	if past {
-		position.TXID = from.txid()
+		begins = &position{Epoch: from.epoch(), TXID: from.txid()}
 	}
-	e, err := beginEpoch(ctx, r.bucket, newest.Number+1, id.Owner, position)
+	e, err := beginEpoch(ctx, r.bucket, newest.Number+1, id.Owner, begins)
 	if err != nil {
+		return err
+	}
+	if !past { // with what the server that is ended wrote to its end
+		if from, err = findSource(ctx, r.bucket, epochs, time.Time{}); err != nil {
+			return err
+		}
+		if moment, err = from.moment(ctx); err != nil {
+			return err
+		}
+	}
+	restored := filepath.Join(r.local.dir, "restored.db")
+	if err := c.restore(ctx, from, restored); err != nil {
 		return err
 	}
 	said, err := r.local.putInPlace(ctx, restored)

@@ -4,10 +4,12 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"time"
@@ -40,6 +42,9 @@ func (f folder) Put(_ context.Context, key string, content io.Reader, _ int64, o
 		if errors.Is(err, fs.ErrExist) {
 			return errExists
 		}
+		if errors.Is(err, errors.ErrUnsupported) || errors.Is(err, fs.ErrPermission) {
+			return fmt.Errorf("the file system of %s has no hard links, by which one server writes at a time: use another, or a bucket (%w)", f, err)
+		}
 	} else {
 		err = os.Rename(temp.Name(), path)
 	}
@@ -51,6 +56,9 @@ func (f folder) Put(_ context.Context, key string, content io.Reader, _ int64, o
 
 // syncDir makes what was made or renamed in a directory durable.
 func syncDir(path string) error {
+	if runtime.GOOS == "windows" {
+		return nil // it has no such thing
+	}
 	dir, err := os.Open(path)
 	if err != nil {
 		return err

@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"log/slog"
 	"os"
+	"path/filepath"
 	"time"
 
 	"github.com/benbjohnson/litestream"
@@ -141,8 +142,21 @@ func (k *keeper) forgetSeconds(ctx context.Context) error {
 	if err := k.client.DeleteLTXFiles(ctx, old); err != nil {
 		return err
 	}
-	for _, info := range old {
-		if err := os.Remove(k.db.LTXPath(secondsLevel, info.MinTXID, info.MaxTXID)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	return k.forgetLocal(infos[len(old)].MinTXID)
+}
+
+// forgetLocal deletes what is here of the seconds before a transaction, which are in the replica.
+func (k *keeper) forgetLocal(before ltx.TXID) error {
+	dir := k.db.LTXLevelDir(secondsLevel)
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return err
+	}
+	for _, entry := range entries {
+		if _, last, err := ltx.ParseFilename(entry.Name()); err != nil || last >= before {
+			continue
+		}
+		if err := os.Remove(filepath.Join(dir, entry.Name())); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return err
 		}
 	}

@@ -275,3 +275,49 @@ func TestLostWAL(t *testing.T) {
 		t.Errorf("it is all in the database: got %t, %v", lost, err)
 	}
 }
+
+// A moment within the retention can be restored after the daily copy too.
+func TestRetentionKeepsItsMoments(t *testing.T) {
+	t.Parallel()
+	l := newLine(t)
+	l.shipping.keep.retention = 24 * time.Hour
+	keep := l.shipping.keep
+	for day := range 4 {
+		l.write()
+		l.must(keep.keep(t.Context(), 1))
+		begun := *keep.client.epoch.Load()
+		begun.Started = time.Now().Add(-time.Duration(day+1) * 25 * time.Hour)
+		keep.client.begin(begun)
+		l.must(keep.copyWhole(t.Context()))
+		l.age(25 * time.Hour)
+		l.write()
+		time.Sleep(20 * time.Millisecond)
+		moment, rows := time.Now(), l.rows
+		time.Sleep(20 * time.Millisecond)
+		l.write()
+		l.must(keep.keep(t.Context(), 1))
+		l.must(keep.keep(t.Context(), litestream.SnapshotLevel))
+		if got := l.restored(moment); got != rows {
+			t.Errorf("day %d: got %d rows, want %d", day, got, rows)
+		}
+	}
+}
+
+// What is here of old seconds goes, also where its objects went without it.
+func TestSecondsAreForgottenHere(t *testing.T) {
+	t.Parallel()
+	l := newLine(t)
+	for range 5 {
+		l.write()
+	}
+	l.must(l.shipping.keep.keep(t.Context(), 1))
+	last := mustLast(l)
+	for txid := range last - 1 {
+		l.must(l.bucket.Delete(t.Context(), []string{l.client.key(secondsLevel, txid+1, txid+1)}))
+	}
+	l.must(l.shipping.keep.keep(t.Context(), secondsLevel))
+	entries, err := os.ReadDir(filepath.Dir(l.local.ltxPath(1)))
+	if l.must(err); len(entries) != 1 {
+		t.Errorf("%d files are left here, want the newest", len(entries))
+	}
+}

@@ -16,6 +16,7 @@ import (
 
 	"github.com/benbjohnson/litestream"
 	"github.com/gofrs/flock"
+	"github.com/pocketbase/pocketbase/core"
 	"github.com/superfly/ltx"
 )
 
@@ -53,6 +54,7 @@ func (l local) hasData() (bool, error) {
 type identity struct {
 	Owner   string `json:"owner"`   // of the data directory
 	Replica string `json:"replica"` // id of the replica that it was shipped to last; empty if to none
+	URL     string `json:"url"`     // and where that was
 	Epoch   int    `json:"epoch"`
 
 	// Replaced says that data.db is not what was shipped: a backup was restored, or too much
@@ -122,6 +124,28 @@ func (l local) lock() (*flock.Flock, error) {
 		return nil, fmt.Errorf("a server runs on %s: stop it first", l.dataDir)
 	}
 	return lock, nil
+}
+
+// isUntouched reports whether the database that is here was made by a command before a server ran:
+// it holds nothing but superusers.
+func (l local) isUntouched(ctx context.Context) bool {
+	counts, err := countRecords(ctx, l.data())
+	for _, c := range counts {
+		if c.Collection != core.CollectionNameSuperusers {
+			return false
+		}
+	}
+	return err == nil
+}
+
+// tidy deletes what a command left that was cut off.
+func (l local) tidy() {
+	for _, pattern := range []string{"verify-*", "restored.db*"} {
+		left, _ := filepath.Glob(filepath.Join(l.dir, pattern))
+		for _, path := range left {
+			_ = os.RemoveAll(path)
+		}
+	}
 }
 
 // dropReplaced deletes what was read of a database that was replaced since.

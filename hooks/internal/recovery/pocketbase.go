@@ -55,22 +55,33 @@ func (r *Recovery) bootstrap(e *core.BootstrapEvent) error {
 		if err := r.markReplaced(true); err != nil {
 			return err
 		}
+		r.lock, _ = r.local.lock() // so that nothing is restored beneath it
 		return e.Next()
 	}
 	_ = r.rootCmd.ParseFlags(os.Args[1:]) // it is parsed again, and reported, when it is run
 	if flag := r.rootCmd.PersistentFlags().Lookup("takeover"); flag != nil {
 		r.takeover = flag.Value.String() == "true"
 	}
-	if err := r.prepare(context.Background()); err != nil {
+	ctx := context.Background()
+	if err := r.prepare(ctx); err != nil {
 		return err
+	}
+	// Before the app writes: its own checkpoint could begin the WAL anew over what Litestream has
+	// not read yet. A new database it reads when it is there.
+	if hasData, err := r.local.hasData(); err != nil {
+		return err
+	} else if hasData && r.shipping == nil {
+		if r.shipping, err = r.open(ctx); err != nil {
+			return err
+		}
 	}
 	return e.Next()
 }
 
 // serve begins to ship. Migrations have run by then.
 func (r *Recovery) serve(e *core.ServeEvent) error {
-	if r.lock == nil {
-		return e.Next() // it is not this process that serves the data
+	if r.lock == nil || r.bucket == nil {
+		return e.Next() // it is not this process that ships the data
 	}
 	if err := r.tellRestored(); err != nil {
 		return err
@@ -119,8 +130,8 @@ func (r *Recovery) leaveOut(e *core.BackupEvent) error {
 // restoreBackup lets PocketBase replace the database, and has the next start ship a whole copy
 // of it, in an epoch of its own.
 func (r *Recovery) restoreBackup(e *core.BackupEvent) error {
-	if r.lock == nil {
-		return r.leaveOut(e) // it is not this process that serves the data
+	if r.lock == nil || r.bucket == nil {
+		return r.leaveOut(e) // it is not this process that ships the data
 	}
 	r.pause(true)
 	if err := r.markReplaced(true); err != nil {

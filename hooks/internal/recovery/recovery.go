@@ -49,6 +49,8 @@ type Recovery struct {
 	bucket  bucket // nil if there is no replica
 	local   local
 	exit    func(code int)        // os.Exit
+	run     string                // of this process
+	signs   atomic.Int64          // that it gave
 	failure atomic.Pointer[error] // of the command restore
 
 	lock     *flock.Flock // of the data directory, while this process serves
@@ -79,8 +81,8 @@ func New(app core.App, rootCmd *cobra.Command, options Options) (*Recovery, erro
 	}
 	return &Recovery{
 		app: app, rootCmd: rootCmd, options: options, bucket: b, local: newLocal(app.DataDir()), exit: os.Exit,
-		client: newEpochClient(b, epoch{}),
-		wake:   make(chan struct{}, 1), state: State{URL: options.URL, Ack: options.Ack},
+		client: newEpochClient(b, epoch{}), run: newId(),
+		wake: make(chan struct{}, 1), state: State{URL: options.URL, Ack: options.Ack},
 	}, nil
 }
 
@@ -103,6 +105,7 @@ func (r *Recovery) prepare(ctx context.Context) error {
 		}
 		r.lock = lock
 	}
+	r.local.tidy()
 	if err := r.local.dropReplaced(); err != nil {
 		return err
 	}
@@ -152,7 +155,15 @@ func (r *Recovery) lookFor(ctx context.Context, hasData bool) (findings, error) 
 		ctx, cancel = context.WithTimeout(ctx, answerWithin)
 		defer cancel()
 	}
-	return r.look(ctx)
+	var f findings
+	err := within(ctx, func() (err error) {
+		f, err = r.look(ctx)
+		return err
+	})
+	if err != nil {
+		return findings{}, err // f may be written to still
+	}
+	return f, nil
 }
 
 // A refusal is why a server must not start, whatever the store answers later.
@@ -180,6 +191,7 @@ type findings struct {
 	id     identity
 	epochs []epoch
 	owned  bool // the newest epoch is this data directory's
+	begun  bool // and was begun with what is here, but nothing was shipped in it
 }
 
 func (f findings) newest() epoch { return f.epochs[len(f.epochs)-1] }
@@ -208,6 +220,10 @@ func (r *Recovery) look(ctx context.Context) (f findings, err error) {
 	if f.epochs, err = readEpochs(ctx, r.bucket); err != nil {
 		return f, err
 	}
+	if len(f.epochs) == 0 && f.id.Epoch > 0 && f.id.URL == r.options.URL {
+		return f, refuse("REPLICA_URL: %s is empty, though the database here was shipped to it. If it is a disk, mount it; to begin anew with what is here, delete %s",
+			r.options.URL, r.local.dir)
+	}
 	if len(f.epochs) == 0 {
 		f.next = beginHere
 		return f, nil
@@ -215,12 +231,23 @@ func (r *Recovery) look(ctx context.Context) (f findings, err error) {
 	known := f.id.Replica != "" && f.id.Replica == replica
 	f.owned = known && f.newest().Owner == f.id.Owner
 	switch {
+	case hasData && !known && r.local.isUntouched(ctx):
+		r.say("the database here has nothing yet but what commands made before the first start")
 	case hasData && !known:
 		return f, refuse("REPLICA_URL: %s holds a database already, and the one in %s was never shipped there. To go on with the replica's, move %s away; to ship the one that is here, set REPLICA_URL to an empty place",
 			r.options.URL, r.local.dataDir, r.local.data())
 	case f.owned && hasData && f.id.Replaced:
 		f.next = beginHere
 		return f, nil
+	case f.owned && hasData && f.newest().Number != f.id.Epoch && f.newest().From == nil:
+		last, err := newEpochClient(r.bucket, f.newest()).lastOf(ctx)
+		if err != nil {
+			return f, err
+		}
+		if last.MaxTXID == 0 { // the store's answer to its beginning was lost
+			f.next, f.begun = beginHere, true
+			return f, nil
+		}
 	case f.owned && hasData && f.newest().Number == f.id.Epoch:
 		goesOn, err := r.local.goesOn(ctx, newEpochClient(r.bucket, f.newest()))
 		if err != nil {
@@ -261,16 +288,20 @@ func (r *Recovery) begin(ctx context.Context, f findings) (err error) {
 	id, number := f.id, f.id.Epoch+1
 	if len(f.epochs) > 0 {
 		number = f.newest().Number + 1
-	} else if id.Epoch > 0 {
-		r.say("it is empty, so a new one begins with what is here")
 	}
+	id.URL = r.options.URL
 	if id.Replica, err = makeId(ctx, r.bucket); err != nil {
 		return err
 	}
 	if err := r.local.writeIdentity(id); err != nil { // the owner is known before it owns something
 		return &refusal{err}
 	}
-	e, err := beginEpoch(ctx, r.bucket, number, id.Owner, nil)
+	var e epoch
+	if f.begun {
+		e = f.newest()
+	} else {
+		e, err = beginEpoch(ctx, r.bucket, number, id.Owner, nil)
+	}
 	if errors.Is(err, errExists) {
 		return fmt.Errorf("another server began to write to the replica at the same time: %w", err)
 	}
@@ -282,6 +313,7 @@ func (r *Recovery) begin(ctx context.Context, f findings) (err error) {
 		return &refusal{err}
 	}
 	r.client.begin(e)
+	_ = r.giveSign(ctx, false) // what is given next is seen to be another
 	return nil
 }
 
@@ -289,6 +321,7 @@ func (r *Recovery) begin(ctx context.Context, f findings) (err error) {
 // the moment that the new epoch is there, nothing that the earlier owner writes is acknowledged.
 func (r *Recovery) takeOver(ctx context.Context, f findings) (err error) {
 	id := f.id
+	id.URL = r.options.URL
 	if id.Replica, err = makeId(ctx, r.bucket); err != nil {
 		return err
 	}
@@ -299,6 +332,8 @@ func (r *Recovery) takeOver(ctx context.Context, f findings) (err error) {
 	if err != nil {
 		return err
 	}
+	r.client.begin(e)
+	_ = r.giveSign(ctx, false)
 	began := time.Now()
 	from, err := findSource(ctx, r.bucket, f.epochs, time.Time{})
 	if err != nil && !errors.Is(err, errNothing) { // with nothing, what is here goes on, if anything is
@@ -327,7 +362,6 @@ func (r *Recovery) takeOver(ctx context.Context, f findings) (err error) {
 	if err := r.local.writeIdentity(id); err != nil {
 		return &refusal{err}
 	}
-	r.client.begin(e)
 	return nil
 }
 

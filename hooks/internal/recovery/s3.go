@@ -14,6 +14,7 @@ import (
 
 	"github.com/minio/minio-go/v7"
 	"github.com/minio/minio-go/v7/pkg/credentials"
+	"golang.org/x/sync/errgroup"
 )
 
 // Bounds of one request to the store: what a small object may take, and what a large one gets
@@ -139,16 +140,40 @@ func (b *s3Bucket) Get(ctx context.Context, key string, offset, size int64) (io.
 		}
 	}
 	// Core asks at once, where GetObject would ask at the first Read.
+	ctx, cancel := context.WithCancel(ctx)
+	stalled := time.AfterFunc(callTimeout, cancel)
 	content, _, _, err := (&minio.Core{Client: b.client}).GetObject(ctx, b.name, b.prefix+key, options)
 	if err != nil {
+		stalled.Stop()
+		cancel()
 		return nil, b.fail(err)
 	}
-	return content, nil
+	return &answer{ReadCloser: content, stalled: stalled, cancel: cancel}, nil
+}
+
+// An answer breaks off when nothing of it comes for long.
+type answer struct {
+	io.ReadCloser
+	stalled *time.Timer
+	cancel  context.CancelFunc
+}
+
+func (a *answer) Read(p []byte) (int, error) {
+	a.stalled.Reset(callTimeout)
+	return a.ReadCloser.Read(p)
+}
+
+func (a *answer) Close() error {
+	a.stalled.Stop()
+	a.cancel()
+	return a.ReadCloser.Close()
 }
 
 func (b *s3Bucket) List(ctx context.Context, prefix, after string) ([]object, error) {
-	ctx, cancel := context.WithCancel(ctx) // which ends the listing's goroutine
+	ctx, cancel := context.WithCancel(ctx) // which ends the listing's goroutine too
 	defer cancel()
+	stalled := time.AfterFunc(callTimeout, cancel)
+	defer stalled.Stop()
 	var objects []object
 	options := minio.ListObjectsOptions{Prefix: b.prefix + prefix, Recursive: true}
 	if after != "" {
@@ -158,22 +183,31 @@ func (b *s3Bucket) List(ctx context.Context, prefix, after string) ([]object, er
 		if info.Err != nil {
 			return nil, b.fail(info.Err)
 		}
+		stalled.Reset(callTimeout)
 		objects = append(objects, object{key: strings.TrimPrefix(info.Key, b.prefix), size: info.Size, written: info.LastModified})
+	}
+	if err := ctx.Err(); err != nil { // minio ends the listing without an error
+		return nil, fmt.Errorf("the listing did not come to its end: %w", err)
 	}
 	slices.SortFunc(objects, func(a, b object) int { return strings.Compare(a.key, b.key) })
 	return objects, nil
 }
 
 func (b *s3Bucket) Delete(ctx context.Context, keys []string) error {
-	ctx, cancel := context.WithTimeout(ctx, callTimeout)
-	defer cancel()
+	group, ctx := errgroup.WithContext(ctx)
+	group.SetLimit(16)
 	for _, key := range keys {
-		err := b.fail(b.client.RemoveObject(ctx, b.name, b.prefix+key, minio.RemoveObjectOptions{}))
-		if err != nil && !errors.Is(err, errMissing) {
+		group.Go(func() error {
+			ctx, cancel := context.WithTimeout(ctx, callTimeout)
+			defer cancel()
+			err := b.fail(b.client.RemoveObject(ctx, b.name, b.prefix+key, minio.RemoveObjectOptions{}))
+			if errors.Is(err, errMissing) {
+				return nil
+			}
 			return err
-		}
+		})
 	}
-	return nil
+	return group.Wait()
 }
 
 // Clock returns what the store's answers are dated with, which it gives without a signature

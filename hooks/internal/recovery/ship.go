@@ -1,10 +1,12 @@
 package recovery
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io/fs"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"time"
@@ -37,27 +39,17 @@ type shipping struct {
 	keep *keeper // nil until the epoch is known
 }
 
-// open has Litestream open the database, which the app has open too. It needs no store: from then
-// on no change is missed, whenever the store answers.
+// open has Litestream open the database, before the app does if it is there. It needs no store: from
+// then on no change is missed, whenever the store answers. An error ends the process: Litestream has
+// given up the locks on the database.
 func (r *Recovery) open(ctx context.Context) (*shipping, error) {
-	// Litestream makes its tables and the WAL's first frame itself, but with a wait of its own
-	// for other writers, and gives up the locks if it ends.
-	for _, query := range []string{
-		"CREATE TABLE IF NOT EXISTS _litestream_seq (id INTEGER PRIMARY KEY, seq INTEGER)",
-		"CREATE TABLE IF NOT EXISTS _litestream_lock (id INTEGER)",
-		"INSERT INTO _litestream_seq (id, seq) VALUES (1, 1) ON CONFLICT (id) DO UPDATE SET seq = seq + 1",
-	} {
-		if _, err := r.app.NonconcurrentDB().NewQuery(query).Execute(); err != nil {
-			return nil, err
-		}
-	}
 	last, err := r.local.last()
 	if err != nil {
-		return nil, err
+		return nil, &refusal{err}
 	}
 	db := litestream.NewDB(r.local.data())
 	db.SetMetaPath(r.local.dir)
-	db.SetLogger(r.app.Logger())
+	db.SetLogger(slog.New(slog.DiscardHandler)) // what fails is returned
 	db.MonitorInterval, db.BusyTimeout, db.ShutdownSyncTimeout = 0, 10*time.Second, 0
 	db.Replica = litestream.NewReplicaWithClient(db, r.client)
 	db.Replica.MonitorEnabled = false
@@ -67,10 +59,10 @@ func (r *Recovery) open(ctx context.Context) (*shipping, error) {
 	r.client.known.Store(&ltx.FileInfo{MinTXID: last, MaxTXID: last})
 	err = db.Sync(ctx)
 	r.client.known.Store(nil)
-	if err != nil && ctx.Err() == nil {
+	if err != nil && db.PageSize() == 0 {
 		return nil, &refusal{fmt.Errorf("open the database for the replica: %w", err)}
 	}
-	return &shipping{db: db}, err
+	return &shipping{db: db}, nil // what could not be read yet, the next turn reads
 }
 
 // Wait returns once all that is committed now is in the replica, or why it is not. It returns at
@@ -111,17 +103,17 @@ func (r *Recovery) start() {
 	case r.wake <- struct{}{}:
 	default:
 	}
+	go r.live(ctx)
 	go func() {
 		defer close(r.done)
-		r.run(ctx)
+		r.shipAll(ctx)
 	}()
 }
 
-// run ships every second, and at once what is waited for: all that wait share one turn.
-func (r *Recovery) run(ctx context.Context) {
+// shipAll ships every second, and at once what is waited for: all that wait share one turn.
+func (r *Recovery) shipAll(ctx context.Context) {
 	tick := time.NewTicker(shipEvery)
 	defer tick.Stop()
-	live := newLife(r)
 	var failing time.Time
 	for {
 		select {
@@ -145,7 +137,6 @@ func (r *Recovery) run(ctx context.Context) {
 		}
 		r.note(began, err, &failing)
 		r.endIfOver(err)
-		live.give(ctx)
 	}
 }
 
@@ -320,39 +311,46 @@ func sizeOf(dir string) (bytes int64, err error) {
 	return bytes, err
 }
 
-// A life gives the sign by which another server sees that this one writes.
-type life struct {
-	r    *Recovery
-	sign sign
-	last time.Time
-	busy chan struct{}
-}
-
-func newLife(r *Recovery) *life {
-	host, _ := os.Hostname()
-	return &life{r: r, sign: sign{Run: newId(), Host: host}, busy: make(chan struct{}, 1)}
-}
-
-// give renews the sign when it is time. It does not wait for the store.
-func (l *life) give(ctx context.Context) {
-	if !l.r.client.begun() || time.Since(l.last) < signEvery {
-		return
-	}
-	select {
-	case l.busy <- struct{}{}:
-	default:
-		return
-	}
-	l.last = time.Now()
-	l.sign.Count++
-	l.sign.Epoch = l.r.client.epoch.Load().Number
-	s := l.sign
-	go func() {
-		defer func() { <-l.busy }()
-		if err := s.put(ctx, l.r.bucket); err != nil {
-			l.r.app.Logger().Debug("The replica's store did not take the sign of life", "error", err)
+// live gives the sign by which another server sees that this one writes, and looks for a server
+// that has taken the replica over while nothing is written here.
+func (r *Recovery) live(ctx context.Context) {
+	for tick := time.NewTicker(signEvery); ; {
+		if r.client.begun() {
+			e := *r.client.epoch.Load()
+			err := r.giveSign(ctx, false)
+			if over, overErr := e.isOver(ctx, r.bucket); over {
+				r.client.over.Store(true)
+				r.endIfOver(errOver)
+			} else if err = cmp.Or(err, overErr); err != nil && ctx.Err() == nil {
+				r.app.Logger().Debug("The replica's store did not take the sign of life", "error", err)
+			}
 		}
-	}()
+		select {
+		case <-ctx.Done():
+			return
+		case <-r.client.changed:
+		case <-tick.C:
+		}
+	}
+}
+
+// giveSign gives a sign of life, or of the end.
+func (r *Recovery) giveSign(ctx context.Context, ended bool) error {
+	host, _ := os.Hostname()
+	return sign{Run: r.run, Host: host, Epoch: r.client.epoch.Load().Number, Count: int(r.signs.Add(1)), Ended: ended}.put(ctx, r.bucket)
+}
+
+// within returns what fn does, or the context's error: a folder of another machine may hang for
+// ever.
+func within(ctx context.Context, fn func() error) error {
+	done := make(chan error, 1)
+	go func() { done <- fn() }()
+	select {
+	case err := <-done:
+		return err
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 }
 
 // finish ships what is left, within a bound, and says whether the replica has all.
@@ -361,10 +359,14 @@ func (r *Recovery) finish() {
 		return // it did not serve
 	}
 	r.stop()
-	<-r.done
+	select {
+	case <-r.done:
+	case <-time.After(stopWithin): // a folder that hangs
+		return
+	}
 	ctx, cancel := context.WithTimeout(context.Background(), stopWithin)
 	defer cancel()
-	err := r.ship(ctx)
+	err := within(ctx, func() error { return r.ship(ctx) })
 	r.mu.Lock()
 	r.paused = true
 	waiting := r.waiting
@@ -380,6 +382,5 @@ func (r *Recovery) finish() {
 		r.say(fmt.Sprintf("the last changes are not shipped yet (%v): they will be at the next start here", err))
 		return
 	}
-	host, _ := os.Hostname()
-	_ = sign{Host: host, Epoch: r.client.epoch.Load().Number, Ended: true}.put(ctx, r.bucket) // else the next one waits a little
+	_ = r.giveSign(ctx, true) // else the next one waits a little
 }
