@@ -332,6 +332,28 @@ func TestReplicaOfAnotherDatabase(t *testing.T) {
 	other.wantTitles([]string{"First"}, "Other")
 }
 
+// A place that was emptied, as the folder of a disk that is not mounted, does not pass for a new one.
+func TestReplicaThatWasEmptied(t *testing.T) {
+	t.Parallel()
+	store := newFolderStore(t)
+	s := startServer(t, newDataDir(t, t.TempDir()), store.env...)
+	s.awaitShipped(s.Superuser())
+	s.Stop()
+	if err := os.RemoveAll(strings.TrimPrefix(store.env[0], "REPLICA_URL=file://")); err != nil {
+		t.Fatal(err)
+	}
+	text, code := s.runToEnd()
+	if code != 1 {
+		t.Errorf("exit status: got %d, want 1", code)
+	}
+	wantText(t, text, "is empty, though the database here was shipped to it", "mount it", "delete "+filepath.Join(s.Dir, ".replica"))
+	if err := os.RemoveAll(filepath.Join(s.Dir, ".replica")); err != nil {
+		t.Fatal(err)
+	}
+	s.Start()
+	s.awaitShipped(s.SignIn("_superusers", testEmail, testPassword))
+}
+
 // PocketBase's own backups leave the replica's files out, and what is restored from one is shipped
 // from then on.
 func TestReplicaAndBackups(t *testing.T) {
