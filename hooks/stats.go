@@ -22,7 +22,30 @@ type stats struct {
 	Versions versions     `json:"versions"`
 	Asking   store.Asking `json:"asking"`
 
-	Replica *recovery.State `json:"replica"` // nil if there is none
+	Replica *replica `json:"replica"` // nil if there is none
+}
+
+// A replica is how it stands: the same from one question to the next while all is well, so that the
+// dashboard's page stays as it is.
+type replica struct {
+	URL      string             `json:"url"`
+	Ack      string             `json:"ack"`
+	Epoch    int                `json:"epoch"`
+	UpToDate bool               `json:"upToDate"`
+	Shipped  time.Time          `json:"shipped,omitzero"` // if it is not: it has all that was committed then
+	Error    string             `json:"error"`
+	Verified *recovery.Verified `json:"verified"`
+}
+
+func newReplica(s *recovery.State) *replica {
+	if s == nil {
+		return nil
+	}
+	r := &replica{URL: s.URL, Ack: s.Ack, Epoch: s.Epoch, UpToDate: s.UpToDate(time.Now()), Shipped: s.Shipped, Error: s.Error, Verified: s.Verified}
+	if r.UpToDate {
+		r.Shipped = time.Time{}
+	}
+	return r
 }
 
 // handleStats answers with the figures since the query parameter "since".
@@ -44,7 +67,7 @@ func (p *plugin) handleStats(e *core.RequestEvent) error {
 	}
 	result := stats{
 		All: all, Path: p.config.Path, Secrets: len(p.config.WebhookSecrets), KeySet: p.config.APIKey != "",
-		Versions: p.versions, Asking: store.ReadAsking(e.App), Replica: p.recovery.State(),
+		Versions: p.versions, Asking: store.ReadAsking(e.App), Replica: newReplica(p.recovery.State()),
 	}
 	if err := p.schema.Problem(); err != nil {
 		result.Problem = err.Error()

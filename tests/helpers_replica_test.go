@@ -11,6 +11,8 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"regexp"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -167,6 +169,15 @@ func (s *server) replicaState(token string) replicaState {
 	s.API(token, http.MethodGet, "/api/modelriver/stats", nil, &stats)
 	if stats.Replica == nil {
 		s.t.Fatal("the server says that it has no replica")
+	}
+	asked := time.Now()
+	_, metrics := s.request(token, http.MethodGet, "/api/modelriver/metrics", "")
+	if match := regexp.MustCompile(`(?m)^modelriver_replica_lag_seconds (\S+)$`).FindStringSubmatch(metrics); match != nil {
+		lag, err := strconv.ParseFloat(match[1], 64)
+		if err != nil {
+			s.t.Fatal(err)
+		}
+		stats.Replica.Shipped = asked.Add(-time.Duration(lag * float64(time.Second)))
 	}
 	return *stats.Replica
 }

@@ -65,9 +65,8 @@ function facts(stats) {
 /** How the replica stands, if there is one: a list of one value, or none. */
 function replica(state) {
 	if (!state) return [];
-	const { url, ack, epoch, shipped, error, verified } = state;
-	const behind = Date.now() - Date.parse(shipped);
-	const has = !shipped ? "has nothing yet" : behind < 15_000 ? "up to date" : `has what was stored until ${formatTime(shipped)}`;
+	const { url, ack, epoch, upToDate, shipped, error, verified } = state;
+	const has = upToDate ? "up to date" : !shipped ? "has nothing yet" : `has what was stored until ${formatTime(shipped)}`;
 	const standing = error ? [t.strong({ className: "modelriver-danger" }, "failing: "), `${error}; `, has] : [has];
 	const test = verified
 		? [verified.error ? t.strong({ className: "modelriver-danger" }, `damaged: ${verified.error}`) : `verified ${formatTime(verified.at)}`]

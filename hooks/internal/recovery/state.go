@@ -51,13 +51,18 @@ func (s *State) Lag(now time.Time) time.Duration {
 	return max(0, now.Sub(s.Shipped))
 }
 
+// UpToDate reports whether the replica has all, but for the last moment: it is written down every few
+// seconds only.
+func (s *State) UpToDate(now time.Time) bool {
+	return s.Error == "" && !s.Shipped.IsZero() && s.Lag(now) < 2*stateEvery
+}
+
 // InWords tells in one line how the replica stands.
 func (s *State) InWords(now time.Time) string {
 	words := "has nothing yet"
 	if !s.Shipped.IsZero() {
-		// Written down every few seconds, so a little behind is as good as now.
 		words = "has all up to " + s.Shipped.UTC().Format(time.RFC3339)
-		if lag := s.Lag(now); lag < 2*stateEvery {
+		if s.UpToDate(now) {
 			words = "up to date"
 		}
 	}
