@@ -71,6 +71,7 @@ AS_ROOT = $(if $(filter-out 0,$(shell id -u)),unshare --map-root-user --mount)
 tools:
 	@missing=; id=$$(id -u); sudo=; test $$id = 0 || sudo="sudo "; \
 	command -v strace >/dev/null || missing="$$missing strace"; \
+	command -v python3 >/dev/null || missing="$$missing python3"; \
 	echo '#include <stdlib.h>' | $(COMPILER) -E - >/dev/null 2>&1 || missing="$$missing gcc libc6-dev"; \
 	for browser in $(BROWSERS); do ! command -v $$browser >/dev/null || break; done; \
 	$$browser --version >/dev/null 2>&1 || missing="$$missing chromium"; \
