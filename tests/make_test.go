@@ -87,7 +87,7 @@ func TestMakeTools(t *testing.T) {
 		ubuntu = "ID=ubuntu\nID_LIKE=debian\n"
 		fedora = "ID=fedora\n"
 	)
-	const all = "chromium firefox-esr strace cc"
+	const all = "chromium firefox-esr strace python3 cc"
 	for _, row := range []struct {
 		name   string
 		system string
@@ -98,23 +98,23 @@ func TestMakeTools(t *testing.T) {
 		ran    string // what was run
 	}{
 		{"nothing is missing", debian, all, "0", false, "", ""},
-		{"Chrome is a browser too", fedora, "google-chrome firefox strace cc", "1000", false, "", ""},
-		{"root", debian, "apt-get", "0", false, "Installing strace gcc libc6-dev chromium firefox-esr",
-			"apt-get update\napt-get install -y --no-install-recommends strace gcc libc6-dev chromium firefox-esr\n"},
-		{"sudo", debian, "apt-get sudo cc", "1000", false, "Installing strace chromium firefox-esr",
-			"sudo apt-get update\nsudo apt-get install -y --no-install-recommends strace chromium firefox-esr\n"},
+		{"Chrome is a browser too", fedora, "google-chrome firefox strace python3 cc", "1000", false, "", ""},
+		{"root", debian, "apt-get", "0", false, "Installing strace python3 gcc libc6-dev chromium firefox-esr",
+			"apt-get update\napt-get install -y --no-install-recommends strace python3 gcc libc6-dev chromium firefox-esr\n"},
+		{"sudo", debian, "apt-get sudo cc", "1000", false, "Installing strace python3 chromium firefox-esr",
+			"sudo apt-get update\nsudo apt-get install -y --no-install-recommends strace python3 chromium firefox-esr\n"},
 		{"neither", debian, "apt-get chromium firefox-esr cc", "1000", true,
-			"As root: apt-get update && apt-get install -y --no-install-recommends strace\n", ""},
+			"As root: apt-get update && apt-get install -y --no-install-recommends strace python3\n", ""},
 		{"apt-get fails", debian, "!apt-get chromium firefox-esr cc", "0", true, "", "apt-get update\n"},
 		{"Ubuntu has no package of a browser", ubuntu, "apt-get sudo cc", "1000", true, "google-chrome-stable_current_", ""},
-		{"Ubuntu's package points to a snap that is not there", ubuntu, "apt-get !chromium-browser google-chrome !firefox strace cc", "0", true, " chromium-browser-\n", ""},
+		{"Ubuntu's package points to a snap that is not there", ubuntu, "apt-get !chromium-browser google-chrome !firefox strace python3 cc", "0", true, " chromium-browser-\n", ""},
 		{"Ubuntu's Firefox is a snap too", ubuntu, "apt-get sudo google-chrome !firefox cc", "1000", true,
-			" && sudo ln -s /opt/firefox/firefox /usr/local/bin/firefox\nsudo apt-get update && sudo apt-get install -y --no-install-recommends strace\n", ""},
-		{"Ubuntu with browsers", ubuntu, "apt-get google-chrome firefox cc", "0", false, "Installing strace",
-			"apt-get update\napt-get install -y --no-install-recommends strace\n"},
+			" && sudo ln -s /opt/firefox/firefox /usr/local/bin/firefox\nsudo apt-get update && sudo apt-get install -y --no-install-recommends strace python3\n", ""},
+		{"Ubuntu with browsers", ubuntu, "apt-get google-chrome firefox cc", "0", false, "Installing strace python3",
+			"apt-get update\napt-get install -y --no-install-recommends strace python3\n"},
 		{"root without mounts", debian, all + " !sh", "0", true, "--cap-add SYS_ADMIN", ""},
 		{"a user without name spaces", debian, all + " !unshare", "1000", true, "unprivileged_userns", ""},
-		{"another system", fedora, "cc", "1000", true, "strace chromium firefox-esr", ""},
+		{"another system", fedora, "cc", "1000", true, "strace python3 chromium firefox-esr", ""},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			t.Parallel()

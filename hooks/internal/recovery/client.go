@@ -228,20 +228,27 @@ func equalContent(a, b io.Reader) (bool, error) {
 	const size = 64 << 10
 	bufferA, bufferB := make([]byte, size), make([]byte, size)
 	for {
-		nA, errA := io.ReadFull(a, bufferA)
-		nB, errB := io.ReadFull(b, bufferB)
-		for _, err := range []error{errA, errB} {
-			if err != nil && err != io.EOF && err != io.ErrUnexpectedEOF {
-				return false, err
-			}
+		nA, endA, errA := fill(a, bufferA)
+		nB, endB, errB := fill(b, bufferB)
+		if err := errors.Join(errA, errB); err != nil {
+			return false, err
 		}
-		if string(bufferA[:nA]) != string(bufferB[:nB]) {
+		if string(bufferA[:nA]) != string(bufferB[:nB]) || endA != endB {
 			return false, nil
 		}
-		if errA != nil || errB != nil {
+		if endA {
 			return true, nil
 		}
 	}
+}
+
+// fill reads until the buffer is full, or the content has ended.
+func fill(content io.Reader, buffer []byte) (n int, ended bool, err error) {
+	n, err = io.ReadFull(content, buffer)
+	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+		return n, true, nil
+	}
+	return n, false, err
 }
 
 func (c *epochClient) DeleteLTXFiles(ctx context.Context, infos []*ltx.FileInfo) error {

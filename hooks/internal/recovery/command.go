@@ -226,7 +226,7 @@ func (c *restoration) replace(ctx context.Context, from *source, moment time.Tim
 	if err != nil {
 		return err
 	}
-	defer lock.Unlock()
+	defer func() { _ = lock.Unlock() }()
 	id, err := r.local.readIdentity()
 	if err != nil {
 		return err

@@ -21,7 +21,7 @@ import (
 // together to those of five minutes, and those to ones of an hour, so that a restore reads few.
 const (
 	secondsLevel  = 0
-	keepSeconds   = 5 * time.Minute
+	secondsKept   = 5 * time.Minute
 	snapshotEvery = 24 * time.Hour
 )
 
@@ -63,7 +63,7 @@ func newKeeper(db *litestream.DB, b bucket, e epoch, retention time.Duration, lo
 	for _, l := range levels {
 		k.next[l.level] = now.Add(l.every)
 	}
-	k.next[secondsLevel] = now.Add(keepSeconds)
+	k.next[secondsLevel] = now.Add(secondsKept)
 	k.next[litestream.SnapshotLevel] = now.Add(time.Minute) // a start that was short of a day must not put it off
 	return k
 }
@@ -79,7 +79,7 @@ func (k *keeper) do(ctx context.Context) {
 			k.next[l.level] = now.Add(l.every)
 		}
 	}
-	for level, every := range map[int]time.Duration{secondsLevel: keepSeconds, litestream.SnapshotLevel: time.Hour} {
+	for level, every := range map[int]time.Duration{secondsLevel: secondsKept, litestream.SnapshotLevel: time.Hour} {
 		if !now.Before(k.next[level]) {
 			due = append(due, level)
 			k.next[level] = now.Add(every)
@@ -134,7 +134,7 @@ func (k *keeper) forgetSeconds(ctx context.Context) error {
 	}
 	newest, old := infos[len(infos)-1].CreatedAt, []*ltx.FileInfo{}
 	for _, info := range infos[:len(infos)-1] {
-		if info.MaxTXID > joined.MaxTXID || newest.Sub(info.CreatedAt) < keepSeconds {
+		if info.MaxTXID > joined.MaxTXID || newest.Sub(info.CreatedAt) < secondsKept {
 			break
 		}
 		old = append(old, info)

@@ -152,7 +152,7 @@ func (r *Recovery) pause(paused bool) {
 	r.paused = paused
 	r.mu.Unlock()
 	if paused {
-		r.turn.Lock() // the turn that runs
-		r.turn.Unlock()
+		r.turn.Lock()         // once the turn that runs is over
+		defer r.turn.Unlock() // the next one sees that it may not
 	}
 }
