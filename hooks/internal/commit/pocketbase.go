@@ -55,7 +55,7 @@ func insertOf(record *core.Record, values map[string]any) string {
 // is prepared once for the batch.
 func (c *Committer) UpdatePrepared(collection string) {
 	c.app.OnModelUpdateExecute(collection).Bind(&hook.Handler[*core.ModelEvent]{
-		Id: "modelriverUpdate", Func: c.update, Priority: 10000, // inside every other hook
+		Id: "modelriverUpdate", Func: c.update, Priority: 20000, // inside every other hook, the fan-out's look at the row too
 	})
 }
 
