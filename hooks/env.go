@@ -61,8 +61,8 @@ func (c *Config) readReplica() error {
 		return nil
 	}
 	retention, err := time.ParseDuration(text)
-	if err != nil || retention <= 0 {
-		return fmt.Errorf("REPLICA_RETENTION %q: set a duration in hours, as in 168h for 7 days", text)
+	if err != nil || retention < 24*time.Hour {
+		return fmt.Errorf("REPLICA_RETENTION %q: set a duration in hours, as in 168h for 7 days, of a day at least", text)
 	}
 	c.ReplicaRetention = retention
 	return nil
@@ -108,6 +108,9 @@ func (c Config) protocol() (*modelriver.Verifier, *modelriver.Client, error) {
 	}
 	if c.ReplicaAck != AckAsync && c.ReplicaAck != AckWait {
 		return fail("REPLICA_ACK %q: use async or wait", c.ReplicaAck)
+	}
+	if c.ReplicaAck == AckWait && c.Replica == "" {
+		return fail("REPLICA_ACK: wait needs REPLICA_URL, the replica to wait for")
 	}
 	for i, secret := range c.WebhookSecrets {
 		switch {

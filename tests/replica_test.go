@@ -529,6 +529,7 @@ func TestReplicaSettings(t *testing.T) {
 		{"a secret", "REPLICA_URL=s3://key:secret@bucket/path", "it has credentials in it"},
 		{"an unknown parameter", "REPLICA_URL=s3://bucket/path?acl=public", `it has a parameter "acl"`},
 		{"no such acknowledgement", "REPLICA_ACK=maybe", `REPLICA_ACK "maybe": use async or wait`},
+		{"nothing to wait for", "REPLICA_ACK=wait", "wait needs REPLICA_URL"},
 		{"no duration", "REPLICA_RETENTION=7d", `REPLICA_RETENTION "7d"`},
 	} {
 		t.Run(row.name, func(t *testing.T) {

@@ -53,6 +53,7 @@ var parts = []struct {
 }{
 	{"ingest", (*bench).ingest},
 	{"keep", (*bench).keep},
+	{"replica", (*bench).replica},
 	{"fanout", (*bench).fanout},
 	{"viewers", (*bench).viewers},
 	{"own", (*bench).own},

@@ -33,7 +33,7 @@ func (c *commands) checkReplica(ctx context.Context, _ *url.URL) []Finding {
 	default:
 		add(gradeOK, "an object was written, read and deleted", "")
 	}
-	if bundle := os.Getenv("AWS_CA_BUNDLE"); bundle != "" {
+	if bundle := os.Getenv("AWS_CA_BUNDLE"); bundle != "" && c.options.Replica.UsesS3() {
 		add(gradeWarning, "AWS_CA_BUNDLE is set, and is not read", "If the store's certificate needs it, set SSL_CERT_FILE to the same file.")
 	}
 	if c.options.Replica.SameDisk() {

@@ -157,6 +157,9 @@ func (c *epochClient) WriteLTXFile(ctx context.Context, level int, minTXID, maxT
 		return nil, err
 	}
 	e, key, size := *c.epoch.Load(), c.key(level, minTXID, maxTXID), int64(-1)
+	if err := e.isThere(ctx, c.bucket); err != nil {
+		return nil, err
+	}
 	if local, ok := content.(*os.File); ok {
 		info, err := local.Stat()
 		if err != nil {

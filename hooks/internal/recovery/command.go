@@ -1,6 +1,7 @@
 package recovery
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -13,6 +14,7 @@ import (
 	"time"
 
 	"github.com/dustin/go-humanize"
+	"github.com/dustin/go-humanize/english"
 	"github.com/mattn/go-isatty"
 	"github.com/pocketbase/dbx"
 	"github.com/schollz/progressbar/v3"
@@ -24,7 +26,7 @@ const restoreName = "restore"
 // addCommand adds "restore", and serve's flag, in place of those of an earlier call.
 func (r *Recovery) addCommand() {
 	if r.rootCmd.PersistentFlags().Lookup("takeover") == nil {
-		r.rootCmd.PersistentFlags().Bool("takeover", false, "serve and restore: end the server that writes to the replica (REPLICA_URL), and go on in its place")
+		r.rootCmd.PersistentFlags().Bool("takeover", false, "for serve and restore: do not look for 35 seconds whether another server writes to the replica (REPLICA_URL), but end it")
 	}
 	for _, command := range r.rootCmd.Commands() {
 		if command.Name() == restoreName {
@@ -50,14 +52,16 @@ func (r *Recovery) newCommand() *cobra.Command {
 		Use:   restoreName,
 		Short: "Restores the database from the replica (REPLICA_URL)",
 		Long: `Restores the database from the replica that REPLICA_URL names: as it is there now, or as
-it was at a time. A server that starts without a database does the first by itself.
+it was at a time: to the second for the last five minutes, to 30 seconds within REPLICA_RETENTION. A
+server that starts without a database does the first by itself.
 
 Into the data directory it is restored while no server runs there; the database that is
 there is put into a directory beside it, and the next start of the server goes on from the
 restored one. Into another directory it is a copy, to look at.`,
 		Example: `  pocketriver restore --dry-run
   pocketriver restore --to "2026-01-31 14:05:00"
-  pocketriver restore --verify || mail -s "The replica is damaged" ops@example.com </dev/null`,
+  pocketriver restore --to "2026-01-31 14:05:00" --into /tmp/before
+  pocketriver restore --verify || mail -s "The replica could not be verified" ops@example.com </dev/null`,
 		Args:          cobra.NoArgs,
 		SilenceUsage:  true,
 		SilenceErrors: true,
@@ -104,6 +108,9 @@ func (c *restoration) run(ctx context.Context) error {
 	if errors.Is(err, errNothing) && !to.IsZero() {
 		return fmt.Errorf("the replica has nothing of %s or before: it is too long ago, or no server had shipped to it yet", to.Format(time.RFC3339))
 	}
+	if errors.Is(err, errNothing) {
+		return fmt.Errorf("%s holds no replica: is REPLICA_URL right?", r.options.URL)
+	}
 	if err != nil {
 		return err
 	}
@@ -111,8 +118,8 @@ func (c *restoration) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	fmt.Fprintf(c.out, "%s has the database as of %s (%s), in %d files of %s.\n", r.options.URL,
-		moment.Format(time.RFC3339), humanize.Time(moment), len(from.files), humanize.IBytes(uint64(from.size())))
+	fmt.Fprintf(c.out, "%s has the database as of %s, its last change there (%s), in %s of %s.\n", r.options.URL,
+		moment.Format(time.RFC3339), humanize.Time(moment), english.Plural(len(from.files), "file", ""), humanize.IBytes(uint64(from.size())))
 	switch {
 	case c.dryRun:
 		return nil
@@ -160,7 +167,7 @@ func (c *restoration) describe(ctx context.Context, path string) error {
 	if err != nil {
 		return err
 	}
-	fmt.Fprintf(c.out, "Records: %s.\n", inWords(counts))
+	fmt.Fprintf(c.out, "Records: %s.\n", cmp.Or(inWords(counts), "none"))
 	return withDB(path, func(db *dbx.DB) error {
 		for _, line := range c.r.options.Describe(db) {
 			fmt.Fprintln(c.out, line+".")

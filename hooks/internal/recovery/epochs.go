@@ -117,6 +117,25 @@ func (e epoch) isOver(ctx context.Context, b bucket) (bool, error) {
 	return true, content.Close()
 }
 
+// errGone is returned while the place is not the one that the epoch was begun in.
+var errGone = errors.New("REPLICA_URL: the place is not the one that this server wrote to: is its disk mounted?")
+
+// isThere returns errGone unless the epoch is in the replica, as it is for as long as there is one.
+func (e epoch) isThere(ctx context.Context, b bucket) error {
+	content, err := readAll(ctx, b, epochKey(e.Number))
+	if errors.Is(err, errMissing) {
+		return errGone
+	}
+	if err != nil {
+		return err
+	}
+	var stored epoch
+	if err := json.Unmarshal(content, &stored); err != nil || stored.Owner != e.Owner {
+		return errGone
+	}
+	return nil
+}
+
 // readId returns the replica's id, or "" if it has none yet.
 func readId(ctx context.Context, b bucket) (string, error) {
 	content, err := readAll(ctx, b, replicaKey)
@@ -202,7 +221,7 @@ func awaitSilence(ctx context.Context, b bucket, wait time.Duration, say func(st
 			return nil
 		}
 		if now != first {
-			return refuse("another server, on %s, writes to this replica: stop it first, or start this one with serve --takeover, which ends the other", now.Host)
+			return refuse("another server, on %s, writes to this replica: stop it first. With --takeover this one ends it and goes on in its place; what only this machine has is put aside then", now.Host)
 		}
 	}
 	return nil

@@ -3,6 +3,7 @@ package recovery
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"os"
 	"strings"
@@ -97,6 +98,7 @@ func (r *Recovery) serve(e *core.ServeEvent) error {
 			e.App.Logger().Warn("Failed to run periodic PRAGMA optimize", slog.String("error", err.Error()))
 		}
 	})
+	r.say(fmt.Sprintf("changes are shipped to %s (%s)", r.options.URL, r.options.Ack))
 	r.start()
 	return e.Next()
 }

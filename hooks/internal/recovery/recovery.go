@@ -136,7 +136,7 @@ func (r *Recovery) prepare(ctx context.Context) error {
 			r.say(fmt.Sprintf("the store does not answer (%v): what is here is served meanwhile", err))
 			return nil
 		case time.Since(told) > 30*time.Second:
-			r.say(fmt.Sprintf("the database is to be restored, and the store does not answer (%v): waiting for it", err))
+			r.say(fmt.Sprintf("there is no database to serve, and what the replica has cannot be restored or seen (%v): trying again. Is REPLICA_URL right?", err))
 			told = time.Now()
 		}
 		select {
@@ -234,7 +234,7 @@ func (r *Recovery) look(ctx context.Context) (f findings, err error) {
 	case hasData && !known && r.local.isUntouched(ctx):
 		r.say("the database here has nothing yet but what commands made before the first start")
 	case hasData && !known:
-		return f, refuse("REPLICA_URL: %s holds a database already, and the one in %s was never shipped there. To go on with the replica's, move %s away; to ship the one that is here, set REPLICA_URL to an empty place",
+		return f, refuse("REPLICA_URL: %s holds a database already, and the one in %s was never shipped there. To go on with the replica's, move %s away, with its -wal and -shm; to ship the one that is here, set REPLICA_URL to an empty place; to look at it, unset REPLICA_URL",
 			r.options.URL, r.local.dataDir, r.local.data())
 	case f.owned && hasData && f.id.Replaced:
 		f.next = beginHere
@@ -356,7 +356,7 @@ func (r *Recovery) takeOver(ctx context.Context, f findings) (err error) {
 			return &refusal{err}
 		}
 		id.RestoredTo = &moment
-		r.say(fmt.Sprintf("restored the database as of %s, from %s, in %s", moment.Format(time.RFC3339), humanize.IBytes(uint64(from.size())), time.Since(began).Round(time.Millisecond)))
+		r.say(fmt.Sprintf("restored the database as of %s, its last change there, from %s, in %s; what came in the last second before the end of the other server may be missing", moment.Format(time.RFC3339), humanize.IBytes(uint64(from.size())), time.Since(began).Round(time.Millisecond)))
 	}
 	id.Epoch, id.Replaced = e.Number, false
 	if err := r.local.writeIdentity(id); err != nil {

@@ -67,6 +67,11 @@ func findSource(ctx context.Context, b bucket, epochs []epoch, to time.Time) (*s
 		if !errors.Is(err, litestream.ErrTxNotAvailable) {
 			return nil, err
 		}
+		if last, err := client.lastOf(ctx); err != nil {
+			return nil, err
+		} else if last.MaxTXID > 0 && moment.IsZero() {
+			return nil, fmt.Errorf("epoch %d cannot be restored: files of its beginning are missing. restore --to a moment before %s brings back what was there before", e.Number, e.Started.Format(time.DateTime))
+		}
 		// It ended before it had a copy of its own.
 		i--
 		if txid = 0; e.From != nil {

@@ -157,9 +157,10 @@ func (r *Recovery) note(began time.Time, err error, failing *time.Time) {
 	case state.Error != "" && failing.IsZero():
 		*failing = time.Now()
 		r.app.Logger().Error("The replica does not get the changes: they are shipped when its store answers", "error", err)
+		fmt.Fprintf(os.Stderr, "Replica: changes do not get there (%v): that is tried again.\n", err)
 		r.writeState(true)
 	case err == nil && !failing.IsZero():
-		r.app.Logger().Info("The replica has all changes again", "after", time.Since(*failing).Round(time.Second).String())
+		r.say("it has all changes again, after " + time.Since(*failing).Round(time.Second).String())
 		*failing = time.Time{}
 		r.writeState(true)
 	default:
@@ -179,7 +180,9 @@ func (r *Recovery) endIfOver(err error) {
 	}
 	r.mu.Lock()
 	r.paused = true // nothing is acknowledged any more
+	r.state.Error = "the server ended: " + err.Error()
 	r.mu.Unlock()
+	r.writeState(true)
 	r.say(fmt.Sprintf("%v: this server ends", err))
 	r.exit(1)
 }
@@ -317,7 +320,7 @@ func (r *Recovery) live(ctx context.Context) {
 	for tick := time.NewTicker(signEvery); ; {
 		if r.client.begun() {
 			e := *r.client.epoch.Load()
-			err := r.giveSign(ctx, false)
+			err := cmp.Or(e.isThere(ctx, r.bucket), r.giveSign(ctx, false))
 			if over, overErr := e.isOver(ctx, r.bucket); over {
 				r.client.over.Store(true)
 				r.endIfOver(errOver)

@@ -59,7 +59,7 @@ func (s *State) UpToDate(now time.Time) bool {
 
 // InWords tells in one line how the replica stands.
 func (s *State) InWords(now time.Time) string {
-	words := "has nothing yet"
+	words := "not known since the start"
 	if !s.Shipped.IsZero() {
 		words = "has all up to " + s.Shipped.UTC().Format(time.RFC3339)
 		if s.UpToDate(now) {
@@ -112,8 +112,10 @@ func ReadState(dataDir string) (*State, error) {
 	if err != nil {
 		return nil, err
 	}
-	state := &State{Verified: l.readVerified()}
-	return state, json.Unmarshal(content, state)
+	state := &State{}
+	err = json.Unmarshal(content, state)
+	state.Verified = l.readVerified()
+	return state, err
 }
 
 func (l local) readVerified() *Verified {

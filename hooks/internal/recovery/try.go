@@ -48,6 +48,12 @@ func (r *Recovery) Try(ctx context.Context) (skew time.Duration, err error) {
 	return middle.Sub(clock).Round(time.Second), nil
 }
 
+// UsesS3 reports whether the replica is in a bucket of a store.
+func (r *Recovery) UsesS3() bool {
+	_, ok := r.bucket.(*s3Bucket)
+	return ok
+}
+
 // SameDisk reports whether the replica is a folder on the disk of the data directory.
 func (r *Recovery) SameDisk() bool {
 	f, ok := r.bucket.(folder)
