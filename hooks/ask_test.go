@@ -32,6 +32,7 @@ func TestAsk(t *testing.T) {
 	asker, token := newUser(t, server, "asker@example.com")
 	_, otherToken := newUser(t, server, "other@example.com")
 	mine := server.Subscribe(t, token, "aiRequests/*", "aiContent/*")
+	asked := server.Subscribe(t, token, leaving("aiRequests/*", `state != "answered"`)) // as the page lists what is asked
 	others := server.Subscribe(t, otherToken, "aiRequests/*", "aiContent/*")
 	guests := server.Subscribe(t, "", "aiRequests/*", "aiContent/*")
 
@@ -65,6 +66,11 @@ func TestAsk(t *testing.T) {
 		seen += strings.Join(mine.Take(), "\n")
 		return strings.Contains(seen, `"state":"queued"`) && strings.Contains(seen, `"state":"sent"`) &&
 			strings.Contains(seen, `"state":"answered"`) && strings.Contains(seen, "The lighthouse")
+	})
+	var told string
+	eventually(t, "the answered one leaves what is asked", func() bool {
+		told += strings.Join(asked.Take(), "\n")
+		return strings.Contains(told, `"state":"sent"`) && strings.Contains(told, `"action":"leave"`)
 	})
 	server.mustPost(t, `{"type":"task.completed","channel_id":"public","data":{"title":"Public"}}`)
 	for name, stream := range map[string]func() []string{"another user": others.Take, "a guest": guests.Take} {
