@@ -92,12 +92,7 @@ func TestDeliveryLacks(t *testing.T) {
 	config.PayloadRetention = KeepNoPayloads
 	server := newTestServer(t, config)
 	root := superuserToken(t, server)
-	server.OnRecordCreate(store.Content).BindFunc(func(e *core.RecordEvent) error {
-		if e.Record.GetString("title") == "Refused" {
-			return errors.New("no")
-		}
-		return e.Next()
-	})
+	refuseSome(server)
 	server.mustPost(t, generated("stored", `{}`, ""))
 	record := only(t, server, store.Content)
 	got, body := server.delivery(t, root, record.Id)

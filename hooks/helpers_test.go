@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -16,6 +17,7 @@ import (
 	"github.com/pocketbase/pocketbase/tools/logger"
 
 	"github.com/pocketriver/pocketriver/hooks/internal/apptest"
+	"github.com/pocketriver/pocketriver/hooks/internal/store"
 	"github.com/pocketriver/pocketriver/hooks/modelriver"
 )
 
@@ -107,6 +109,16 @@ func (s *testServer) mustPost(t testing.TB, payload string) {
 	if status, body := s.post(t, payload, nil); status != http.StatusOK || body != `{"received":true}` {
 		t.Fatalf("answer: got %d %s, want 200 {\"received\":true}", status, body)
 	}
+}
+
+// refuseSome has a hook of the app's own refuse content with the title "Refused".
+func refuseSome(app core.App) {
+	app.OnRecordCreate(store.Content).BindFunc(func(e *core.RecordEvent) error {
+		if e.Record.GetString("title") == "Refused" {
+			return errors.New("not this one")
+		}
+		return e.Next()
+	})
 }
 
 // generated returns an event-driven payload; callbackURL may be empty.

@@ -181,12 +181,7 @@ func deleteBeforeFailure(t *testing.T, server *testServer) {
 func TestLostPayloadsAreDeleted(t *testing.T) {
 	t.Parallel()
 	server := newTestServer(t, testConfig())
-	server.OnRecordCreate(store.Content).BindFunc(func(e *core.RecordEvent) error {
-		if e.Record.GetString("title") == "Refused" {
-			return errors.New("no")
-		}
-		return e.Next()
-	})
+	refuseSome(server)
 	lost := map[string]bool{}
 	for _, title := range []string{"T", "Refused"} {
 		for _, fate := range []string{"kept", "lost"} {

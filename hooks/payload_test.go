@@ -32,12 +32,6 @@ func signed(t testing.TB, scheme, payload string, others ...string) http.Header 
 // Each webhook is kept as it came, byte for byte, under the id of its delivery.
 func TestPayloadIsKept(t *testing.T) {
 	t.Parallel()
-	refuse := func(e *core.RecordEvent) error {
-		if e.Record.GetString("title") == "Refused" {
-			return errors.New("not this one")
-		}
-		return e.Next()
-	}
 	for _, row := range []struct {
 		name, scheme, payload string
 		refused               bool
@@ -53,7 +47,7 @@ func TestPayloadIsKept(t *testing.T) {
 			config := testConfig()
 			config.APIKey = "" // callbacks wait
 			server := newTestServer(t, config)
-			server.OnRecordCreate(store.Content).BindFunc(refuse)
+			refuseSome(server)
 			header := signed(t, row.scheme, row.payload, "User-Agent", "ModelRiver/1", "Authorization", "Bearer other")
 			if status, body := server.post(t, row.payload, header); status != 200 {
 				t.Fatalf("got %d %s", status, body)
@@ -228,12 +222,7 @@ func onlyPayload(t testing.TB, server *testServer) payloadRow {
 func TestPayloadsOfABatch(t *testing.T) {
 	t.Parallel()
 	server := newTestServer(t, testConfig())
-	server.OnRecordCreate(store.Content).BindFunc(func(e *core.RecordEvent) error {
-		if e.Record.GetString("title") == "Refused" {
-			return errors.New("no")
-		}
-		return e.Next()
-	})
+	refuseSome(server)
 	payloads := []string{generated("a", `{"title":"A"}`, ""), generated("b", `{"title":"Refused"}`, ""), generated("c", `{"title":"C"}`, "")}
 	server.postTogether(t, payloads...)
 	kept := map[string]string{}

@@ -138,6 +138,16 @@ func newReplicaRun(t testing.TB, base string, seed uint64, store *replicaStore, 
 	return newFaultRun(t, base, seed, append(store.env, env...)...)
 }
 
+// startShipping starts a server whose replica has these records, and returns a superuser's token too.
+func startShipping(t testing.TB, store *replicaStore, titles ...string) (s *server, token string) {
+	t.Helper()
+	s = startServer(t, newDataDir(t, t.TempDir()), store.env...)
+	token = s.Superuser()
+	s.sendTitled(titles...)
+	s.awaitShipped(token)
+	return s, token
+}
+
 // loseMachine ends the server as a power failure does, and takes its disk away.
 func (s *server) loseMachine() {
 	s.t.Helper()

@@ -10,10 +10,7 @@ import (
 func TestRestoreUnderARunningServer(t *testing.T) {
 	t.Parallel()
 	store := newFolderStore(t)
-	s := startServer(t, newDataDir(t, t.TempDir()), store.env...)
-	token := s.Superuser()
-	s.sendTitled("First")
-	s.awaitShipped(token)
+	s, _ := startShipping(t, store, "First")
 	s.Stop()
 	other := s.another(newDataDir(t, t.TempDir())) // a new machine, on which REPLICA_URL was forgotten
 	other.env = append(other.env, "REPLICA_URL=")
@@ -32,10 +29,7 @@ func TestRestoreUnderARunningServer(t *testing.T) {
 func TestReplicaAndACommandBeforeTheFirstStart(t *testing.T) {
 	t.Parallel()
 	store := newFolderStore(t)
-	s := startServer(t, newDataDir(t, t.TempDir()), store.env...)
-	token := s.Superuser()
-	s.sendTitled("First")
-	s.awaitShipped(token)
+	s, _ := startShipping(t, store, "First")
 	s.Stop()
 	for _, command := range [][]string{{"superuser", "upsert", "a@example.com", "1234567890"}, {"modelriver", "status"}, {"modelriver", "doctor"}} {
 		next := s.another(newDataDir(t, t.TempDir()))

@@ -15,10 +15,7 @@ func TestReplicaFolderHangs(t *testing.T) {
 	t.Parallel()
 	store := newFolderStore(t)
 	folder := strings.TrimPrefix(store.env[0], "REPLICA_URL=file://")
-	s := startServer(t, newDataDir(t, t.TempDir()), store.env...)
-	token := s.Superuser()
-	s.sendTitled("First")
-	s.awaitShipped(token)
+	s, _ := startShipping(t, store, "First")
 	hang := func(name string) (mend func()) {
 		path := filepath.Join(folder, name)
 		_ = os.Rename(path, path+".away")

@@ -8,10 +8,7 @@ import (
 // A server that has nothing to write notices all the same that another one took the replica over.
 func TestReplicaIdleOwnerAcknowledgesAfterATakeover(t *testing.T) {
 	t.Parallel()
-	s := startServer(t, newDataDir(t, t.TempDir()), newFolderStore(t).env...)
-	token := s.Superuser()
-	s.sendTitled("First")
-	s.awaitShipped(token)
+	s, _ := startShipping(t, newFolderStore(t), "First")
 	time.Sleep(3 * time.Second)
 	next := s.another(newDataDir(t, t.TempDir()))
 	next.args = []string{"--takeover"}

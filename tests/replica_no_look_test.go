@@ -52,10 +52,7 @@ func TestReplicaIsTakenFromAServerThatShipsItsFirstCopy(t *testing.T) {
 func TestReplicaIsTakenFromAServerThatShipsSomethingLarge(t *testing.T) {
 	t.Parallel()
 	store := newBucketStore(t)
-	s := startServer(t, newDataDir(t, t.TempDir()), store.env...)
-	token := s.Superuser()
-	s.sendTitled(numbered("Mine", 10)...)
-	s.awaitShipped(token)
+	s, _ := startShipping(t, store, numbered("Mine", 10)...)
 	time.Sleep(time.Second)
 	shipping := make(chan struct{}, 1)
 	store.fault.Store(&storeFault{before: func(_ http.ResponseWriter, r *http.Request) bool {

@@ -13,10 +13,7 @@ import (
 func TestReplicaBoundsWhatWaitsOnceOnly(t *testing.T) {
 	t.Parallel()
 	store := newBucketStore(t)
-	s := startServer(t, newDataDir(t, t.TempDir()), store.env...)
-	token := s.Superuser()
-	s.sendTitled("First")
-	s.awaitShipped(token)
+	s, _ := startShipping(t, store, "First")
 	store.fault.Store(storeCuts)
 	for _, time := range []string{"first", "second", "third"} {
 		s.sendTitled("While the store is away, " + time)

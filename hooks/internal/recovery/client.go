@@ -278,6 +278,15 @@ func (r *countingReader) Read(p []byte) (int, error) {
 	return n, err
 }
 
+// files returns the files of a level, the newest last.
+func (c *epochClient) files(ctx context.Context, level int) ([]*ltx.FileInfo, error) {
+	files, err := c.LTXFiles(ctx, level, 0, false)
+	if err != nil {
+		return nil, err
+	}
+	return ltx.SliceFileIterator(files)
+}
+
 // lastOf returns the newest transaction that the epoch has, or an empty one: of two levels, in the
 // lower, which is what Litestream goes on from.
 func (c *epochClient) lastOf(ctx context.Context) (*ltx.FileInfo, error) {
@@ -285,11 +294,7 @@ func (c *epochClient) lastOf(ctx context.Context) (*ltx.FileInfo, error) {
 	group, ctx := errgroup.WithContext(ctx)
 	for level := range newest {
 		group.Go(func() error {
-			files, err := c.LTXFiles(ctx, level, 0, false)
-			if err != nil {
-				return err
-			}
-			infos, err := ltx.SliceFileIterator(files)
+			infos, err := c.files(ctx, level)
 			if len(infos) > 0 {
 				newest[level] = infos[len(infos)-1]
 			}

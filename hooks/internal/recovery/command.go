@@ -93,7 +93,7 @@ func (r *Recovery) keep(err error) error {
 
 func (c *restoration) run(ctx context.Context) error {
 	r := c.r
-	if r.bucket == nil {
+	if !r.Configured() {
 		return errors.New("there is no replica: set REPLICA_URL, as the server has it")
 	}
 	to, err := parseMoment(c.to)
@@ -126,7 +126,7 @@ func (c *restoration) run(ctx context.Context) error {
 	case c.verify:
 		return c.runVerify(ctx, from)
 	case c.into == "" || sameDir(c.into, r.local.dataDir):
-		return c.replace(ctx, from, moment, epochs, !to.IsZero())
+		return c.replace(ctx, from, epochs, !to.IsZero())
 	}
 	return c.copyInto(ctx, from)
 }
@@ -150,15 +150,20 @@ func sameDir(a, b string) bool {
 }
 
 func (c *restoration) restore(ctx context.Context, from *source, path string) error {
-	bar := progressbar.DefaultBytesSilent(from.size())
-	if file, ok := c.out.(*os.File); ok && isatty.IsTerminal(file.Fd()) {
-		bar = progressbar.NewOptions64(from.size(), progressbar.OptionSetWriter(c.out), progressbar.OptionShowBytes(true),
-			progressbar.OptionSetDescription("restoring"), progressbar.OptionSetWidth(30), progressbar.OptionClearOnFinish(),
-			progressbar.OptionThrottle(100*time.Millisecond), progressbar.OptionSetElapsedTime(false))
-	}
+	bar := c.newBar(from)
 	err := from.restore(ctx, path, bar)
 	_ = bar.Finish()
 	return err
+}
+
+// newBar returns a progress bar, which is seen on a terminal only.
+func (c *restoration) newBar(from *source) *progressbar.ProgressBar {
+	if file, ok := c.out.(*os.File); !ok || !isatty.IsTerminal(file.Fd()) {
+		return progressbar.DefaultBytesSilent(from.size())
+	}
+	return progressbar.NewOptions64(from.size(), progressbar.OptionSetWriter(c.out), progressbar.OptionShowBytes(true),
+		progressbar.OptionSetDescription("restoring"), progressbar.OptionSetWidth(30), progressbar.OptionClearOnFinish(),
+		progressbar.OptionThrottle(100*time.Millisecond), progressbar.OptionSetElapsedTime(false))
 }
 
 // describe tells what is in a restored database.
@@ -227,7 +232,7 @@ func (c *restoration) copyInto(ctx context.Context, from *source) error {
 
 // replace restores into the data directory, in a new epoch, so that the next start of the server
 // goes on from there.
-func (c *restoration) replace(ctx context.Context, from *source, moment time.Time, epochs []epoch, past bool) error {
+func (c *restoration) replace(ctx context.Context, from *source, epochs []epoch, past bool) error {
 	r := c.r
 	lock, err := r.local.lock()
 	if err != nil {
@@ -239,16 +244,13 @@ func (c *restoration) replace(ctx context.Context, from *source, moment time.Tim
 		return err
 	}
 	newest := epochs[len(epochs)-1]
-	if takeover, _ := r.rootCmd.PersistentFlags().GetBool("takeover"); !takeover && newest.Owner != id.Owner {
-		if err := awaitSilence(ctx, r.bucket, signWait, func(text string) { fmt.Fprintln(c.out, text+".") }); err != nil {
+	say := func(text string) { fmt.Fprintln(c.out, text+".") }
+	if !r.takesOver() && newest.Owner != id.Owner {
+		if err := awaitSilence(ctx, r.bucket, signWait, say); err != nil {
 			return err
 		}
 	}
-	id.URL = r.options.URL
-	if id.Replica, err = makeId(ctx, r.bucket); err != nil {
-		return err
-	}
-	if err := r.local.writeIdentity(id); err != nil {
+	if id, err = r.claim(ctx, id); err != nil {
 		return err
 	}
 	begins := &position{Epoch: newest.Number}
@@ -263,23 +265,11 @@ func (c *restoration) replace(ctx context.Context, from *source, moment time.Tim
 		if from, err = findSource(ctx, r.bucket, epochs, time.Time{}); err != nil {
 			return err
 		}
-		if moment, err = from.moment(ctx); err != nil {
-			return err
-		}
 	}
-	restored := filepath.Join(r.local.dir, "restored.db")
-	if err := c.restore(ctx, from, restored); err != nil {
-		return err
-	}
-	said, err := r.local.putInPlace(ctx, restored)
-	if said != "" {
-		fmt.Fprintln(c.out, said+".")
-	}
+	bar := c.newBar(from)
+	_, err = r.putBack(ctx, id, e, from, bar, say)
+	_ = bar.Finish()
 	if err != nil {
-		return err
-	}
-	id.Epoch, id.Replaced, id.RestoredTo = e.Number, false, &moment
-	if err := r.local.writeIdentity(id); err != nil {
 		return err
 	}
 	fmt.Fprintf(c.out, "Restored into %s. The next start of the server goes on from there.\n", r.local.data())

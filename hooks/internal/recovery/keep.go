@@ -124,11 +124,7 @@ func (k *keeper) forgetSeconds(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	files, err := k.client.LTXFiles(ctx, secondsLevel, 0, false)
-	if err != nil {
-		return err
-	}
-	infos, err := ltx.SliceFileIterator(files)
+	infos, err := k.client.files(ctx, secondsLevel)
 	if err != nil || len(infos) == 0 {
 		return err
 	}
@@ -166,7 +162,7 @@ func (k *keeper) forgetLocal(before ltx.TXID) error {
 // snapshot ships a whole copy once a day, and deletes what is older than the retention needs: the
 // newest copy of before it stays, and what follows on that.
 func (k *keeper) snapshot(ctx context.Context) error {
-	copies, err := k.copies(ctx)
+	copies, err := k.client.files(ctx, litestream.SnapshotLevel)
 	if err != nil {
 		return err
 	}
@@ -200,14 +196,6 @@ func (k *keeper) snapshot(ctx context.Context) error {
 		}
 	}
 	return k.forgetEpochs(ctx)
-}
-
-func (k *keeper) copies(ctx context.Context) ([]*ltx.FileInfo, error) {
-	files, err := k.client.LTXFiles(ctx, litestream.SnapshotLevel, 0, false)
-	if err != nil {
-		return nil, err
-	}
-	return ltx.SliceFileIterator(files)
 }
 
 func (k *keeper) copyWhole(ctx context.Context) error {

@@ -51,7 +51,7 @@ func (r *Recovery) bootstrap(e *core.BootstrapEvent) error {
 		return nil
 	case called != "serve":
 		return e.Next()
-	case r.bucket == nil:
+	case !r.Configured():
 		// What is changed without the replica cannot be told from what it has, once it is back.
 		if err := r.markReplaced(true); err != nil {
 			return err
@@ -59,10 +59,7 @@ func (r *Recovery) bootstrap(e *core.BootstrapEvent) error {
 		r.lock, _ = r.local.lock() // so that nothing is restored beneath it
 		return e.Next()
 	}
-	_ = r.rootCmd.ParseFlags(os.Args[1:]) // it is parsed again, and reported, when it is run
-	if flag := r.rootCmd.PersistentFlags().Lookup("takeover"); flag != nil {
-		r.takeover = flag.Value.String() == "true"
-	}
+	_ = r.rootCmd.ParseFlags(os.Args[1:]) // for takesOver; they are parsed again, and reported, when the command is run
 	ctx := context.Background()
 	if err := r.prepare(ctx); err != nil {
 		return err
@@ -81,7 +78,7 @@ func (r *Recovery) bootstrap(e *core.BootstrapEvent) error {
 
 // serve begins to ship. Migrations have run by then.
 func (r *Recovery) serve(e *core.ServeEvent) error {
-	if r.lock == nil || r.bucket == nil {
+	if r.lock == nil || !r.Configured() {
 		return e.Next() // it is not this process that ships the data
 	}
 	if err := r.tellRestored(); err != nil {
@@ -132,7 +129,7 @@ func (r *Recovery) leaveOut(e *core.BackupEvent) error {
 // restoreBackup lets PocketBase replace the database, and has the next start ship a whole copy
 // of it, in an epoch of its own.
 func (r *Recovery) restoreBackup(e *core.BackupEvent) error {
-	if r.lock == nil || r.bucket == nil {
+	if r.lock == nil || !r.Configured() {
 		return r.leaveOut(e) // it is not this process that ships the data
 	}
 	r.pause(true)

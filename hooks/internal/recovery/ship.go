@@ -1,14 +1,11 @@
 package recovery
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"log/slog"
 	"os"
-	"path/filepath"
 	"time"
 
 	"github.com/benbjohnson/litestream"
@@ -68,7 +65,7 @@ func (r *Recovery) open(ctx context.Context) (*shipping, error) {
 // Wait returns once all that is committed now is in the replica, or why it is not. It returns at
 // once if webhooks don't wait for the replica.
 func (r *Recovery) Wait(ctx context.Context) error {
-	if r == nil || r.bucket == nil || r.options.Ack != AckWait {
+	if !r.Configured() || r.options.Ack != AckWait {
 		return nil
 	}
 	shipped := make(chan error, 1)
@@ -122,11 +119,7 @@ func (r *Recovery) shipAll(ctx context.Context) {
 		case <-tick.C:
 		case <-r.wake:
 		}
-		r.mu.Lock()
-		waiting := r.waiting
-		r.waiting = nil
-		r.mu.Unlock()
-
+		waiting := r.takeWaiting()
 		began := time.Now()
 		err := r.ship(ctx) // the first time, that is a whole copy
 		for _, shipped := range waiting {
@@ -140,21 +133,28 @@ func (r *Recovery) shipAll(ctx context.Context) {
 	}
 }
 
+func (r *Recovery) takeWaiting() []chan error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	waiting := r.waiting
+	r.waiting = nil
+	return waiting
+}
+
 // note tells of a failure when it begins and when it ends, and writes down how it stands.
 func (r *Recovery) note(began time.Time, err error, failing *time.Time) {
+	fails := err != nil && !errors.Is(err, errPaused)
 	r.mu.Lock()
-	state := &r.state
-	state.Epoch = r.client.epoch.Load().Number
-	state.Error = ""
-	switch {
-	case err == nil:
-		state.Shipped = began
-	case !errors.Is(err, errPaused):
-		state.Error = err.Error()
+	r.state.Epoch, r.state.Error = r.client.epoch.Load().Number, ""
+	if err == nil {
+		r.state.Shipped = began
+	}
+	if fails {
+		r.state.Error = err.Error()
 	}
 	r.mu.Unlock()
 	switch {
-	case state.Error != "" && failing.IsZero():
+	case fails && failing.IsZero():
 		*failing = time.Now()
 		r.app.Logger().Error("The replica does not get the changes: they are shipped when its store answers", "error", err)
 		fmt.Fprintf(os.Stderr, "Replica: changes do not get there (%v): that is tried again.\n", err)
@@ -166,25 +166,6 @@ func (r *Recovery) note(began time.Time, err error, failing *time.Time) {
 	default:
 		r.writeState(false)
 	}
-}
-
-// endIfOver ends the process once another server writes to the replica: what this one would
-// store from now on would be lost.
-func (r *Recovery) endIfOver(err error) {
-	over := r.client.over.Load()
-	if !over && !isRefusal(err) {
-		return
-	}
-	if over {
-		err = errOver
-	}
-	r.mu.Lock()
-	r.paused = true // nothing is acknowledged any more
-	r.state.Error = "the server ended: " + err.Error()
-	r.mu.Unlock()
-	r.writeState(true)
-	r.say(fmt.Sprintf("%v: this server ends", err))
-	r.exit(1)
 }
 
 // ship brings all that is committed into the replica.
@@ -230,132 +211,6 @@ func (r *Recovery) upload(ctx context.Context, s *shipping) error {
 	return nil
 }
 
-// join finds out what the replica has, while the database is served: it cannot be put aside any
-// more.
-func (r *Recovery) join(ctx context.Context, s *shipping) error {
-	f, err := r.look(ctx)
-	if err != nil && !isRefusal(err) {
-		return fmt.Errorf("%w: %w", errNotReached, err)
-	}
-	if err != nil {
-		return err
-	}
-	switch f.next {
-	case takeOver:
-		return refuse("the replica went on without this server: what is here is compared when it starts again")
-	case goOn:
-		r.client.begin(f.newest())
-		return nil
-	}
-	if !r.local.isWhole() {
-		if err := r.readAnew(ctx, s); err != nil {
-			return err
-		}
-		if f.id, err = r.local.readIdentity(); err != nil {
-			return err
-		}
-	}
-	s.db.Replica.SetPos(ltx.Pos{})
-	return r.begin(ctx, f)
-}
-
-// readAnew has all of the database read, for an epoch that begins with it.
-func (r *Recovery) readAnew(ctx context.Context, s *shipping) error {
-	if err := r.markReplaced(true); err != nil {
-		return err
-	}
-	if err := s.db.ResetLocalState(ctx); err != nil {
-		return err
-	}
-	return s.db.Sync(ctx)
-}
-
-// boundUnshipped gives up what waits for the store once it is more than a whole copy is worth:
-// a new epoch begins with that when the store answers.
-func (r *Recovery) boundUnshipped(ctx context.Context, s *shipping) error {
-	info, err := os.Stat(r.local.data())
-	if err != nil {
-		return err
-	}
-	size, err := sizeOf(r.local.ltxDir())
-	if err != nil || size < max(minUnshipped, 2*info.Size()) {
-		return err
-	}
-	r.say("the store was away for too long: a whole copy is shipped when it answers")
-	r.client.begin(epoch{}) // what may be written to is found out again
-	s.keep = nil
-	return r.readAnew(ctx, s)
-}
-
-// markReplaced notes whether a new epoch must begin with all of the database. A database that was
-// never shipped needs no note.
-func (r *Recovery) markReplaced(replaced bool) error {
-	id, err := r.local.readIdentity()
-	if err != nil || id.Epoch == 0 || id.Replaced == replaced {
-		return err
-	}
-	id.Replaced = replaced
-	return r.local.writeIdentity(id)
-}
-
-func sizeOf(dir string) (bytes int64, err error) {
-	err = filepath.WalkDir(dir, func(_ string, entry fs.DirEntry, err error) error {
-		if errors.Is(err, fs.ErrNotExist) {
-			return nil
-		}
-		if err != nil || entry.IsDir() {
-			return err
-		}
-		if info, err := entry.Info(); err == nil {
-			bytes += info.Size()
-		}
-		return nil
-	})
-	return bytes, err
-}
-
-// live gives the sign by which another server sees that this one writes, and looks for a server
-// that has taken the replica over while nothing is written here.
-func (r *Recovery) live(ctx context.Context) {
-	for tick := time.NewTicker(signEvery); ; {
-		if r.client.begun() {
-			e := *r.client.epoch.Load()
-			err := cmp.Or(e.isThere(ctx, r.bucket), r.giveSign(ctx, false))
-			if over, overErr := e.isOver(ctx, r.bucket); over {
-				r.client.over.Store(true)
-				r.endIfOver(errOver)
-			} else if err = cmp.Or(err, overErr); err != nil && ctx.Err() == nil {
-				r.app.Logger().Debug("The replica's store did not take the sign of life", "error", err)
-			}
-		}
-		select {
-		case <-ctx.Done():
-			return
-		case <-r.client.changed:
-		case <-tick.C:
-		}
-	}
-}
-
-// giveSign gives a sign of life, or of the end.
-func (r *Recovery) giveSign(ctx context.Context, ended bool) error {
-	host, _ := os.Hostname()
-	return sign{Run: r.run, Host: host, Epoch: r.client.epoch.Load().Number, Count: int(r.signs.Add(1)), Ended: ended}.put(ctx, r.bucket)
-}
-
-// within returns what fn does, or the context's error: a folder of another machine may hang for
-// ever.
-func within(ctx context.Context, fn func() error) error {
-	done := make(chan error, 1)
-	go func() { done <- fn() }()
-	select {
-	case err := <-done:
-		return err
-	case <-ctx.Done():
-		return ctx.Err()
-	}
-}
-
 // finish ships what is left, within a bound, and says whether the replica has all.
 func (r *Recovery) finish() {
 	if r.stop == nil {
@@ -372,10 +227,8 @@ func (r *Recovery) finish() {
 	err := within(ctx, func() error { return r.ship(ctx) })
 	r.mu.Lock()
 	r.paused = true
-	waiting := r.waiting
-	r.waiting = nil
 	r.mu.Unlock()
-	for _, shipped := range waiting {
+	for _, shipped := range r.takeWaiting() {
 		shipped <- err
 	}
 	if errors.Is(err, errPaused) {

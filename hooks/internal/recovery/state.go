@@ -32,13 +32,12 @@ const verifiedFile = "verified.json"
 
 // State returns how the replica stands now, or nil if there is none.
 func (r *Recovery) State() *State {
-	if r == nil || r.bucket == nil {
+	if !r.Configured() {
 		return nil
 	}
 	r.mu.Lock()
 	state := r.state
 	r.mu.Unlock()
-	state.Written = time.Now()
 	state.Verified = r.local.readVerified()
 	return &state
 }

@@ -1,0 +1,128 @@
+package recovery
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"path/filepath"
+	"time"
+
+	"github.com/dustin/go-humanize"
+)
+
+// begin begins an epoch with the database that is here, or will be.
+func (r *Recovery) begin(ctx context.Context, f findings) error {
+	number := f.id.Epoch + 1
+	if len(f.epochs) > 0 {
+		number = f.newest().Number + 1
+	}
+	id, err := r.claim(ctx, f.id)
+	if err != nil {
+		return err
+	}
+	var e epoch
+	if f.begun {
+		e = f.newest()
+	} else {
+		e, err = beginEpoch(ctx, r.bucket, number, id.Owner, nil)
+	}
+	if errors.Is(err, errExists) {
+		return fmt.Errorf("another server began to write to the replica at the same time: %w", err)
+	}
+	if err != nil {
+		return err
+	}
+	id.Epoch, id.Replaced = e.Number, false
+	if err := r.local.writeIdentity(id); err != nil {
+		return &refusal{err}
+	}
+	r.client.begin(e)
+	_ = r.giveSign(ctx, false) // what is given next is seen to be another
+	return nil
+}
+
+// takeOver ends the epoch before, restores what it wrote, and begins a new one with that. From
+// the moment that the new epoch is there, nothing that the earlier owner writes is acknowledged.
+func (r *Recovery) takeOver(ctx context.Context, f findings) error {
+	id, err := r.claim(ctx, f.id)
+	if err != nil {
+		return err
+	}
+	e, err := r.nextEpoch(ctx, id.Owner, f.newest())
+	if err != nil {
+		return err
+	}
+	r.client.begin(e)
+	_ = r.giveSign(ctx, false)
+	began := time.Now()
+	from, err := findSource(ctx, r.bucket, f.epochs, time.Time{})
+	if err != nil && !errors.Is(err, errNothing) { // with nothing, what is here goes on, if anything is
+		return err
+	}
+	if from == nil {
+		id.Epoch, id.Replaced = e.Number, false
+		if err := r.local.writeIdentity(id); err != nil {
+			return &refusal{err}
+		}
+		return nil
+	}
+	id, err = r.putBack(ctx, id, e, from, nil, r.say)
+	if err != nil {
+		return err
+	}
+	r.say(fmt.Sprintf("restored the database as of %s, its last change there, from %s, in %s; what came in the last second before the end of the other server may be missing",
+		id.RestoredTo.Format(time.RFC3339), humanize.IBytes(uint64(from.size())), time.Since(began).Round(time.Millisecond)))
+	return nil
+}
+
+// claim makes the data directory known as one that ships to this replica, before it owns something
+// there.
+func (r *Recovery) claim(ctx context.Context, id identity) (identity, error) {
+	var err error
+	id.URL = r.options.URL
+	if id.Replica, err = makeId(ctx, r.bucket); err != nil {
+		return id, err
+	}
+	if err := r.local.writeIdentity(id); err != nil {
+		return id, &refusal{err}
+	}
+	return id, nil
+}
+
+// putBack restores a state into the data directory, with which the epoch begins, and says what it
+// put aside for that.
+func (r *Recovery) putBack(ctx context.Context, id identity, e epoch, from *source, progress io.Writer, say func(string)) (identity, error) {
+	moment, err := from.moment(ctx)
+	if err != nil {
+		return id, err
+	}
+	restored := filepath.Join(r.local.dir, "restored.db")
+	if err := from.restore(ctx, restored, progress); err != nil {
+		return id, fmt.Errorf("restore the replica: %w", err)
+	}
+	said, err := r.local.putInPlace(ctx, restored)
+	if said != "" {
+		say(said)
+	}
+	if err != nil {
+		return id, &refusal{err}
+	}
+	id.Epoch, id.Replaced, id.RestoredTo = e.Number, false, &moment
+	if err := r.local.writeIdentity(id); err != nil {
+		return id, &refusal{err}
+	}
+	return id, nil
+}
+
+// nextEpoch begins the epoch after newest, unless that is ours and nothing was shipped in it: a
+// start that failed half-way is repeated.
+func (r *Recovery) nextEpoch(ctx context.Context, owner string, newest epoch) (epoch, error) {
+	if newest.Owner == owner {
+		last, err := newEpochClient(r.bucket, newest).lastOf(ctx)
+		if err != nil || last.MaxTXID == 0 {
+			return newest, err
+		}
+	}
+	return beginEpoch(ctx, r.bucket, newest.Number+1, owner, &position{Epoch: newest.Number})
+}

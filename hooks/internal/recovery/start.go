@@ -1,0 +1,207 @@
+package recovery
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"time"
+)
+
+// prepare makes the data directory's database the one that this server may go on from, before
+// PocketBase opens it. If the store does not answer, a database that is there is served
+// meanwhile; without one it waits for the store.
+func (r *Recovery) prepare(ctx context.Context) error {
+	if r.lock == nil {
+		lock, err := r.local.lock()
+		if err != nil {
+			return err
+		}
+		r.lock = lock
+	}
+	r.local.tidy()
+	if err := r.local.dropReplaced(); err != nil {
+		return err
+	}
+	lost, err := r.local.lostWAL(ctx)
+	if err != nil {
+		return err
+	}
+	if lost {
+		r.say("the end of the WAL is lost, as after a power failure with synchronous=NORMAL: what was shipped of it is restored")
+		if err := os.RemoveAll(r.local.ltxDir()); err != nil {
+			return err
+		}
+	}
+	var told time.Time
+	for {
+		hasData, err := r.local.hasData()
+		if err != nil {
+			return err
+		}
+		found, err := r.lookFor(ctx, hasData)
+		if err == nil {
+			err = r.act(ctx, found)
+		}
+		switch {
+		case err == nil || isRefusal(err):
+			return err
+		case hasData && found.next != takeOver:
+			r.say(fmt.Sprintf("the store does not answer (%v): what is here is served meanwhile", err))
+			return nil
+		case time.Since(told) > 30*time.Second:
+			r.say(fmt.Sprintf("there is no database to serve, and what the replica has cannot be restored or seen (%v): trying again. Is REPLICA_URL right?", err))
+			told = time.Now()
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(time.Second):
+		}
+	}
+}
+
+// lookFor is look for a start. With a database that can be served meanwhile, a slow store is not
+// waited for.
+func (r *Recovery) lookFor(ctx context.Context, hasData bool) (findings, error) {
+	if hasData {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, answerWithin)
+		defer cancel()
+	}
+	var f findings
+	err := within(ctx, func() (err error) {
+		f, err = r.look(ctx)
+		return err
+	})
+	if err != nil {
+		return findings{}, err // f may be written to still
+	}
+	return f, nil
+}
+
+// A refusal is why a server must not start, whatever the store answers later.
+type refusal struct{ error }
+
+func refuse(format string, args ...any) error { return &refusal{fmt.Errorf(format, args...)} }
+
+func isRefusal(err error) bool {
+	var refused *refusal
+	return errors.As(err, &refused)
+}
+
+// What is to be done with the database that is here.
+type step int
+
+const (
+	beginHere step = iota + 1 // it begins an epoch
+	goOn                      // it goes on in its epoch
+	takeOver                  // it is put aside, if there is one, and the replica restored
+)
+
+// findings are what the data directory and the replica have, and what follows.
+type findings struct {
+	next   step
+	id     identity
+	epochs []epoch
+	owned  bool // the newest epoch is this data directory's
+	begun  bool // and was begun with what is here, but nothing was shipped in it
+}
+
+func (f findings) newest() epoch { return f.epochs[len(f.epochs)-1] }
+
+// look compares the data directory with the replica.
+//
+//	here            in the replica           what follows
+//	nothing         nothing                  a first epoch begins
+//	nothing         something                it is restored, and a new epoch begins
+//	never shipped   nothing                  a first epoch begins
+//	never shipped   something                refused: nobody can tell which is meant
+//	ours, same line, equal or ahead          it goes on, in the same epoch
+//	else                                     put aside, restored, and a new epoch begins
+func (r *Recovery) look(ctx context.Context) (f findings, err error) {
+	if f.id, err = r.local.readIdentity(); err != nil {
+		return f, &refusal{err}
+	}
+	hasData, err := r.local.hasData()
+	if err != nil {
+		return f, &refusal{err}
+	}
+	replica, err := readId(ctx, r.bucket)
+	if err != nil {
+		return f, err
+	}
+	if f.epochs, err = readEpochs(ctx, r.bucket); err != nil {
+		return f, err
+	}
+	if len(f.epochs) == 0 && f.id.Epoch > 0 && f.id.URL == r.options.URL {
+		return f, refuse("REPLICA_URL: %s is empty, though the database here was shipped to it. If it is a disk, mount it; to begin anew with what is here, delete %s",
+			r.options.URL, r.local.dir)
+	}
+	if len(f.epochs) == 0 {
+		f.next = beginHere
+		return f, nil
+	}
+	known := f.id.Replica != "" && f.id.Replica == replica
+	f.owned = known && f.newest().Owner == f.id.Owner
+	switch {
+	case hasData && !known && r.local.isUntouched(ctx):
+		r.say("the database here has nothing yet but what commands made before the first start")
+	case hasData && !known:
+		return f, refuse("REPLICA_URL: %s holds a database already, and the one in %s was never shipped there. To go on with the replica's, move %s away, with its -wal and -shm; to ship the one that is here, set REPLICA_URL to an empty place; to look at it, unset REPLICA_URL",
+			r.options.URL, r.local.dataDir, r.local.data())
+	case f.owned && hasData && f.id.Replaced:
+		f.next = beginHere
+		return f, nil
+	case f.owned && hasData && f.newest().Number != f.id.Epoch && f.newest().From == nil:
+		last, err := newEpochClient(r.bucket, f.newest()).lastOf(ctx)
+		if err != nil {
+			return f, err
+		}
+		if last.MaxTXID == 0 { // the store's answer to its beginning was lost
+			f.next, f.begun = beginHere, true
+			return f, nil
+		}
+	case f.owned && hasData && f.newest().Number == f.id.Epoch:
+		goesOn, err := r.local.goesOn(ctx, newEpochClient(r.bucket, f.newest()))
+		if err != nil {
+			return f, err
+		}
+		if goesOn {
+			f.next = goOn
+			return f, nil
+		}
+		r.say("it has changes that the database here has not, or other ones")
+	}
+	f.next = takeOver
+	return f, nil
+}
+
+// act does what follows, while nobody has the database open.
+func (r *Recovery) act(ctx context.Context, f findings) error {
+	switch f.next {
+	case goOn:
+		r.client.begin(f.newest())
+		return nil
+	case beginHere:
+		if err := r.local.dropPart(); err != nil {
+			return &refusal{err}
+		}
+		return r.begin(ctx, f)
+	}
+	if !f.owned && !r.takesOver() {
+		if err := awaitSilence(ctx, r.bucket, signWait, r.say); err != nil {
+			return err
+		}
+	}
+	return r.takeOver(ctx, f)
+}
+
+// takesOver reports whether whoever writes to the replica is to end.
+func (r *Recovery) takesOver() bool {
+	if r.rootCmd == nil {
+		return false
+	}
+	takeover, err := r.rootCmd.PersistentFlags().GetBool("takeover")
+	return takeover && err == nil
+}
