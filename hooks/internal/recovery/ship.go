@@ -216,14 +216,14 @@ func (r *Recovery) finish() {
 	if r.stop == nil {
 		return // it did not serve
 	}
+	ctx, cancel := context.WithTimeout(context.Background(), stopWithin)
+	defer cancel()
 	r.stop()
 	select {
 	case <-r.done:
-	case <-time.After(stopWithin): // a folder that hangs
+	case <-ctx.Done(): // a folder that hangs
 		return
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), stopWithin)
-	defer cancel()
 	err := within(ctx, func() error { return r.ship(ctx) })
 	r.mu.Lock()
 	r.paused = true
