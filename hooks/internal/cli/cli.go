@@ -1,4 +1,4 @@
-// Package cli has the commands of the group "modelriver".
+// Package cli has the commands of the group "modelriver", and sees to the errors of "restore".
 package cli
 
 import (
@@ -47,14 +47,14 @@ type commands struct {
 // for the host to print and to end with.
 func Add(app core.App, rootCmd *cobra.Command, options Options) {
 	c := &commands{app: app, options: options}
-	group := c.newGroup()
+	group, restore := c.newGroup(), options.Replica.NewCommand()
 	for _, command := range rootCmd.Commands() {
-		if command.Name() == group.Name() {
+		if command.Name() == group.Name() || command.Name() == restore.Name() {
 			rootCmd.RemoveCommand(command)
 		}
 	}
-	rootCmd.AddCommand(group)
-	c.keepErrors(group)
+	rootCmd.AddCommand(group, restore)
+	c.keepErrors(append(group.Commands(), group, restore))
 	app.OnBootstrap().Bind(&hook.Handler[*core.BootstrapEvent]{
 		Id: "modelriverCommand",
 		Func: func(e *core.BootstrapEvent) error {
@@ -95,8 +95,8 @@ Every command works beside a running server on the same data directory (--dir).`
 	return group
 }
 
-// keepErrors has the error of a command of the group returned by OnTerminate.
-func (c *commands) keepErrors(group *cobra.Command) {
+// keepErrors has the error of each of the commands returned by OnTerminate.
+func (c *commands) keepErrors(all []*cobra.Command) {
 	keep := func(err error) error {
 		if err == nil {
 			return nil
@@ -107,8 +107,8 @@ func (c *commands) keepErrors(group *cobra.Command) {
 		c.failure.Store(&err)
 		return err
 	}
-	group.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return keep(err) })
-	for _, command := range append(group.Commands(), group) {
+	for _, command := range all {
+		command.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return keep(err) })
 		run, check := command.RunE, command.Args
 		command.RunE = func(c *cobra.Command, args []string) error { return keep(run(c, args)) }
 		command.Args = func(c *cobra.Command, args []string) error { return keep(check(c, args)) }

@@ -23,17 +23,11 @@ import (
 
 const restoreName = "restore"
 
-// addCommand adds "restore", and serve's flag, in place of those of an earlier call.
-func (r *Recovery) addCommand() {
+// addFlag adds the flag of serve and restore, unless an earlier call did.
+func (r *Recovery) addFlag() {
 	if r.rootCmd.PersistentFlags().Lookup("takeover") == nil {
 		r.rootCmd.PersistentFlags().Bool("takeover", false, "for serve and restore: do not look for 35 seconds whether another server writes to the replica (REPLICA_URL), but end it")
 	}
-	for _, command := range r.rootCmd.Commands() {
-		if command.Name() == restoreName {
-			r.rootCmd.RemoveCommand(command)
-		}
-	}
-	r.rootCmd.AddCommand(r.newCommand())
 }
 
 // A restoration is one call of the command.
@@ -46,7 +40,8 @@ type restoration struct {
 	verify bool
 }
 
-func (r *Recovery) newCommand() *cobra.Command {
+// NewCommand returns the command "restore".
+func (r *Recovery) NewCommand() *cobra.Command {
 	var call restoration
 	command := &cobra.Command{
 		Use:   restoreName,
@@ -62,33 +57,21 @@ restored one. Into another directory it is a copy, to look at.`,
   pocketriver restore --to "2026-01-31 14:05:00"
   pocketriver restore --to "2026-01-31 14:05:00" --into /tmp/before
   pocketriver restore --verify || mail -s "The replica could not be verified" ops@example.com </dev/null`,
-		Args:          cobra.NoArgs,
-		SilenceUsage:  true,
-		SilenceErrors: true,
+		Args:         cobra.NoArgs,
+		SilenceUsage: true,
 		RunE: func(command *cobra.Command, _ []string) error {
 			ctx, stop := signal.NotifyContext(command.Context(), os.Interrupt)
 			defer stop()
 			call.r, call.out = r, command.OutOrStdout()
-			return r.keep(call.run(ctx))
+			return call.run(ctx)
 		},
 	}
-	command.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return r.keep(err) })
-	check := command.Args
-	command.Args = func(c *cobra.Command, args []string) error { return r.keep(check(c, args)) }
 	flags := command.Flags()
 	flags.StringVar(&call.to, "to", "", "the moment to restore, as in \"2026-01-31 14:05:00\" (UTC) or 2026-01-31T14:05:00+01:00 (default the newest)")
 	flags.StringVar(&call.into, "into", "", "the directory to restore into (default the data directory)")
 	flags.BoolVar(&call.dryRun, "dry-run", false, "only tell what would be restored")
 	flags.BoolVar(&call.verify, "verify", false, "restore into a temporary directory, check it, count its records, and delete it")
 	return command
-}
-
-// keep holds the command's error, which PocketBase drops, for OnTerminate to return.
-func (r *Recovery) keep(err error) error {
-	if err != nil {
-		r.failure.Store(&err)
-	}
-	return err
 }
 
 func (c *restoration) run(ctx context.Context) error {

@@ -2,7 +2,6 @@ package recovery
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"os"
@@ -14,10 +13,10 @@ import (
 
 // This file holds what leans on PocketBase: when a database is opened, closed and replaced.
 
-// Bind adds the recovery's hooks to its app, and the command.
+// Bind adds the recovery's hooks to its app, and the flag of its commands.
 func (r *Recovery) Bind() {
 	if r.rootCmd != nil {
-		r.addCommand()
+		r.addFlag()
 	}
 	r.app.OnBootstrap().Bind(&hook.Handler[*core.BootstrapEvent]{
 		Id: "modelriverReplica", Func: r.bootstrap, Priority: -5000, // before the database is opened
@@ -104,11 +103,7 @@ func (r *Recovery) serve(e *core.ServeEvent) error {
 // SQLite from ending the WAL, which a start would have to answer with a whole copy.
 func (r *Recovery) terminate(e *core.TerminateEvent) error {
 	r.finish()
-	err := e.Next()
-	if failure := r.failure.Load(); failure != nil {
-		return errors.Join(*failure, err)
-	}
-	return err
+	return e.Next()
 }
 
 // leaveOut keeps the replica's files out of a backup.

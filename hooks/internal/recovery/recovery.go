@@ -45,10 +45,9 @@ type Recovery struct {
 	options Options
 	bucket  bucket // nil if there is no replica
 	local   local
-	exit    func(code int)        // os.Exit
-	run     string                // of this process
-	signs   atomic.Int64          // that it gave
-	failure atomic.Pointer[error] // of the command restore
+	exit    func(code int) // os.Exit
+	run     string         // of this process
+	signs   atomic.Int64   // that it gave
 
 	lock *flock.Flock // of the data directory, while this process serves
 
