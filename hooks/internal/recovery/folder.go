@@ -18,6 +18,9 @@ import (
 // A folder is a bucket of files: on another disk, or of another machine.
 type folder string
 
+// tempPattern is of the names of files that are not whole yet.
+const tempPattern = ".new-*"
+
 func (f folder) path(key string) string { return filepath.Join(string(f), filepath.FromSlash(key)) }
 
 func (f folder) Put(_ context.Context, key string, content io.Reader, _ int64, onlyNew bool) (err error) {
@@ -25,7 +28,7 @@ func (f folder) Put(_ context.Context, key string, content io.Reader, _ int64, o
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return err
 	}
-	temp, err := os.CreateTemp(filepath.Dir(path), ".new-*")
+	temp, err := os.CreateTemp(filepath.Dir(path), tempPattern)
 	if err != nil {
 		return err
 	}

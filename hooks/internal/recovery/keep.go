@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/benbjohnson/litestream"
@@ -25,10 +26,16 @@ const (
 	snapshotEvery = 24 * time.Hour
 )
 
-var levels = []struct {
+// A duty is what is done on a level, time and again.
+type duty struct {
 	level int
 	every time.Duration
-}{{1, 30 * time.Second}, {2, 5 * time.Minute}, {3, time.Hour}}
+}
+
+var (
+	levels = []duty{{1, 30 * time.Second}, {2, 5 * time.Minute}, {3, time.Hour}}
+	duties = append(slices.Clone(levels), duty{secondsLevel, secondsKept}, duty{litestream.SnapshotLevel, time.Hour})
+)
 
 // A keeper puts files of one epoch together, and deletes those that are not needed any more.
 type keeper struct {
@@ -60,10 +67,9 @@ func newKeeper(db *litestream.DB, b bucket, e epoch, retention time.Duration, lo
 	}
 	k.compactor.CacheSetter = func(level int, info *ltx.FileInfo) { k.last[level] = info }
 	now := time.Now()
-	for _, l := range levels {
-		k.next[l.level] = now.Add(l.every)
+	for _, d := range duties {
+		k.next[d.level] = now.Add(d.every)
 	}
-	k.next[secondsLevel] = now.Add(secondsKept)
 	k.next[litestream.SnapshotLevel] = now.Add(time.Minute) // a start that was short of a day must not put it off
 	return k
 }
@@ -73,16 +79,10 @@ func newKeeper(db *litestream.DB, b bucket, e epoch, retention time.Duration, lo
 func (k *keeper) do(ctx context.Context) {
 	now := time.Now()
 	var due []int
-	for _, l := range levels {
-		if !now.Before(k.next[l.level]) {
-			due = append(due, l.level)
-			k.next[l.level] = now.Add(l.every)
-		}
-	}
-	for level, every := range map[int]time.Duration{secondsLevel: secondsKept, litestream.SnapshotLevel: time.Hour} {
-		if !now.Before(k.next[level]) {
-			due = append(due, level)
-			k.next[level] = now.Add(every)
+	for _, d := range duties {
+		if !now.Before(k.next[d.level]) {
+			due = append(due, d.level)
+			k.next[d.level] = now.Add(d.every)
 		}
 	}
 	if len(due) == 0 {

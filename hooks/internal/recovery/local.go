@@ -1,7 +1,7 @@
 package recovery
 
 import (
-	"cmp"
+	"bytes"
 	"context"
 	"encoding/binary"
 	"encoding/json"
@@ -89,25 +89,7 @@ func (l local) write(name string, value any) error {
 	if err != nil {
 		return err
 	}
-	if err := os.MkdirAll(l.dir, 0o700); err != nil {
-		return err
-	}
-	path := filepath.Join(l.dir, name)
-	temp, err := os.Create(path + ".new")
-	if err != nil {
-		return err
-	}
-	_, err = temp.Write(content)
-	if err == nil {
-		err = temp.Sync()
-	}
-	if err := cmp.Or(err, temp.Close()); err != nil {
-		return err
-	}
-	if err := os.Rename(path+".new", path); err != nil {
-		return err
-	}
-	return syncDir(l.dir)
+	return folder(l.dir).Put(context.Background(), name, bytes.NewReader(content), int64(len(content)), false)
 }
 
 // lock makes this process the only one that ships from the data directory, or restores into it.
@@ -138,9 +120,9 @@ func (l local) isUntouched(ctx context.Context) bool {
 	return err == nil
 }
 
-// tidy deletes what a command left that was cut off.
+// tidy deletes what was left by what was cut off.
 func (l local) tidy() {
-	for _, pattern := range []string{"verify-*", "restored.db*"} {
+	for _, pattern := range []string{"verify-*", "restored.db*", tempPattern} {
 		left, _ := filepath.Glob(filepath.Join(l.dir, pattern))
 		for _, path := range left {
 			_ = os.RemoveAll(path)

@@ -146,7 +146,7 @@ func (r *Recovery) pause(paused bool) {
 	r.paused = paused
 	r.mu.Unlock()
 	if paused {
-		r.turn.Lock()         // once the turn that runs is over
-		defer r.turn.Unlock() // the next one sees that it may not
+		r.turn.Lock() // the next turn sees that it may not
+		defer r.turn.Unlock()
 	}
 }

@@ -76,10 +76,7 @@ func (r *Recovery) Wait(ctx context.Context) error {
 	}
 	r.waiting = append(r.waiting, shipped)
 	r.mu.Unlock()
-	select {
-	case r.wake <- struct{}{}:
-	default: // it will look at what waits anyway
-	}
+	r.wakeUp()
 	timeout := time.NewTimer(shipWithin)
 	defer timeout.Stop()
 	select {
@@ -92,14 +89,19 @@ func (r *Recovery) Wait(ctx context.Context) error {
 	}
 }
 
+// wakeUp has it shipped at once.
+func (r *Recovery) wakeUp() {
+	select {
+	case r.wake <- struct{}{}:
+	default: // it will look at what waits anyway
+	}
+}
+
 // start begins to ship.
 func (r *Recovery) start() {
 	ctx, cancel := context.WithCancel(context.Background())
 	r.stop, r.done = cancel, make(chan struct{})
-	select {
-	case r.wake <- struct{}{}:
-	default:
-	}
+	r.wakeUp()
 	go r.live(ctx)
 	go func() {
 		defer close(r.done)
