@@ -1,11 +1,10 @@
 package hooks
 
 import (
-	"fmt"
+	"errors"
 
 	"github.com/dustin/go-humanize/english"
 	"github.com/pocketbase/dbx"
-	"github.com/pocketbase/pocketbase/core"
 	"github.com/spf13/cobra"
 
 	"github.com/pocketriver/pocketriver/hooks/internal/recovery"
@@ -14,22 +13,15 @@ import (
 
 // bindRecovery ships the database to the replica while the app serves, and restores it.
 func (p *plugin) bindRecovery(rootCmd *cobra.Command) {
-	options := recovery.Options{
-		URL: p.config.Replica, Ack: p.config.ReplicaAck, Retention: p.config.ReplicaRetention,
-		Restored: p.restored, Describe: describe,
-	}
 	var err error
-	if p.recovery, err = recovery.New(p.app, rootCmd, options); err != nil { // serve says so
-		p.unusable = fmt.Errorf(p.config.inWords("REPLICA_URL: %w"), err)
-		options.URL = ""
-		p.recovery, _ = recovery.New(p.app, rootCmd, options)
+	p.recovery, err = recovery.New(p.app, rootCmd, recovery.Options{
+		URL: p.config.Replica, Ack: p.config.ReplicaAck, Retention: p.config.ReplicaRetention,
+		Restored: store.ForgetUnsent, Describe: describe,
+	})
+	if err != nil { // serve says so
+		p.unusable = errors.New(p.config.inWords(err.Error()))
 	}
 	p.recovery.Bind()
-}
-
-// restored ends what the server before may have sent after the moment that was restored.
-func (p *plugin) restored(app core.App) error {
-	return store.ForgetUnsent(app)
 }
 
 // describe tells what a restored database still has to do.

@@ -540,6 +540,14 @@ func TestReplicaSettings(t *testing.T) {
 				t.Errorf("serve started: %s", out)
 			}
 			wantText(t, errs, row.want)
+			if strings.HasPrefix(row.env, "REPLICA_URL=") {
+				out, why, ok := runOn(t, buildBinary(t), dir, []string{row.env}, "restore")
+				if ok {
+					t.Errorf("it was restored: %s", out)
+				}
+				wantText(t, why, row.want)
+				errs += why
+			}
 			if strings.Contains(errs, "secret@") {
 				t.Errorf("the secret is told: %s", errs)
 			}

@@ -76,6 +76,9 @@ restored one. Into another directory it is a copy, to look at.`,
 
 func (c *restoration) run(ctx context.Context) error {
 	r := c.r
+	if r.unusable != nil {
+		return r.unusable
+	}
 	if !r.Configured() {
 		return errors.New("there is no replica: set REPLICA_URL, as the server has it")
 	}

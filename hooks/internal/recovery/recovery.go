@@ -40,14 +40,15 @@ type Options struct {
 
 // A Recovery keeps the replica of one app.
 type Recovery struct {
-	app     core.App
-	rootCmd *cobra.Command
-	options Options
-	bucket  bucket // nil if there is no replica
-	local   local
-	exit    func(code int) // os.Exit
-	run     string         // of this process
-	signs   atomic.Int64   // that it gave
+	app      core.App
+	rootCmd  *cobra.Command
+	options  Options
+	bucket   bucket // nil if there is no replica
+	unusable error  // why there is none, though there is a URL
+	local    local
+	exit     func(code int) // os.Exit
+	run      string         // of this process
+	signs    atomic.Int64   // that it gave
 
 	lock *flock.Flock // of the data directory, while this process serves
 
@@ -65,20 +66,21 @@ type Recovery struct {
 	state   State
 }
 
-// New returns the recovery of app, or an error that says what is wrong with the options.
+// New returns the recovery of app. With an error, which says what is wrong with the URL, it has no
+// replica.
 func New(app core.App, rootCmd *cobra.Command, options Options) (*Recovery, error) {
 	var b bucket
+	var err error
 	if options.URL != "" {
-		var err error
 		if b, err = openBucket(options.URL); err != nil {
-			return nil, err
+			b, err = nil, fmt.Errorf("REPLICA_URL: %w", err)
 		}
 	}
 	return &Recovery{
-		app: app, rootCmd: rootCmd, options: options, bucket: b, local: newLocal(app.DataDir()), exit: os.Exit,
+		app: app, rootCmd: rootCmd, options: options, bucket: b, unusable: err, local: newLocal(app.DataDir()), exit: os.Exit,
 		client: newEpochClient(b, epoch{}), run: newId(),
 		wake: make(chan struct{}, 1), state: State{URL: options.URL, Ack: options.Ack},
-	}, nil
+	}, err
 }
 
 // say tells the operator, in the terminal and, once there is one, in the log.
