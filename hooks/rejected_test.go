@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -198,4 +199,11 @@ func (r *rejections) settle(t testing.TB, app core.App) {
 	if left := r.unwrittenYet(); len(left) > 0 {
 		t.Fatalf("not written: %v", left)
 	}
+}
+
+// unwrittenYet returns what was counted and is not in the table.
+func (r *rejections) unwrittenYet() []store.Rejection {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return slices.Concat(r.writing, r.unwritten)
 }

@@ -169,13 +169,6 @@ func (r *rejections) stop(app core.App) {
 	}
 }
 
-// unwrittenYet returns what was counted and is not in the table.
-func (r *rejections) unwrittenYet() []store.Rejection {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return slices.Concat(r.writing, r.unwritten)
-}
-
 // withUnwritten has something read from the table together with what is not in it yet. What is
 // being written may be in both, and would count twice: it waits for that to end, unless the
 // database hangs, and reads again if writing begins meanwhile.

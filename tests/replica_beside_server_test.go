@@ -36,22 +36,15 @@ func TestReplicaAndACommandBeforeTheFirstStart(t *testing.T) {
 		next.runCommand(command...)
 		next.args = []string{"--takeover"}
 		next.launch()
-		ready := make(chan struct{})
-		go func() { defer close(ready); <-next.exited }()
-		select {
-		case <-ready:
-			t.Errorf("after %v, an empty machine does not restore itself: %s", command, next.output)
-		default:
-			await(t, "it serves or ends", func() bool {
-				select {
-				case <-next.exited:
-					t.Errorf("after %v, an empty machine does not restore itself: %s", command, next.output)
-					return true
-				default:
-				}
+		await(t, "it serves or ends", func() bool {
+			select {
+			case <-next.exited:
+				t.Errorf("after %v, an empty machine does not restore itself: %s", command, next.output)
+				return true
+			default:
 				return next.Send(payload("c", "Second", "")) == 200
-			})
-		}
+			}
+		})
 		next.Kill()
 	}
 }
