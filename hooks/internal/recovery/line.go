@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"time"
 
 	"github.com/superfly/ltx"
 )
@@ -54,6 +55,10 @@ func (r *Recovery) readAnew(ctx context.Context, s *shipping) error {
 // boundUnshipped gives up what waits for the store once it is more than a whole copy is worth:
 // a new epoch begins with that when the store answers.
 func (r *Recovery) boundUnshipped(ctx context.Context, s *shipping) error {
+	if time.Since(s.measured) < measureEvery {
+		return nil
+	}
+	s.measured = time.Now()
 	info, err := os.Stat(r.local.data())
 	if err != nil {
 		return err

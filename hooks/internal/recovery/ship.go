@@ -21,7 +21,8 @@ const (
 	answerWithin = 10 * time.Second // a start with a database does not wait longer for the store
 	stateEvery   = 5 * time.Second
 
-	minUnshipped = 1 << 30 // bytes that may wait for a store that is away, or twice the database
+	minUnshipped = 1 << 30          // bytes that may wait for a store that is away, or twice the database
+	measureEvery = 10 * time.Second // they are many files after a day
 )
 
 var (
@@ -34,6 +35,8 @@ var (
 type shipping struct {
 	db   *litestream.DB
 	keep *keeper // nil until the epoch is known
+
+	measured time.Time // when what waits for the store was last
 }
 
 // open has Litestream open the database, before the app does if it is there. It needs no store: from
