@@ -53,10 +53,10 @@ function App() {
 		<>
 			<button id="again" onClick={() => setRenders(renders + 1)}>Rendered {renders} times</button>
 			<button id="other" onClick={() => setCategory("none")}>{category}</button>
+			<Asker />
 			<Feed category={category} />
 			<Pages />
 			<Skipped />
-			<Asker />
 		</>
 	);
 }
