@@ -7,6 +7,7 @@ import (
 	"os"
 	"strings"
 
+	"github.com/pocketbase/dbx"
 	"github.com/pocketbase/pocketbase/core"
 	"github.com/pocketbase/pocketbase/tools/hook"
 )
@@ -72,7 +73,24 @@ func (r *Recovery) bootstrap(e *core.BootstrapEvent) error {
 			return err
 		}
 	}
-	return e.Next()
+	if err := e.Next(); err != nil {
+		return err
+	}
+	return leaveCheckpoints(e.App)
+}
+
+// leaveCheckpoints has SQLite leave the WAL to Litestream, until it is as large as PocketBase
+// lets its file stay. Litestream reads while the app writes, and beside a reader, SQLite sorts the whole WAL at each commit
+// to find that it cannot begin it anew: a quarter of what a webhook costs. One connection writes all; without
+// a limit of its idle time it stays the one that was told.
+func leaveCheckpoints(app core.App) error {
+	db, ok := app.NonconcurrentDB().(*dbx.DB)
+	if !ok {
+		return nil
+	}
+	db.DB().SetConnMaxIdleTime(0)
+	_, err := db.NewQuery("PRAGMA wal_autocheckpoint = 50000").Execute()
+	return err
 }
 
 // serve begins to ship. Migrations have run by then.
