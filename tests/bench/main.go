@@ -54,6 +54,7 @@ var parts = []struct {
 	{"ingest", (*bench).ingest},
 	{"keep", (*bench).keep},
 	{"replica", (*bench).replica},
+	{"recovery", (*bench).recovery},
 	{"fanout", (*bench).fanout},
 	{"viewers", (*bench).viewers},
 	{"own", (*bench).own},
@@ -73,6 +74,7 @@ type bench struct {
 	duration    time.Duration
 	watched     time.Duration
 	asked       time.Duration
+	replicaURL  string
 	connections []int
 	subscribers []int
 
@@ -163,6 +165,7 @@ func (b *bench) parseFlags() (options, error) {
 	flag.DurationVar(&b.duration, "duration", time.Second, "how long one measurement sends")
 	flag.DurationVar(&b.watched, "watched", shortWatch, "how long live has 1,000 pages watch rows of their own")
 	flag.DurationVar(&b.asked, "asked", shortAsk, "how long ask sends 200 requests a second")
+	flag.StringVar(&b.replicaURL, "replica", "", "where recovery ships to, as REPLICA_URL; a folder on the same disk by default")
 	connections := flag.String("connections", "1,8,32,128", "the numbers of connections of ingest")
 	subscribers := flag.String("subscribers", "0,1,100,1000,5000", "the numbers of subscribers of fanout")
 	flag.BoolVar(&o.markdown, "markdown", false, "print the tables for docs/benchmarks.md")

@@ -5,10 +5,17 @@ package main
 import (
 	"fmt"
 	"path/filepath"
+	"time"
 )
+
+// It ships once a second.
+const leastReplica = 3 * time.Second
 
 // replica measures what it costs to ship the database to a folder on the same disk.
 func (b *bench) replica() error {
+	duration := b.duration
+	defer func() { b.duration = duration }()
+	b.duration = max(duration, leastReplica)
 	last := 0
 	samples, err := b.sideBySide("A replica in a folder on the same disk (off: none)", func() (groups [][]variant) {
 		for _, v := range b.ownVariants() {

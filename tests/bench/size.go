@@ -13,8 +13,10 @@ import (
 )
 
 // size compares ingest into an empty database with ingest beside a million records.
+// Records of a large database.
+const million = 1_000_000
+
 func (b *bench) size() error {
-	const records = 1_000_000
 	const connections = 32
 	var v variant
 	for _, candidate := range b.variants() {
@@ -22,10 +24,10 @@ func (b *bench) size() error {
 			v = candidate
 		}
 	}
-	progress("size: inserting %d records", records)
+	progress("size: inserting %d records", million)
 	dir := filepath.Join(b.dir, "million")
 	defer os.RemoveAll(dir)
-	err := makeData(filepath.Join(dir, "pb_data"), false, func(app core.App) error { return addContent(app, records) })
+	err := makeData(filepath.Join(dir, "pb_data"), false, func(app core.App) error { return addContent(app, million) })
 	if err != nil {
 		return err
 	}
@@ -47,7 +49,7 @@ func (b *bench) size() error {
 		if err != nil {
 			return err
 		}
-		s, err = b.measureServer(v, server, connections, 1+round*1_000_000)
+		s, err = b.measureServer(v, server, connections, 1+round*million)
 		server.end(syscall.SIGKILL)
 		if err != nil {
 			return err
@@ -56,14 +58,14 @@ func (b *bench) size() error {
 		full = append(full, s)
 	}
 
-	b.addSizeTable(records, connections, empty, full)
+	b.addSizeTable(connections, empty, full)
 	b.target("1,000,000 records: rps when empty / rps", ratioOf(empty, full, func(s sample) float64 { return s.rps }), "≤", 1.3)
 	return nil
 }
 
-func (b *bench) addSizeTable(records, connections int, empty, full []sample) {
+func (b *bench) addSizeTable(connections int, empty, full []sample) {
 	t := &table{
-		title: fmt.Sprintf("Size: B beside %d records and as many delivered callbacks, %d connections", records, connections),
+		title: fmt.Sprintf("Size: B beside %d records and as many delivered callbacks, %d connections", million, connections),
 		head:  []string{"database", "rps", "p50 ms", "p99 ms", "CPU/request µs", "memory MB"},
 	}
 	for _, row := range []struct {

@@ -85,6 +85,8 @@ func us(d time.Duration) string {
 	return fmt.Sprintf("%.0f", v)
 }
 
+func seconds(d time.Duration) string { return fmt.Sprintf("%.1f", d.Seconds()) }
+
 func mb(bytes int64) string { return fmt.Sprintf("%.0f", float64(bytes)/(1<<20)) }
 
 func ratio(v float64) string {

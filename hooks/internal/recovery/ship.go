@@ -51,7 +51,7 @@ func (r *Recovery) open(ctx context.Context) (*shipping, error) {
 	db.SetMetaPath(r.local.dir)
 	db.SetLogger(slog.New(slog.DiscardHandler)) // what fails is returned
 	db.MonitorInterval, db.BusyTimeout, db.ShutdownSyncTimeout = 0, 10*time.Second, 0
-	db.MinCheckpointPageN = 4000 // 16 MB: a checkpoint holds up writes, and a busy server writes as much in a second
+	db.MinCheckpointPageN = 10_000 // 40 MB: a checkpoint holds up writes, and a busy server writes a quarter of that in a second
 	db.Replica = litestream.NewReplicaWithClient(db, r.client)
 	db.Replica.MonitorEnabled = false
 	if err := db.Open(); err != nil {
