@@ -89,7 +89,7 @@ type Config struct {
 	ReplicaAck string
 
 	// ReplicaRetention is how far back any moment can be restored from the replica, to within
-	// 30 seconds; to the second for the last 5 minutes. Defaults to 7 days.
+	// 30 seconds; to the second for the last 5 minutes. A day at least. Defaults to 7 days.
 	ReplicaRetention time.Duration
 
 	fromEnv bool  // the settings that have a variable come from there
@@ -134,8 +134,8 @@ func (c Config) validate() error {
 		return fmt.Errorf("MaxBodySize %d: use at most %d bytes", c.MaxBodySize, maxBodySizeLimit)
 	case c.MaxInput < 0 || c.MaxInput > maxBodySizeLimit:
 		return fmt.Errorf("MaxInput %d: use at most %d bytes", c.MaxInput, maxBodySizeLimit)
-	case c.Tolerance < 0, c.CallbackTimeout < 0, c.CallbackWindow < 0, c.Retention < 0, c.ReplicaRetention < 0:
-		return errors.New("Tolerance, CallbackTimeout, CallbackWindow, Retention and ReplicaRetention: a duration cannot be negative")
+	case c.Tolerance < 0, c.CallbackTimeout < 0, c.CallbackWindow < 0, c.Retention < 0:
+		return errors.New("Tolerance, CallbackTimeout, CallbackWindow and Retention: a duration cannot be negative")
 	case c.PayloadRetention < 0 && c.PayloadRetention != KeepNoPayloads:
 		return fmt.Errorf("PayloadRetention %s: a duration cannot be negative; use KeepNoPayloads to keep none", c.PayloadRetention)
 	}

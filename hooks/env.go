@@ -61,7 +61,7 @@ func (c *Config) readReplica() error {
 		return nil
 	}
 	retention, err := time.ParseDuration(text)
-	if err != nil || retention < 24*time.Hour {
+	if err != nil || retention == 0 {
 		return fmt.Errorf("REPLICA_RETENTION %q: set a duration in hours, as in 168h for 7 days, of a day at least", text)
 	}
 	c.ReplicaRetention = retention
@@ -111,6 +111,9 @@ func (c Config) protocol() (*modelriver.Verifier, *modelriver.Client, error) {
 	}
 	if c.ReplicaAck == AckWait && c.Replica == "" {
 		return fail("REPLICA_ACK: wait needs REPLICA_URL, the replica to wait for")
+	}
+	if c.ReplicaRetention < 24*time.Hour {
+		return fail("REPLICA_RETENTION %s: use a day at least, as in 168h for 7 days", c.ReplicaRetention)
 	}
 	for i, secret := range c.WebhookSecrets {
 		switch {
