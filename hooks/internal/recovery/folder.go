@@ -126,12 +126,33 @@ func (f folder) Delete(_ context.Context, keys []string) error {
 	return nil
 }
 
+// sweep deletes what servers that were killed left: files that were not whole yet. Nobody has written
+// to them for a day.
+func (f folder) sweep() error {
+	for _, dir := range []string{"", epochsDir, "[0-9]*/*/"} { // and not elsewhere in the folder, which may hold more than the replica
+		left, err := fs.Glob(os.DirFS(string(f)), dir+tempPattern)
+		if err != nil {
+			return err
+		}
+		for _, name := range left {
+			info, err := os.Stat(f.path(name))
+			if err == nil && time.Since(info.ModTime()) > 24*time.Hour {
+				err = os.Remove(f.path(name))
+			}
+			if err != nil && !errors.Is(err, fs.ErrNotExist) {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
 // Clock returns the time that the folder's file system gives to a new file.
 func (f folder) Clock(context.Context) (time.Time, error) {
 	if err := os.MkdirAll(string(f), 0o700); err != nil {
 		return time.Time{}, err
 	}
-	file, err := os.CreateTemp(string(f), ".clock-*")
+	file, err := os.CreateTemp(string(f), tempPattern)
 	if err != nil {
 		return time.Time{}, err
 	}

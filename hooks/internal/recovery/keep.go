@@ -195,6 +195,11 @@ func (k *keeper) snapshot(ctx context.Context) error {
 			}
 		}
 	}
+	if f, ok := k.client.bucket.(folder); ok {
+		if err := f.sweep(); err != nil {
+			return err
+		}
+	}
 	return k.forgetEpochs(ctx)
 }
 

@@ -321,3 +321,38 @@ func TestSecondsAreForgottenHere(t *testing.T) {
 		t.Errorf("%d files are left here, want the newest", len(entries))
 	}
 }
+
+// What a server that was killed had not written whole goes from a folder, and nothing else.
+func TestLeftoversAreSwept(t *testing.T) {
+	t.Parallel()
+	l := newLine(t)
+	l.write()
+	root := string(l.bucket.(folder))
+	touch := func(name string, age time.Duration) string {
+		path := filepath.Join(root, name)
+		l.must(os.MkdirAll(filepath.Dir(path), 0o700))
+		l.must(os.WriteFile(path, nil, 0o600))
+		l.must(os.Chtimes(path, time.Time{}, time.Now().Add(-age)))
+		return path
+	}
+	var left, kept []string
+	for _, dir := range []string{"", "epochs", "0000000001/0", "0000000001/9"} {
+		left = append(left, touch(filepath.Join(dir, ".new-123"), 25*time.Hour))
+		kept = append(kept, touch(filepath.Join(dir, ".new-456"), 23*time.Hour))
+	}
+	kept = append(kept, touch("something/else/.new-123", 25*time.Hour), touch(".other", 25*time.Hour))
+	l.must(l.shipping.keep.keep(t.Context(), litestream.SnapshotLevel))
+	for _, path := range left {
+		if _, err := os.Stat(path); err == nil {
+			t.Errorf("%s is there still", path)
+		}
+	}
+	for _, path := range kept {
+		if _, err := os.Stat(path); err != nil {
+			t.Error(err)
+		}
+	}
+	if got := l.restored(time.Time{}); got != l.rows {
+		t.Errorf("restored %d rows, want %d", got, l.rows)
+	}
+}
