@@ -21,6 +21,7 @@ BUILDFLAGS =
 GOLANGCI = github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 GOVULNCHECK = golang.org/x/vuln/cmd/govulncheck@v1.9.0
 CYCLONEDX = github.com/CycloneDX/cyclonedx-gomod/cmd/cyclonedx-gomod@v1.10.0
+VERSITYGW = github.com/versity/versitygw/cmd/versitygw@v1.8.0
 
 .PHONY: help run demo send simulate tools test bench lint vulncheck image package dist reproducible clean torture
 
@@ -117,13 +118,18 @@ bench: $(SDK) ## measure beside stock PocketBase, about 20 minutes (see docs/ben
 	go run ./tests/bench $(if $(COMPARE),-compare $(COMPARE)) $(BENCH)
 
 # How long, and with which faults: `make torture FOR=1h SEED=42`. The seed of a run is
-# printed. It needs root for mounts, and strace.
+# printed. It needs root for mounts, and strace. Then, how many machines with a folder are lost, and with
+# a bucket of a real S3 server, for each way of answering a webhook.
 FOR = 15m
 SEED = 0
+MACHINES = 50
 
-torture: $(SDK) ## attack the binary with every fault for 15 minutes
+torture: $(SDK) ## attack the binary with every fault for 15 minutes, then its replica
 	go test -count=1 -timeout 0 -v -run 'TestTorture|TestAskFaults|TestWaitingCallbacks' ./tests -torture $(FOR) -seed $(SEED)
 	go test -count=1 -timeout 0 -run 'TestLedgerBalances|TestNextDelayStays' ./hooks ./hooks/internal/outbox -rapid.checks=1000
+	@set -e; bin=$$(mktemp -d); trap 'rm -rf $$bin' EXIT; \
+	GOBIN=$$bin go install $(VERSITYGW); \
+	go test -count=1 -timeout 40m -v -run 'Replica|Restore' ./tests -versitygw $$bin/versitygw -machines $(MACHINES)
 
 lint: $(SDK) ## run gofmt and golangci-lint, staticcheck included
 	@files=$$(gofmt -l .); test -z "$$files" || { echo "gofmt -w" $$files; exit 1; }

@@ -1,21 +1,26 @@
 package tests
 
 import (
-	"crypto/rand"
 	"encoding/json"
 	"flag"
 	"fmt"
+	"io"
+	"log"
+	"maps"
+	"math/rand/v2"
 	"net/http"
 	"net/http/httptest"
 	"net/http/httputil"
 	"net/url"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strconv"
 	"strings"
 	"sync/atomic"
 	"testing"
+	"testing/iotest"
 	"time"
 
 	"github.com/johannesboyne/gofakes3"
@@ -30,100 +35,126 @@ type replicaStore struct {
 	fault atomic.Pointer[storeFault]
 }
 
-// A storeFault answers a request in the store's place, before the store has seen it or after it has
-// done what was asked.
-type storeFault struct {
-	before func(w http.ResponseWriter, r *http.Request) (answered bool)
-	lost   bool // the store does what it is asked, and its answer does not arrive
-}
+// set has the store of a bucket answer as the fault does from now on.
+func (s *replicaStore) set(fault storeFault) { s.fault.Store(&fault) }
 
-func cutConnection(w http.ResponseWriter) {
+// A storeFault answers a request to a store, by what the store answers or without it.
+type storeFault func(w http.ResponseWriter, r *http.Request, s3 http.Handler)
+
+func storeIsWell(w http.ResponseWriter, r *http.Request, s3 http.Handler) { s3.ServeHTTP(w, r) }
+
+func storeCuts(w http.ResponseWriter, _ *http.Request, _ http.Handler) {
 	if connection, _, err := w.(http.Hijacker).Hijack(); err == nil {
 		connection.Close()
 	}
 }
 
-var (
-	storeCuts = &storeFault{before: func(w http.ResponseWriter, _ *http.Request) bool {
-		cutConnection(w)
-		return true
-	}}
-	storeFails = &storeFault{before: func(w http.ResponseWriter, _ *http.Request) bool {
-		http.Error(w, "<Error><Code>InternalError</Code></Error>", http.StatusInternalServerError)
-		return true
-	}}
-	storeRefuses = &storeFault{before: func(w http.ResponseWriter, _ *http.Request) bool {
-		http.Error(w, "<Error><Code>AccessDenied</Code></Error>", http.StatusForbidden)
-		return true
-	}}
-	storeIsSlow = &storeFault{before: func(_ http.ResponseWriter, r *http.Request) bool {
-		select {
-		case <-time.After(5 * time.Second):
-		case <-r.Context().Done():
-		}
-		return false
-	}}
-	storeLosesAnswers = &storeFault{lost: true}
-)
+func storeFails(w http.ResponseWriter, _ *http.Request, _ http.Handler) {
+	http.Error(w, "<Error><Code>InternalError</Code></Error>", http.StatusInternalServerError)
+}
+
+func storeRefuses(w http.ResponseWriter, _ *http.Request, _ http.Handler) {
+	http.Error(w, "<Error><Code>AccessDenied</Code></Error>", http.StatusForbidden)
+}
+
+func storeIsSlow(w http.ResponseWriter, r *http.Request, s3 http.Handler) {
+	select {
+	case <-time.After(5 * time.Second):
+	case <-r.Context().Done():
+	}
+	s3.ServeHTTP(w, r)
+}
+
+// storeLosesAnswers does what it is asked, and its answer does not arrive.
+func storeLosesAnswers(w http.ResponseWriter, r *http.Request, s3 http.Handler) {
+	s3.ServeHTTP(httptest.NewRecorder(), r)
+	storeCuts(w, r, s3)
+}
+
+// storeCutsHalfway lets half of what is sent to it through, or half of its answer.
+func storeCutsHalfway(w http.ResponseWriter, r *http.Request, s3 http.Handler) {
+	answer := httptest.NewRecorder()
+	if r.ContentLength > 0 {
+		r.Body = io.NopCloser(io.MultiReader(io.LimitReader(r.Body, r.ContentLength/2), iotest.ErrReader(io.ErrUnexpectedEOF)))
+		s3.ServeHTTP(answer, r)
+	} else {
+		s3.ServeHTTP(answer, r)
+		maps.Copy(w.Header(), answer.Header())
+		w.Header().Set("Content-Length", strconv.Itoa(answer.Body.Len()))
+		w.WriteHeader(answer.Code)
+		w.Write(answer.Body.Bytes()[:answer.Body.Len()/2])
+		w.(http.Flusher).Flush()
+	}
+	storeCuts(w, r, s3)
+}
+
+// storeIsUnsteady does to some requests what the others do to all.
+func storeIsUnsteady(w http.ResponseWriter, r *http.Request, s3 http.Handler) {
+	faults := []storeFault{storeCuts, storeFails, storeIsSlow, storeLosesAnswers, storeCutsHalfway}
+	if n := rand.IntN(100); n < len(faults) {
+		faults[n](w, r, s3)
+		return
+	}
+	s3.ServeHTTP(w, r)
+}
 
 func newFolderStore(t testing.TB) *replicaStore {
 	t.Helper()
 	return &replicaStore{env: []string{"REPLICA_URL=file://" + filepath.Join(t.TempDir(), "replica")}}
 }
 
-var s3Endpoint = flag.String("s3", "", "the endpoint of an S3 server to ship to, whose key is a-key-id and a-secret-key (default: one of this process)")
+var versitygw = flag.String("versitygw", "", "the path of versitygw, which buckets are of then (default: an S3 server of this process)")
 
-// newS3 returns an S3 server, in front of which faults are put, with a bucket that is new.
-func newS3(t testing.TB) (handler http.Handler, bucket string) {
+// newS3 returns an S3 server with a bucket.
+func newS3(t testing.TB) http.Handler {
 	t.Helper()
-	if *s3Endpoint == "" {
+	if *versitygw == "" {
 		backend := s3mem.New()
 		if err := backend.CreateBucket("bucket"); err != nil {
 			t.Fatal(err)
 		}
-		return gofakes3.New(backend, gofakes3.WithTimeSkewLimit(0), gofakes3.WithLogger(gofakes3.DiscardLog())).Server(), "bucket"
+		return gofakes3.New(backend, gofakes3.WithTimeSkewLimit(0), gofakes3.WithLogger(gofakes3.DiscardLog())).Server()
 	}
-	target, err := url.Parse(*s3Endpoint)
+	address, said := freeAddress(t), &output{}
+	cmd := exec.Command(*versitygw, "--quiet", "--access", "a-key-id", "--secret", "a-secret-key", "--port", address, "posix", t.TempDir())
+	cmd.Stdout, cmd.Stderr = said, said
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		cmd.Process.Kill()
+		cmd.Wait()
+	})
+	client, err := minio.New(address, &minio.Options{Creds: credentials.NewStaticV4("a-key-id", "a-secret-key", ""), Region: "us-east-1"})
 	if err != nil {
 		t.Fatal(err)
 	}
-	client, err := minio.New(target.Host, &minio.Options{Creds: credentials.NewStaticV4("a-key-id", "a-secret-key", ""), Region: "us-east-1"})
-	if err != nil {
-		t.Fatal(err)
+	await(t, "versitygw has a bucket", func() bool {
+		err = client.MakeBucket(t.Context(), "bucket", minio.MakeBucketOptions{})
+		return err == nil
+	})
+	return &httputil.ReverseProxy{
+		Rewrite: func(r *httputil.ProxyRequest) {
+			r.SetURL(&url.URL{Scheme: "http", Host: address})
+			r.Out.Host = r.In.Host // which is signed
+		},
+		ErrorLog: log.New(io.Discard, "", 0),
 	}
-	bucket = "bucket-" + strings.ToLower(rand.Text())
-	if err := client.MakeBucket(t.Context(), bucket, minio.MakeBucketOptions{}); err != nil {
-		t.Fatal(err)
-	}
-	return &httputil.ReverseProxy{Rewrite: func(r *httputil.ProxyRequest) {
-		r.SetURL(target)
-		r.Out.Host = r.In.Host // which is signed
-	}}, bucket
 }
 
 func newBucketStore(t testing.TB) *replicaStore {
 	t.Helper()
-	s3, bucket := newS3(t)
+	s3 := newS3(t)
 	s := &replicaStore{}
-	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		fault := s.fault.Load()
-		switch {
-		case fault == nil:
-			s3.ServeHTTP(w, r)
-		case fault.lost:
-			s3.ServeHTTP(httptest.NewRecorder(), r)
-			cutConnection(w)
-		case !fault.before(w, r):
-			s3.ServeHTTP(w, r)
-		}
-	}))
+	s.set(storeIsWell)
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { (*s.fault.Load())(w, r, s3) }))
 	t.Cleanup(func() {
-		s.fault.Store(storeCuts) // a request that waits would hold up Close
+		s.set(storeCuts) // a request that waits would hold up Close
 		server.CloseClientConnections()
 		server.Close()
 	})
 	s.env = []string{
-		"REPLICA_URL=s3://" + bucket + "/some/path?region=us-east-1&endpoint=" + server.URL,
+		"REPLICA_URL=s3://bucket/some/path?region=us-east-1&endpoint=" + server.URL,
 		"AWS_ACCESS_KEY_ID=a-key-id", "AWS_SECRET_ACCESS_KEY=a-secret-key", "AWS_CA_BUNDLE=",
 	}
 	return s

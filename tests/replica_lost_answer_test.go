@@ -16,22 +16,22 @@ func TestReplicaALostAnswerEndsTheOnlyServer(t *testing.T) {
 	s.sendTitled("First")
 	s.Stop()
 	var begun atomic.Bool
-	store.fault.Store(&storeFault{before: func(w http.ResponseWriter, r *http.Request) bool {
+	store.set(func(w http.ResponseWriter, r *http.Request, s3 http.Handler) {
 		if begun.Load() {
-			cutConnection(w)
-			return true
+			storeCuts(w, r, s3)
+			return
 		}
 		if r.Method == http.MethodPut && strings.Contains(r.URL.Path, "/epochs/") {
 			begun.Store(true) // stored, and then the network fails for a moment
 		}
-		return false
-	}})
+		s3.ServeHTTP(w, r)
+	})
 	s.env = append(s.env, store.env...)
 	s.Start()
 	s.sendTitled("Second")
 	if !begun.Load() {
 		t.Fatal("no epoch was begun")
 	}
-	store.fault.Store(nil)
+	store.set(storeIsWell)
 	s.awaitShipped(s.SignIn("_superusers", testEmail, testPassword)) // it would have ended
 }

@@ -15,13 +15,12 @@ func TestReplicaIsTakenFromAServerThatShipsItsFirstCopy(t *testing.T) {
 	s := startServer(t, newDataDir(t, t.TempDir()))
 	s.sendTitled(numbered("Mine", 10)...)
 	s.Stop()
-	slow := &storeFault{before: func(_ http.ResponseWriter, r *http.Request) bool {
+	store.set(func(w http.ResponseWriter, r *http.Request, s3 http.Handler) {
 		if r.Method == http.MethodPut && strings.Contains(r.URL.Path, "/0/") {
 			time.Sleep(15 * time.Second) // a whole copy of a database of some size
 		}
-		return false
-	}}
-	store.fault.Store(slow)
+		s3.ServeHTTP(w, r)
+	})
 	s.env = append(s.env, store.env...)
 	s.Start()
 	s.sendTitled("Acknowledged") // async
@@ -55,13 +54,13 @@ func TestReplicaIsTakenFromAServerThatShipsSomethingLarge(t *testing.T) {
 	s, _ := startShipping(t, store, numbered("Mine", 10)...)
 	time.Sleep(time.Second)
 	shipping := make(chan struct{}, 1)
-	store.fault.Store(&storeFault{before: func(_ http.ResponseWriter, r *http.Request) bool {
+	store.set(func(w http.ResponseWriter, r *http.Request, s3 http.Handler) {
 		if r.Method == http.MethodPut && r.ContentLength > 10<<20 {
 			shipping <- struct{}{}
 			time.Sleep(50 * time.Second) // 15 MB at 300 kB/s; the code allows for 80 seconds
 		}
-		return false
-	}})
+		s3.ServeHTTP(w, r)
+	})
 	db := openDatabase(t, s.Dir)
 	if _, err := db.NewQuery("CREATE TABLE large AS SELECT randomblob(15000000) AS content").Execute(); err != nil {
 		t.Fatal(err)

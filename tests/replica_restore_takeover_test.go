@@ -14,13 +14,12 @@ func TestRestoreTakeoverLosesWhatIsAcknowledgedMeanwhile(t *testing.T) {
 	store := newBucketStore(t)
 	s := startServer(t, newDataDir(t, t.TempDir()), append(store.env, "REPLICA_ACK=wait")...)
 	s.sendTitled(numbered("Before", 5)...)
-	slow := &storeFault{before: func(_ http.ResponseWriter, r *http.Request) bool {
+	store.set(func(w http.ResponseWriter, r *http.Request, s3 http.Handler) {
 		if r.Method == http.MethodGet && strings.Contains(r.URL.Path, "/0000000001/") {
 			time.Sleep(500 * time.Millisecond) // a network that takes its time to bring a file
 		}
-		return false
-	}}
-	store.fault.Store(slow)
+		s3.ServeHTTP(w, r)
+	})
 	next := s.another(newDataDir(t, t.TempDir()))
 	done := make(chan string, 1)
 	go func() {
@@ -41,7 +40,7 @@ func TestRestoreTakeoverLosesWhatIsAcknowledgedMeanwhile(t *testing.T) {
 			time.Sleep(50 * time.Millisecond)
 		}
 	}
-	store.fault.Store(nil)
+	store.set(storeIsWell)
 	<-s.exited
 	t.Logf("%d acknowledged while it was restored", len(acknowledged))
 	next.args = []string{"--takeover"}

@@ -16,12 +16,11 @@ func TestReplicaOneStalledAnswerEndsShipping(t *testing.T) {
 	stalled := make(chan struct{}, 100)
 	ended := make(chan struct{})
 	t.Cleanup(func() { close(ended) })
-	store.fault.Store(&storeFault{before: func(w http.ResponseWriter, r *http.Request) bool {
-		if r.Method == http.MethodPut {
-			http.Error(w, "<Error><Code>InternalError</Code></Error>", http.StatusInternalServerError)
-			return true
-		}
-		if r.URL.Query().Get("list-type") == "2" {
+	store.set(func(w http.ResponseWriter, r *http.Request, s3 http.Handler) {
+		switch {
+		case r.Method == http.MethodPut:
+			storeFails(w, r, s3)
+		case r.URL.Query().Get("list-type") == "2":
 			w.Header().Set("Content-Length", "10000")
 			fmt.Fprint(w, `<?xml version="1.0" encoding="UTF-8"?><ListBucketResult>`)
 			w.(http.Flusher).Flush()
@@ -30,13 +29,13 @@ func TestReplicaOneStalledAnswerEndsShipping(t *testing.T) {
 			case <-ended:
 			case <-r.Context().Done():
 			}
-			return true
+		default:
+			s3.ServeHTTP(w, r)
 		}
-		return false
-	}})
+	})
 	go s.Send(payload("c", "Second", ""))
 	<-stalled
-	store.fault.Store(nil) // the store is well again
+	store.set(storeIsWell) // the store is well again
 	began := time.Now()
 	for n := 0; time.Since(began) < 150*time.Second; n++ {
 		if s.Send(payload("c", "Second", "")) == http.StatusOK {

@@ -18,9 +18,10 @@ import (
 	"time"
 
 	"github.com/pocketbase/pocketbase/tools/archive"
+	"golang.org/x/sys/unix"
 )
 
-var machinesLost = flag.Int("machines", 4, "how many machines TestReplicaOutlivesMachines loses")
+var machinesLost = flag.Int("machines", 4, "how many machines TestReplicaOutlivesMachines and TestReplicaLosesTheLastMomentAtMost lose")
 
 // What is answered 200 while 200 waits for the replica outlives the machine, under load, whenever
 // it dies: the next one has the replica alone.
@@ -29,16 +30,19 @@ func TestReplicaOutlivesMachines(t *testing.T) {
 	for name, newStore := range stores {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			f := newReplicaRun(t, t.TempDir(), rand.Uint64(), newStore(t), "REPLICA_ACK=wait")
+			store := newStore(t)
+			f := newReplicaRun(t, t.TempDir(), rand.Uint64(), store, "REPLICA_ACK=wait")
 			f.args = []string{"--takeover"} // nobody waits for the sign of a machine that is gone
 			f.run(false, func() {
 				f.await(200, 100)
-				for range *machinesLost {
+				for n := range *machinesLost {
+					store.set([]storeFault{storeIsWell, storeIsUnsteady}[n%2]) // of a bucket
 					f.sleep(20*time.Millisecond, 2*time.Second)
 					f.loseMachine()
 					f.Start()
 					f.await(200, 50)
 				}
+				store.set(storeIsWell)
 			})
 		})
 	}
@@ -57,17 +61,17 @@ func TestReplicaLosesTheLastMomentAtMost(t *testing.T) {
 				title string
 				at    time.Time
 			}
-			lost, all := 0, 0
-			var worst time.Duration
+			all, lost := 0, 0
+			var oldest []time.Duration // that was lost, of each machine, when that died
 			for round := range *machinesLost {
 				var sent []answered
-				for began := time.Now(); time.Since(began) < time.Second+time.Duration(rand.IntN(2000))*time.Millisecond; {
+				for end := time.Now().Add(time.Second + rand.N(2*time.Second)); time.Now().Before(end); {
 					title := fmt.Sprintf("Round %d, %d", round, len(sent))
 					s.sendTitled(title)
 					sent = append(sent, answered{title, time.Now()})
 				}
 				shipped := s.replicaState(token).Shipped
-				killed := time.Now()
+				died, age := time.Now(), time.Duration(0)
 				s.loseMachine()
 				s.Start()
 				titles := s.titleSet()
@@ -77,14 +81,17 @@ func TestReplicaLosesTheLastMomentAtMost(t *testing.T) {
 						continue
 					}
 					lost++
-					worst = max(worst, killed.Sub(a.at))
+					age = max(age, died.Sub(a.at))
 					if a.at.Before(shipped) {
 						t.Errorf("%s is lost: answered at %s, the replica had all at %s", a.title, a.at, shipped)
 					}
 				}
+				oldest = append(oldest, age)
 				s.awaitShipped(token)
 			}
-			t.Logf("%d of %d that were answered are lost, none older than %s", lost, all, worst)
+			slices.Sort(oldest)
+			t.Logf("%d of %d that were answered are lost; the oldest of each machine was answered this long before its end: median %s, at most %s",
+				lost, all, oldest[len(oldest)/2], oldest[len(oldest)-1])
 		})
 	}
 }
@@ -190,71 +197,87 @@ func TestReplicaGoesOnAfterAKill(t *testing.T) {
 // While the store is away, nothing that is acknowledged is lost, and what can be read is.
 func TestReplicaStoreIsAway(t *testing.T) {
 	t.Parallel()
-	for name, fault := range map[string]*storeFault{
-		"cuts connections": storeCuts, "fails": storeFails, "refuses": storeRefuses, "is slow": storeIsSlow, "loses its answers": storeLosesAnswers,
+	for name, fault := range map[string]storeFault{
+		"cuts connections": storeCuts, "cuts halfway": storeCutsHalfway, "fails": storeFails, "refuses": storeRefuses,
+		"loses its answers": storeLosesAnswers, "is slow": storeIsSlow, "is unsteady": storeIsUnsteady,
 	} {
 		for _, ack := range []string{"async", "wait"} {
-			t.Run(name+", "+ack, func(t *testing.T) {
+			t.Run("bucket that "+name+", "+ack, func(t *testing.T) {
 				t.Parallel()
 				store := newBucketStore(t)
-				f := newReplicaRun(t, t.TempDir(), rand.Uint64(), store, "REPLICA_ACK="+ack)
-				f.run(false, func() {
-					f.await(200, 50)
-					f.awaitShipped(f.token)
-					store.fault.Store(fault)
-					if ack == "async" {
-						f.await(200, 50)
-					} else if fault != storeIsSlow {
-						f.await(503, connections)
-					}
-					f.titleSet()
-					f.Restart() // and it does not answer from the start on
-					f.titleSet()
-					if ack == "async" {
-						f.await(200, 50)
-					}
-					store.fault.Store(nil)
-					f.await(200, 50)
-					f.awaitShipped(f.token)
-					if ack == "wait" {
-						f.args = []string{"--takeover"}
-						f.loseMachine()
-						f.Start()
-						f.await(200, 50)
-					}
-				})
+				attackWithout(t, store, ack, name == "is slow" || name == "is unsteady",
+					func() { store.set(fault) }, func() { store.set(storeIsWell) })
 			})
 		}
 	}
+	for _, ack := range []string{"async", "wait"} {
+		t.Run("folder that is none, "+ack, func(t *testing.T) {
+			t.Parallel()
+			store := newFolderStore(t)
+			folder := strings.TrimPrefix(store.env[0], "REPLICA_URL=file://")
+			file := filepath.Join(t.TempDir(), "file")
+			if err := os.WriteFile(file, nil, 0o600); err != nil {
+				t.Fatal(err)
+			}
+			exchange := func() {
+				if err := unix.Renameat2(unix.AT_FDCWD, folder, unix.AT_FDCWD, file, unix.RENAME_EXCHANGE); err != nil {
+					t.Fatal(err)
+				}
+			}
+			attackWithout(t, store, ack, false, exchange, exchange)
+		})
+	}
 }
 
-// An old SQLite that writes beside the server finds the locks that keep it from deleting the WAL,
-// though the store does not answer.
-func TestReplicaBesideAnOldSQLite(t *testing.T) {
-	t.Parallel()
-	store := newBucketStore(t)
-	s := startServer(t, newDataDir(t, t.TempDir()), store.env...)
-	s.sendTitled("First")
-	store.fault.Store(storeCuts)
-	s.Restart()
-	titles := numbered("Beside", 20)
-	for i, title := range titles {
-		s.sendTitled(title)
-		if i%5 == 0 {
-			out, err := exec.Command("python3", "-c", `
+// attackWithout loads a server from before its store goes away until after it is back. An old SQLite
+// writes beside it: it finds the locks that keep it from deleting the WAL, though the store does not
+// answer.
+func attackWithout(t *testing.T, store *replicaStore, ack string, answers bool, goAway, comeBack func()) {
+	f := newReplicaRun(t, t.TempDir(), rand.Uint64(), store, "REPLICA_ACK="+ack)
+	f.run(false, func() {
+		f.await(200, 50)
+		f.awaitShipped(f.token)
+		goAway()
+		if ack == "async" {
+			f.await(200, 50)
+		} else if !answers {
+			f.await(503, connections)
+		}
+		f.writeWithOldSQLite()
+		f.titleSet()
+		f.Restart() // and it does not answer from the start on
+		for range 4 {
+			f.writeWithOldSQLite()
+			f.titleSet()
+			if ack == "async" {
+				f.await(200, 50)
+			}
+		}
+		comeBack()
+		f.await(200, 50)
+		f.awaitShipped(f.token)
+		if ack == "wait" {
+			f.args = []string{"--takeover"}
+			f.loseMachine()
+			f.Start()
+			f.await(200, 50)
+		}
+	})
+}
+
+// writeWithOldSQLite has an old SQLite open the server's database, write, and close it.
+func (f *faultRun) writeWithOldSQLite() {
+	f.t.Helper()
+	out, err := exec.Command("python3", "-c", `
 import sqlite3, sys
 db = sqlite3.connect(sys.argv[1], timeout=20)
 db.execute("CREATE TABLE IF NOT EXISTS beside (n)")
 db.execute("INSERT INTO beside VALUES (1)")
 db.commit()
-db.close()`, filepath.Join(s.Dir, "data.db")).CombinedOutput()
-			if err != nil {
-				t.Fatalf("python3: %v\n%s", err, out)
-			}
-		}
+db.close()`, filepath.Join(f.Dir, "data.db")).CombinedOutput()
+	if err != nil {
+		f.t.Fatalf("python3: %v\n%s", err, out)
 	}
-	s.Restart()
-	s.wantTitles(titles)
 }
 
 // Servers on copies of one data directory are noticed: one ends, and no transaction of the other
@@ -400,17 +423,22 @@ func TestReplicaAndBackups(t *testing.T) {
 // The nightly maintenance holds up no webhook.
 func TestReplicaAndMaintenance(t *testing.T) {
 	t.Parallel()
-	f := newReplicaRun(t, t.TempDir(), rand.Uint64(), newFolderStore(t))
-	f.run(false, func() {
-		f.await(200, 50)
-		for range 3 {
-			f.API(f.token, http.MethodPost, "/api/crons/__pbDBOptimize__", nil, nil)
-			f.await(200, 50)
-		}
-		if n := f.count(503); n > 0 {
-			t.Errorf("%d webhooks were answered 503", n)
-		}
-	})
+	for name, newStore := range stores {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			f := newReplicaRun(t, t.TempDir(), rand.Uint64(), newStore(t))
+			f.run(false, func() {
+				f.await(200, 50)
+				for range 3 {
+					f.API(f.token, http.MethodPost, "/api/crons/__pbDBOptimize__", nil, nil)
+					f.await(200, 50)
+				}
+				if n := f.count(503); n > 0 {
+					t.Errorf("%d webhooks were answered 503", n)
+				}
+			})
+		})
+	}
 }
 
 func TestRestoreCommand(t *testing.T) {
@@ -512,7 +540,7 @@ func TestDoctorTriesTheReplica(t *testing.T) {
 	s.env = append(s.env, "AWS_CA_BUNDLE=/etc/ssl/some.pem")
 	out, _ := s.runCommand("modelriver", "doctor", "--url", s.URL+"/webhooks/modelriver")
 	wantText(t, out, "ok       replica", "an object was written, read and deleted", "AWS_CA_BUNDLE is set, and is not read")
-	store.fault.Store(storeRefuses)
+	store.set(storeRefuses)
 	out, ok := s.runCommand("modelriver", "doctor", "--url", s.URL+"/webhooks/modelriver")
 	if ok {
 		t.Error("the doctor found no problem")
@@ -531,6 +559,8 @@ func TestReplicaSettings(t *testing.T) {
 		{"no such acknowledgement", "REPLICA_ACK=maybe", `REPLICA_ACK "maybe": use async or wait`},
 		{"nothing to wait for", "REPLICA_ACK=wait", "wait needs REPLICA_URL"},
 		{"no duration", "REPLICA_RETENTION=7d", `REPLICA_RETENTION "7d"`},
+		{"no retention", "REPLICA_RETENTION=0", `REPLICA_RETENTION "0"`},
+		{"less than a day", "REPLICA_RETENTION=23h", "REPLICA_RETENTION 23h0m0s: use a day at least"},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			t.Parallel()

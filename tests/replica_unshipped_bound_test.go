@@ -14,7 +14,7 @@ func TestReplicaBoundsWhatWaitsOnceOnly(t *testing.T) {
 	t.Parallel()
 	store := newBucketStore(t)
 	s, _ := startShipping(t, store, "First")
-	store.fault.Store(storeCuts)
+	store.set(storeCuts)
 	for _, time := range []string{"first", "second", "third"} {
 		s.sendTitled("While the store is away, " + time)
 		if !givenUp(t, s.Dir) {

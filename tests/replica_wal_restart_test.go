@@ -41,7 +41,7 @@ func TestReplicaMissesWhatWasCheckpointedWhileTheStoreWasAway(t *testing.T) {
 	}
 	s.awaitShipped(token)
 	s.Kill()
-	store.fault.Store(storeCuts)
+	store.set(storeCuts)
 	s.Start()
 	before, frames := walState(t, s.Dir)
 	t.Logf("WAL at the start: %d frames", frames)
@@ -59,7 +59,7 @@ func TestReplicaMissesWhatWasCheckpointedWhileTheStoreWasAway(t *testing.T) {
 	}
 	_, frames = walState(t, s.Dir)
 	t.Logf("WAL began anew: %d frames, %d webhooks", frames, len(titles))
-	store.fault.Store(nil)
+	store.set(storeIsWell)
 	for _, title := range titles { // ModelRiver sends each again until it is acknowledged
 		body := payload("channel-"+title, title, `,"filler":"`+strings.Repeat("x", 2000)+`"`)
 		await(t, "acknowledged", func() bool { return s.Send(body) == http.StatusOK })
