@@ -101,15 +101,15 @@ func (r *Recovery) putBack(ctx context.Context, id identity, e epoch, from *sour
 	if err := from.restore(ctx, restored, progress); err != nil {
 		return id, fmt.Errorf("restore the replica: %w", err)
 	}
-	said, err := r.local.putInPlace(ctx, restored)
+	said, err := r.local.putAside(ctx, restored)
 	if said != "" {
 		say(said)
 	}
-	if err != nil {
-		return id, &refusal{err}
+	if err == nil {
+		id.Epoch, id.Replaced, id.RestoredTo = e.Number, false, &moment
+		err = r.local.putInPlace(restored, id)
 	}
-	id.Epoch, id.Replaced, id.RestoredTo = e.Number, false, &moment
-	if err := r.local.writeIdentity(id); err != nil {
+	if err != nil {
 		return id, &refusal{err}
 	}
 	return id, nil

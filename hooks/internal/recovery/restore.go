@@ -178,12 +178,17 @@ func inWords(counts []count) string {
 	return strings.Join(words, ", ")
 }
 
-// putInPlace makes a restored file the database. What is there already is moved into a directory
-// of its own, where it stays; said tells what only that has, and is empty if there was none.
-func (l local) putInPlace(ctx context.Context, restored string) (said string, err error) {
+// putAside moves the database that is here, if there is one, into a directory of its own, where it
+// stays; said tells what only that has. A crash does not part it from its WAL: that is copied before
+// the database goes, and goes after it, since what is left of it would be taken for the next one's.
+func (l local) putAside(ctx context.Context, restored string) (said string, err error) {
 	aside := filepath.Join(l.dataDir, asidePrefix+time.Now().UTC().Format("20060102-150405.000"))
-	// The database goes last: without it, what is left of its WAL would be taken for the next one's.
-	for _, name := range []string{dataFile + "-journal", dataFile + "-wal", dataFile + "-shm", dataFile} {
+	for _, name := range []string{dataFile + "-journal", dataFile + "-wal"} {
+		if err := copyInto(ctx, aside, filepath.Join(l.dataDir, name)); err != nil && !errors.Is(err, os.ErrNotExist) {
+			return "", err
+		}
+	}
+	for _, name := range []string{dataFile, dataFile + "-journal", dataFile + "-wal", dataFile + "-shm"} {
 		path := filepath.Join(l.dataDir, name)
 		if _, err := os.Stat(path); errors.Is(err, os.ErrNotExist) {
 			continue
@@ -194,20 +199,39 @@ func (l local) putInPlace(ctx context.Context, restored string) (said string, er
 		if err := os.Rename(path, filepath.Join(aside, name)); err != nil {
 			return "", err
 		}
-	}
-	if err := syncDir(l.dataDir); err != nil {
-		return "", err
+		if err := cmp.Or(syncDir(aside), syncDir(l.dataDir)); err != nil {
+			return "", err
+		}
 	}
 	if _, err := os.Stat(filepath.Join(aside, dataFile)); err == nil {
 		said = l.tellAside(ctx, aside, restored)
 	}
+	return said, nil
+}
+
+// copyInto copies a file into a directory, durably.
+func copyInto(ctx context.Context, dir, path string) error {
+	file, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	defer file.Close()
+	return folder(dir).Put(ctx, filepath.Base(path), file, -1, false)
+}
+
+// putInPlace makes a restored file the database, where none is. It is known before it is there:
+// while it is not, it is restored again.
+func (l local) putInPlace(restored string, id identity) error {
 	if err := os.RemoveAll(l.ltxDir()); err != nil { // of the database before
-		return said, err
+		return err
+	}
+	if err := l.writeIdentity(id); err != nil {
+		return err
 	}
 	if err := os.Rename(restored, l.data()); err != nil {
-		return said, err
+		return err
 	}
-	return said, syncDir(l.dataDir)
+	return syncDir(l.dataDir)
 }
 
 func (l local) tellAside(ctx context.Context, aside, restored string) string {
