@@ -100,3 +100,29 @@ func TestSilence(t *testing.T) {
 		}
 	})
 }
+
+// Where the epoch is not, nothing is written: the disk may not be mounted.
+func TestSignsAreGivenWhereTheEpochIs(t *testing.T) {
+	t.Parallel()
+	each(t, func(t *testing.T, ctx context.Context, b bucket) {
+		r := &Recovery{bucket: b, client: newEpochClient(b, epoch{})}
+		e, err := beginEpoch(ctx, b, 1, "a", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.client.begin(e)
+		elsewhere := epoch{Number: 2, Owner: "another"}
+		if err := r.signThere(ctx, elsewhere); err == nil {
+			t.Error("no error where the epoch is not")
+		}
+		if s, err := readSign(ctx, b); err != nil || s.Run != "" || !s.Ended {
+			t.Errorf("got %+v (%v), want no sign", s, err)
+		}
+		if err := r.signThere(ctx, e); err != nil {
+			t.Error(err)
+		}
+		if s, err := readSign(ctx, b); err != nil || s.Ended {
+			t.Errorf("got %+v (%v), want a sign", s, err)
+		}
+	})
+}

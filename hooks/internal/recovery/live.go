@@ -33,7 +33,7 @@ func (r *Recovery) live(ctx context.Context) {
 	for tick := time.NewTicker(signEvery); ; {
 		if r.client.begun() {
 			e := *r.client.epoch.Load()
-			err := cmp.Or(e.isThere(ctx, r.bucket), r.giveSign(ctx, false))
+			err := r.signThere(ctx, e)
 			if over, overErr := e.isOver(ctx, r.bucket); over {
 				r.client.over.Store(true)
 				r.endIfOver(errOver)
@@ -48,6 +48,15 @@ func (r *Recovery) live(ctx context.Context) {
 		case <-tick.C:
 		}
 	}
+}
+
+// signThere gives a sign of life where the epoch is: without it the place is another one, as where
+// a disk is not mounted.
+func (r *Recovery) signThere(ctx context.Context, e epoch) error {
+	if err := e.isThere(ctx, r.bucket); err != nil {
+		return err
+	}
+	return r.giveSign(ctx, false)
 }
 
 // giveSign gives a sign of life, or of the end.
