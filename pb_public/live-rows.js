@@ -73,8 +73,8 @@ export class Rows {
 	 */
 	compare(a, b) {
 		for (const [i, name] of this.names.entries()) {
-			const order = compareValues(a[name], b[name]);
-			if (order) return this.keys[i].startsWith("-") ? -order : order;
+			const [x, y] = [sortable(a[name]), sortable(b[name])];
+			if (x !== y) return x < y === this.keys[i].startsWith("-") ? 1 : -1;
 		}
 		return 0;
 	}
@@ -87,12 +87,8 @@ export class Rows {
  * @param {RecordModel[]} rows
  */
 export function reuse(old, rows) {
-	const known = new Map(old.map((row) => [row.id, row]));
-	rows = rows.map((row) => {
-		const before = known.get(row.id);
-		return before && same(before, row) ? before : row;
-	});
-	return rows.length === old.length && rows.every((row, i) => row === old[i]) ? old : rows;
+	const reused = rows.map((row) => old.find((before) => same(before, row)) ?? row);
+	return reused.length === old.length && reused.every((row, i) => row === old[i]) ? old : reused;
 }
 
 /**
@@ -100,20 +96,15 @@ export function reuse(old, rows) {
  * @param {RecordModel} b
  */
 function same(a, b) {
-	return a.updated === b.updated && JSON.stringify(a) === JSON.stringify(b);
+	return a.id === b.id && a.updated === b.updated && JSON.stringify(a) === JSON.stringify(b);
 }
 
 /**
- * Compares as SQLite does: text by its characters, where JavaScript would go by halves of
- * some of them.
- * @param {any} a
- * @param {any} b
+ * Text as SQLite compares it: by characters. JavaScript goes by the halves of some, which come
+ * before the last of the others here, and after them there.
+ * @param {any} value
  */
-function compareValues(a, b) {
-	if (a === b) return 0;
-	if (typeof a !== "string" || typeof b !== "string") return a < b ? -1 : 1;
-	const [x, y] = [[...a], [...b]];
-	const at = x.findIndex((character, i) => character !== y[i]);
-	if (at < 0) return -1; // the beginning of the other
-	return (x[at].codePointAt(0) ?? 0) < (y[at]?.codePointAt(0) ?? -1) ? -1 : 1;
+function sortable(value) {
+	if (typeof value !== "string") return value;
+	return value.replace(/[\ud800-\uffff]/g, (half) => String.fromCharCode(half.charCodeAt(0) + (half < "\ue000" ? 0x2000 : -0x800)));
 }
