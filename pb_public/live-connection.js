@@ -1,5 +1,5 @@
 /**
- * One connection to PocketBase's realtime, from its opening to its end.
+ * The connection to PocketBase's realtime. Once it is lost, it is opened again.
  *
  * @module
  */
@@ -7,95 +7,123 @@
 /** @typedef {import("pocketbase").default} PocketBase */
 
 /**
- * Who has a connection. It hears nothing of one that it has closed.
+ * What the server says of a subscription: exact if its events tell of every row that
+ * enters or leaves it, by which fields rows can be put in the server's order, and continued
+ * if no event was missed since it was last said, on this connection or the one before.
+ * @typedef {{ exact: boolean, sortable: string[], continued?: boolean }} Live
+ */
+
+/**
+ * What is known of a connection. Tabs that share one tell each other.
+ * @typedef {object} State
+ * @property {string} id empty while there is none
+ * @property {string} position of the last event, in the server's log: the next connection goes on from it
+ * @property {string[]} tellsLeave collections of which the server tells what leaves
+ * @property {Set<string>} topics that the server was asked for last
+ * @property {string} mark of the token with which it was asked
+ * @property {Map<string, Live>} said of them since
+ * @property {boolean} open their events come
+ * @property {boolean} waiting for its turn, since too many have come at once
+ * @property {number} failures since it was open
+ */
+
+/**
+ * Who has a connection.
  * @typedef {object} Owner
- * @property {(tellsLeave: string[]) => void} connected with the collections of which the server tells what leaves
- * @property {() => Set<string>} wanted topics, that the server is to bring
- * @property {() => void} [asks] the server is asked now, for what is untold, or in a moment
- * @property {(topics: Set<string>) => void} opened the events of these come from now on
+ * @property {() => Set<string> | Promise<Set<string>>} wanted topics, that the server is to bring
+ * @property {(state: State) => void} told that the state is another now
  * @property {(topic: string, message: any) => void} hear
- * @property {() => void} lost
  * @property {() => boolean} checkViewer whether somebody else is signed in, and all begins anew
  */
 
 const CONNECT_TIMEOUT = 15_000;
+export const ALIVE = 60_000; // PocketRiver is heard every 25 seconds
+const SILENT = 330_000; // PocketBase ends a stream that is idle for 5 minutes: later it is dead
+const SIGN_IN = 2_000; // time to do so before what a guest sees is shown
 const RETRY_MIN = 200;
 const RETRY_MAX = 5_000;
 export const TOPICS = 1000; // PocketBase refuses all for one more, or for a longer one
-export const TOPIC_BYTES = 2500;
+const TOPIC_BYTES = 2500;
+
+/** @type {State} */
+export const unconnected = {
+	id: "", position: "", tellsLeave: [], topics: new Set(), mark: "", said: new Map(), open: false, waiting: false, failures: 0,
+};
 
 export class Connection {
-	clientId = "";
-	waiting = false; // for its turn, since too many have come at once
-	open = false;
-	/** @type {Set<string>} */
-	topics = new Set(); // that the server brings
-	token = ""; // and for whom
-	askedToken = ""; // of the last request for that
-	toldToken = ""; // of the one that the server has told of
-	/** @type {Set<string>} */
-	listening = new Set(); // topics
+	state = unconnected;
+	holds = true; // it is no other's
+	token = ""; // with which the server was asked last
+	toldToken = ""; // and with which, when it last said something
+	deadToken = ""; // that it knows no more, while a new one is waited for
+	heard = 0;
+	timer = 0; // until the next step, if that is not the server's
+	/** @type {EventSource | null} */
+	source = null;
 	/** @type {AbortController | null} */
 	request = null;
-	heard = 0; // when the server was last
-	/** @type {Set<string>} */
-	untold = new Set(); // topics of which the server is to tell what is live
 
 	/**
 	 * @param {PocketBase} pb
 	 * @param {Owner} owner
-	 * @param {string} position of the connection before, which this one goes on from
 	 */
-	constructor(pb, owner, position) {
+	constructor(pb, owner) {
 		this.pb = pb;
 		this.owner = owner;
-		this.position = position; // of the last event, in the server's log
-		this.timer = setTimer(() => owner.lost(), CONNECT_TIMEOUT);
-		this.source = new EventSource(pb.buildURL("/api/realtime" + (position && "?lastEventId=" + encodeURIComponent(position))));
-		this.source.onerror = () => owner.lost();
-		this.source.addEventListener("PB_CONNECT", (event) => {
-			const { live = [], wait = 0 } = JSON.parse(event.data);
+	}
+
+	/** @param {Partial<State>} changed */
+	set(changed) {
+		this.state = { ...this.state, ...changed };
+		this.owner.told(this.state);
+	}
+
+	connect() {
+		this.close();
+		this.deadToken = "";
+		this.heard = Date.now();
+		const { position } = this.state;
+		this.source = new EventSource(this.pb.buildURL("/api/realtime" + (position && "?lastEventId=" + encodeURIComponent(position))));
+		this.source.onerror = () => this.lost();
+		this.source.addEventListener("PB_CONNECT", ({ data, lastEventId: id }) => {
+			const { live: tellsLeave = [], wait = 0 } = JSON.parse(data);
 			const begin = () => {
-				this.waiting = false;
-				this.clientId = event.lastEventId;
-				owner.connected(live);
+				this.heard = Date.now();
+				this.set({ id, tellsLeave, waiting: false });
 			};
 			if (!wait) return begin();
-			this.waiting = true;
-			owner.asks?.();
-			clearTimeout(this.timer);
+			this.set({ waiting: true });
 			this.timer = setTimer(begin, wait);
 		});
 	}
 
-	close() {
+	/** @param {number} [failures] */
+	close(failures = this.state.failures) {
 		clearTimeout(this.timer);
-		this.source.close();
+		this.source?.close();
 		this.request?.abort();
-		this.clientId = "";
-		this.open = this.waiting = false;
+		this.source = this.request = null;
+		this.set({ ...unconnected, position: this.state.position, failures });
 	}
 
-	/** @param {number} time without a word of the server, in milliseconds */
-	silent(time) {
-		return this.open && performance.now() - this.heard > time;
+	lost() {
+		this.close(this.state.open ? 0 : this.state.failures + 1); // an open one that ends is PocketBase's way
+		this.timer = setTimer(() => this.connect(), backoff(this.state.failures));
 	}
 
-	/** @param {string} topic */
-	listen(topic) {
-		if (this.listening.has(topic)) return;
-		this.listening.add(topic);
-		this.source.addEventListener(topic, (event) => {
-			this.heard = performance.now();
-			if (asksForLeave(topic)) this.position = event.lastEventId;
-			const message = JSON.parse(event.data);
-			if (message.action === "live") {
-				this.toldToken = this.askedToken;
-				this.untold.delete(topic);
-				this.ready();
-			}
-			this.owner.hear(topic, message);
-		});
+	leave() {
+		this.close();
+	}
+
+	/**
+	 * Gives up a server, or a proxy before it, that says nothing. Its clock goes on while a
+	 * machine sleeps, and may be set.
+	 */
+	check() {
+		const { open, topics, said, waiting } = this.state;
+		const settled = open && [...topics].every((topic) => said.has(topic) || !asksForLeave(topic));
+		const patience = !settled ? CONNECT_TIMEOUT : said.size ? ALIVE : SILENT;
+		if (this.source && !waiting && Math.abs(Date.now() - this.heard) > patience) this.lost();
 	}
 
 	/**
@@ -104,40 +132,49 @@ export class Connection {
 	 * change, and gives it back on a request with the new token.
 	 */
 	async post() {
-		while (this.clientId && !this.request && !this.owner.checkViewer()) {
-			const { token } = this.pb.authStore;
-			const topics = this.owner.wanted();
-			const sameTopics = topics.size === this.topics.size && [...topics].every((topic) => this.topics.has(topic));
-			if (!topics.size || (sameTopics && token === this.token)) return;
-			this.askedToken = token;
-			this.untold = new Set([...topics].filter(asksForLeave));
-			this.owner.asks?.();
-			clearTimeout(this.timer);
-			this.timer = setTimer(() => this.owner.lost(), CONNECT_TIMEOUT);
-			const sent = await this.send({ clientId: this.clientId, subscriptions: [...topics] });
-			if (!this.clientId) return;
-			if (!sent) return this.owner.lost();
-			this.topics = topics;
-			this.token = token;
-			this.heard = performance.now();
-			this.open = true;
-			this.ready();
-			this.owner.opened(topics);
-		}
-	}
-
-	/** Waits no longer for a server, or a proxy before it, that says nothing. */
-	ready() {
-		if (this.open && !this.request && !this.untold.size) clearTimeout(this.timer);
-	}
-
-	/** @param {object} body */
-	async send(body) {
-		this.request = new AbortController();
-		const sent = await this.pb.send("/api/realtime", { method: "POST", body, requestKey: null, signal: this.request.signal })
-			.then(() => true, () => false);
+		if (this.deadToken && this.deadToken !== this.pb.authStore.token) this.connect();
+		const topics = await this.owner.wanted();
+		const { state, pb: { authStore: { token } } } = this;
+		if (!state.id || this.request || !topics.size || this.owner.checkViewer()) return;
+		if (token === this.token && topics.size === state.topics.size && [...topics].every((topic) => state.topics.has(topic))) return;
+		const mine = (this.request = new AbortController());
+		for (const topic of topics) this.source?.addEventListener(topic, this.hear); // once, if it does already
+		this.token = token;
+		this.heard = Date.now();
+		this.set({ topics, mark: markOf(token), said: new Map(), open: false });
+		const sent = await this.pb.send("/api/realtime", {
+			method: "POST", body: { clientId: state.id, subscriptions: [...topics] }, requestKey: null, signal: mine.signal,
+		}).then(() => true, () => false);
+		if (this.request !== mine) return;
 		this.request = null;
-		return sent;
+		if (!sent) return this.lost();
+		this.heard = Date.now();
+		this.set({ open: true, failures: 0 });
+		this.post(); // what was wanted meanwhile
+	}
+
+	hear = (/** @type {MessageEvent} */ { type: topic, data, lastEventId }) => {
+		if (this.owner.checkViewer()) return;
+		this.heard = Date.now();
+		if (asksForLeave(topic)) this.state.position = lastEventId;
+		const message = JSON.parse(data);
+		if (message.action === "unidentified") return this.recognize();
+		if (message.action === "live") {
+			this.toldToken = this.token;
+			this.state.said.set(topic, message);
+		}
+		this.owner.hear(topic, message);
+	};
+
+	/**
+	 * The server does not know any more who the viewer is: the user's password or tokens have
+	 * changed, or the user is gone. Whoever signs in again keeps the rows until then.
+	 */
+	recognize() {
+		this.close();
+		this.deadToken = this.toldToken;
+		this.timer = setTimer(() => this.connect(), SIGN_IN);
+		this.post(); // with a new token, if there is one already
 	}
 }
 
@@ -149,14 +186,8 @@ export class Connection {
  */
 export function topicOf({ collection, filter }, tellsLeave) {
 	const all = collection + "/*";
-	const options = filter ? "&options=" + encodeURIComponent(JSON.stringify({ query: { filter } })) : "";
-	const topic = all + "?leave=1" + options;
-	return tellsLeave.includes(collection) && bytes(topic) <= TOPIC_BYTES ? topic : all;
-}
-
-/** @param {string} topic */
-export function bytes(topic) {
-	return new TextEncoder().encode(topic).length;
+	const topic = all + "?leave=1" + (filter ? "&options=" + encodeURIComponent(JSON.stringify({ query: { filter } })) : "");
+	return tellsLeave.includes(collection) && topic.length <= TOPIC_BYTES ? topic : all;
 }
 
 /**
@@ -165,6 +196,14 @@ export function bytes(topic) {
  */
 export function asksForLeave(topic) {
 	return topic.includes("?leave=1");
+}
+
+/**
+ * What tells a token from others, and cannot be used as one.
+ * @param {string} token
+ */
+export function markOf(token) {
+	return token.slice(-8);
 }
 
 /** @param {number} failures before */

@@ -11,7 +11,7 @@
  * Then they alone keep the list, and it is not asked for again while the stream is open.
  *
  * The module is five files: copy them together. live-stream.js and live-connection.js bring
- * the events, live-tabs.js those of one stream to all tabs of a browser, and live-rows.js
+ * the events, live-tabs.js those of one connection to all tabs of a browser, and live-rows.js
  * knows what they make of a list.
  *
  * @module
@@ -24,7 +24,7 @@ import { streamOf } from "./live-stream.js";
 /** @typedef {import("pocketbase").default} PocketBase */
 /** @typedef {import("pocketbase").RecordModel} RecordModel */
 /** @typedef {import("./live-rows.js").Change} Change */
-/** @typedef {import("./live-stream.js").Live} Live */
+/** @typedef {import("./live-connection.js").Live} Live */
 
 /**
  * @typedef {object} Query
@@ -50,8 +50,7 @@ import { streamOf } from "./live-stream.js";
 
 // Times are milliseconds of performance.now(): nobody sets that clock.
 const EMIT_EVERY = 50;
-const MIN_GAP = 100; // between two fetches for events, doubled while they keep coming
-const MAX_GAP = 1000;
+const GAP = 500; // between two fetches for events
 const POLL_LIVE = 60_000; // for rows that left a rule, of which no event tells
 const POLL_OFFLINE = 10_000;
 const HANGING = 5_000;
@@ -91,19 +90,20 @@ class List {
 	refused = false;
 	failures = 0;
 	active = false; // the stream brings our events
-	kept = false; // the rows are what they were when it last did, if it does not
 	synced = false; // fetched since
-	/** @type {Live | null} */
-	says = null; // what the server says of these events; stock PocketBase says nothing
-	gap = MIN_GAP;
+	stale = false; // something has changed since, or since it is being fetched
+	/**
+	 * What the server says of these events; stock PocketBase says nothing. While there are none:
+	 * the rows are what they were at the last one of which it said this.
+	 * @type {Live | null}
+	 */
+	says = null;
 	started = 0;
 	took = 0;
 	loadTimer = 0;
 	due = 0;
-	polling = false; // what is due is no more than a look
 	/** @type {AbortController | null} */
 	loading = null;
-	stale = false; // what is being loaded may be
 	/** @type {Change[]} */
 	meanwhile = []; // while loading
 
@@ -146,7 +146,7 @@ class List {
 	update(changed) {
 		const { refused, synced, failures, stream } = this;
 		this.result = { ...this.result, ...changed };
-		this.result.status = refused ? "failed" : synced ? "live" : failures || stream.failing ? "offline" : "connecting";
+		this.result.status = refused ? "failed" : synced ? "live" : failures || stream.state.failures ? "offline" : "connecting";
 		if (!this.emitTimer) this.emitTimer = setTimer(() => this.emit(), this.emittedAt + EMIT_EVERY - performance.now());
 	}
 
@@ -174,7 +174,6 @@ class List {
 		if (this.loadTimer && this.due <= at) return;
 		clearTimeout(this.loadTimer);
 		this.due = at;
-		this.polling = false;
 		this.loadTimer = setTimer(() => this.load(), delay);
 	}
 
@@ -185,32 +184,20 @@ class List {
 
 	/** Looks by and by for what no event tells. */
 	poll() {
-		if (this.polling) this.loadNever();
-		if (this.loadTimer || (this.synced && this.says?.exact && !this.query.expand)) return;
+		if (this.synced && this.says?.exact && !this.query.expand) return;
 		this.loadIn((this.synced ? POLL_LIVE : POLL_OFFLINE) * jitter());
-		this.polling = true;
 	}
 
 	// Has the list loaded soon. A burst of events makes few requests, and a slow server
 	// gets time to breathe.
 	invalidate() {
-		this.kept = false;
-		if (this.loading) {
-			this.stale = true;
-			return;
-		}
-		const now = performance.now();
-		if (this.loadTimer && this.due - now <= MAX_GAP) {
-			this.polling = false;
-			return;
-		}
-		this.gap = now - this.started > 2 * MAX_GAP ? MIN_GAP : Math.min(2 * this.gap, MAX_GAP);
-		this.loadIn(this.started + Math.max(this.gap, 3 * this.took) - now);
+		this.stale = true;
+		if (!this.loading) this.loadIn(this.started + Math.max(GAP, 3 * this.took) - performance.now());
 	}
 
 	async load() {
 		this.loadNever();
-		if (this.stream.resting && (this.fetched || this.refused)) return; // until it brings events
+		if (this.stream.resting && (this.fetched || this.refused)) return this.loadIn(POLL_OFFLINE * jitter());
 		this.loading?.abort();
 		const mine = (this.loading = new AbortController());
 		this.stale = false;
@@ -237,11 +224,11 @@ class List {
 	loaded(items, synced) {
 		this.took = performance.now() - this.started;
 		this.loading = null;
-		this.kept = false;
 		this.failures = 0;
 		this.refused = false;
 		this.fetched = true;
 		this.synced = synced && this.active; // the stream may be lost since
+		if (!this.active) this.says = null;
 		let rows = reuse(this.result.items, items);
 		for (const change of this.meanwhile) {
 			const next = this.rows.apply(rows, change);
@@ -261,24 +248,32 @@ class List {
 		// PocketBase says its own status in the body; a proxy's page may pass.
 		const { status = 0, response } = /** @type {import("pocketbase").ClientResponseError} */ (err);
 		this.refused = status >= 400 && status < 500 && ![408, 425, 429].includes(status) && response?.status === status;
-		if (this.refused) this.kept = false;
+		if (this.refused && !this.active) this.says = null;
 		this.loadIn(this.refused ? POLL_OFFLINE : backoff(this.failures++));
 		this.update({ items: this.refused ? [] : this.result.items, error: err });
 	}
 
-	/** @param {Live} says */
+	/** @param {Live | null} says */
 	live(says) {
+		const goesOn = this.says && says?.continued && says.exact && !this.query.expand;
 		this.says = says;
-		if (!says.continued || !says.exact || this.query.expand || !(this.active || this.kept)) {
-			this.opened();
-			return;
-		}
+		if (!goesOn) return this.begin();
 		if (this.active) return;
 		this.active = this.synced = true;
 		this.loading?.abort();
 		this.loading = null;
 		this.loadNever();
 		this.update({ error: null });
+	}
+
+	begin() {
+		this.active = true;
+		if (!this.loading || this.fetched) {
+			this.load();
+			return;
+		}
+		this.stale = true; // the first rows may be shown before that, unless they hang
+		this.loadIn(HANGING);
 	}
 
 	/** @param {Change} change */
@@ -294,28 +289,17 @@ class List {
 		else if (!this.loading) this.invalidate();
 	}
 
-	opened() {
-		this.active = true;
-		if (!this.loading || this.fetched) {
-			this.load();
-			return;
-		}
-		this.stale = true; // the first rows may be shown before that, unless they hang
-		this.loadIn(HANGING);
-	}
-
-	/** @param {boolean} told what its topic's events are worth since it was last asked */
-	closed(told) {
-		if (this.active) this.kept = this.synced && !this.loading && (!this.loadTimer || this.polling);
-		this.kept &&= told;
+	/** @param {boolean} goesOn */
+	closed(goesOn) {
+		const current = this.synced && !this.loading && !this.stale;
+		if (!goesOn || (this.active && !current)) this.says = null;
 		this.active = this.synced = false;
-		this.says = null;
 		if (!this.loading) this.loadIn(POLL_OFFLINE * jitter());
 		this.update({});
 	}
 
 	reset() {
-		this.kept = this.fetched = this.refused = this.synced = false;
+		this.fetched = this.refused = this.synced = false;
 		this.says = null;
 		this.failures = 0;
 		this.rows.deleted.clear();

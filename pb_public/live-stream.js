@@ -7,24 +7,18 @@
  *
  * A browser has six connections to a host over HTTP/1.1. So tabs share one, see live-tabs.js,
  * and one that has been hidden for 10 seconds has none: it asks nothing until it is shown
- * again, unless another tab tells it everything. One that nobody has seen yet lists once.
+ * again, unless another tab tells it what it hears. One that nobody has seen yet lists once.
  *
  * @module
  */
 
-import { asksForLeave, backoff, bytes, Connection, setTimer, TOPIC_BYTES, topicOf, TOPICS } from "./live-connection.js";
-import { markOf, tabOf } from "./live-tabs.js";
+import { asksForLeave, Connection, markOf, setTimer, topicOf, TOPICS, unconnected } from "./live-connection.js";
+import { tabOf } from "./live-tabs.js";
 
 /** @typedef {import("pocketbase").default} PocketBase */
+/** @typedef {import("./live-connection.js").Live} Live */
+/** @typedef {import("./live-connection.js").State} State */
 /** @typedef {import("./live-rows.js").Change} Change */
-/** @typedef {import("./live-tabs.js").Tab} Tab */
-
-/**
- * What the server says of a subscription: exact if its events tell of every row that
- * enters or leaves it, by which fields rows can be put in the server's order, and continued
- * if no event was missed since it was last said, on this connection or the one before.
- * @typedef {{ exact: boolean, sortable: string[], continued?: boolean }} Live
- */
 
 /**
  * A query as its stream sees it.
@@ -33,20 +27,14 @@ import { markOf, tabOf } from "./live-tabs.js";
  * @property {string} [filter]
  * @property {string} topic as it is subscribed now
  * @property {(change: Change) => void} change
- * @property {(live: Live) => void} live
- * @property {() => void} opened the stream brings the topic's events from now on
- * @property {(told: boolean) => void} closed if it was told what the topic's events are worth, when it last asked
+ * @property {(says: Live | null) => void} live the topic's events come, and what they are worth if the server says it
+ * @property {(goesOn: boolean) => void} closed they come no more, or from where nobody knows
  * @property {() => void} reset somebody else is signed in
  */
 
-// Times are milliseconds of performance.now(): nobody sets that clock.
-const SIGN_IN = 2_000; // time to do so before what a guest sees is shown
 const TICK = 5_000;
 const HIDDEN = 10_000;
 const UNUSED = 1_000; // a page that goes on to another query keeps its connection
-const ASLEEP = 60_000; // a page that long unseen may have a stream that only looks open
-const SILENT = 330_000; // PocketBase ends a stream that is idle for 5 minutes: later it is dead
-const ALIVE = 60_000; // PocketRiver is heard every 25 seconds
 
 /** @type {WeakMap<PocketBase, Stream>} */
 const streams = new WeakMap();
@@ -65,56 +53,39 @@ export function streamOf(pb) {
 export class Stream {
 	/** @type {Set<Listener>} */
 	listeners = new Set();
-	failing = false; // the last attempt to open it did
-	parked = false; // hidden, and without a stream
-
-	/** @type {Connection | Tab | null} */
-	connection = null;
-	/** @type {Tab | null} */
-	tab = null; // which shares the connection with others
-	alone = false; // it may not, for now
-	deadToken = ""; // that the server knows no more, while a new one is waited for
-	/** @type {string[]} */
-	tellsLeave = []; // collections of which the server tells what leaves
-	/** @type {Map<string, Live>} */
-	said = new Map(); // of the topics' events
-	attempts = 0;
-	position = ""; // that the last connection had reached
-	seen = 0; // when the page was last seen awake, by the clock that goes on while a machine sleeps
 	viewer = "";
-
-	retryTimer = 0;
+	/** @type {Connection | import("./live-tabs.js").Tab | null} */
+	line = null;
+	state = unconnected; // of the line
+	alone = false; // the line may not be shared, for now
+	parked = false; // hidden, and without a connection of its own
+	posting = false;
 	endTimer = 0;
-	ticker = 0;
 	hideTimer = 0;
-	unbind = () => {};
+	ticker = 0;
+	ended = new AbortController();
 
 	/** @param {PocketBase} pb */
 	constructor(pb) {
 		this.pb = pb;
 	}
 
-	/** Whether nothing is to be asked before it is open. */
+	/** Whether nothing is to be asked before the events come. */
 	get resting() {
-		return this.parked || !!this.connection?.waiting;
+		return this.state.waiting || (this.parked && !this.state.id);
 	}
 
 	/**
 	 * Returns what keeps the listener off the stream, and what helps.
 	 * @param {Listener} listener
 	 */
-	obstacle({ collection, filter }) {
+	obstacle(listener) {
 		if (!globalThis.EventSource) {
 			return "EventSource is missing here: npm install eventsource, and before the query "
 				+ 'import { EventSource } from "eventsource"; globalThis.EventSource = EventSource';
 		}
-		if (bytes(collection + "/*") > TOPIC_BYTES) {
-			return `PocketBase takes a topic of at most ${TOPIC_BYTES} bytes: shorten the collection's name`;
-		}
-		const others = [...this.listeners].filter((other) => other.collection !== collection || other.filter !== filter);
-		if (others.length >= TOPICS && new Set(others.map((other) => other.collection + "?" + other.filter)).size >= TOPICS) {
-			return `PocketBase brings the events of at most ${TOPICS} queries: stop others first`;
-		}
+		const queries = [...this.listeners, listener].map(({ collection, filter }) => collection + "?" + filter);
+		if (new Set(queries).size > TOPICS) return `PocketBase brings the events of at most ${TOPICS} queries: stop others first`;
 	}
 
 	/** @param {Listener} listener */
@@ -122,12 +93,9 @@ export class Stream {
 		clearTimeout(this.endTimer);
 		this.listeners.add(listener);
 		if (!this.ticker) return this.begin();
-		if (!this.connection?.clientId) return; // the stream gives it its topic
-		this.listen(listener);
+		if (!this.state.id) return; // the connection gives it its topic
+		this.join(listener);
 		this.post();
-		const live = this.said.get(listener.topic); // which may come before the server's answer does
-		if (live) listener.live({ ...live, continued: false });
-		else if (!asksForLeave(listener.topic) && this.connection?.topics.has(listener.topic)) listener.opened();
 	}
 
 	/** @param {Listener} listener */
@@ -139,100 +107,59 @@ export class Stream {
 
 	begin() {
 		this.viewer = this.currentViewer();
+		this.parked = !!globalThis.document?.hidden;
 		this.ticker = Number(setInterval(() => this.tick(), TICK));
-		const page = globalThis.document;
-		this.parked = !!page?.hidden;
-		const connect = () => this.connect();
-		/** @type {[EventTarget | undefined, string, (event: any) => void][]} */
-		const bindings = [
-			[globalThis.window, "online", connect],
-			[globalThis.window, "offline", () => this.follows || this.lost()],
-			[globalThis.window, "pagehide", () => this.park()],
-			[globalThis.window, "pageshow", (event) => event.persisted && this.turn()],
-			[page, "resume", connect],
-			[page, "visibilitychange", () => this.turn()],
-		];
-		const unbindAuth = this.pb.authStore.onChange(() => {
-			this.alone = false;
-			this.checkViewer() || this.recognized() || this.post();
+		const { signal } = (this.ended = new AbortController());
+		signal.addEventListener("abort", this.pb.authStore.onChange(() => this.checkViewer() || this.post()));
+		/** @type {(target: EventTarget, type: string, run: () => void) => void} */
+		const on = (target, type, run) => target?.addEventListener?.(type, run, { signal });
+		on(globalThis, "online", () => this.connect());
+		on(globalThis, "offline", () => this.line?.lost());
+		on(globalThis, "pagehide", () => {
+			this.parked = true;
+			this.leave();
 		});
-		for (const [target, type, run] of bindings) target?.addEventListener(type, run);
-		this.unbind = () => {
-			unbindAuth();
-			for (const [target, type, run] of bindings) target?.removeEventListener(type, run);
-		};
-		connect();
+		on(globalThis, "pageshow", () => this.turn());
+		on(globalThis.document, "visibilitychange", () => this.turn());
+		this.connect();
 	}
 
 	end() {
-		this.unbind();
+		this.ended.abort();
 		clearInterval(this.ticker);
-		this.unhide();
-		this.ticker = this.attempts = 0;
-		this.failing = this.parked = false;
+		clearTimeout(this.hideTimer);
+		this.ticker = 0;
 		this.leave();
-		this.position = "";
 	}
 
-	/** Whether another tab has the connection. */
-	get follows() {
-		return !!this.tab && this.connection === this.tab;
-	}
-
-	/** Gives the stream up if the page stays hidden, and opens it when it is shown. */
+	/** Gives the connection up if the page stays hidden, and opens it when it is shown. */
 	turn() {
-		if (globalThis.document.hidden) {
-			this.tab?.hide();
-			this.hide();
+		clearTimeout(this.hideTimer);
+		if (globalThis.document?.hidden) {
+			this.hideTimer = setTimer(() => this.park(), this.line?.holds ? HIDDEN : 0);
 			return;
 		}
-		this.unhide();
-		if (this.parked || this.follows) {
+		if (this.parked) {
 			this.parked = false;
 			this.connect();
 		}
 		this.tick();
 	}
 
-	hide() {
-		if (this.follows) this.unhide(); // the next holder may need a moment
-		this.hideTimer ||= setTimer(() => {
-			this.hideTimer = 0;
-			const told = [...this.listeners].every(({ topic }) => this.said.get(topic)?.exact);
-			if (!this.follows || !told) this.park();
-		}, HIDDEN);
-	}
-
-	unhide() {
-		clearTimeout(this.hideTimer);
-		this.hideTimer = 0;
-	}
-
 	park() {
 		this.parked = true;
-		this.failing = false;
-		this.attempts = 0;
-		this.leave();
+		if (this.alone) this.leave();
+		else this.line?.close();
 	}
 
 	/** Looks after what no event tells. */
 	tick() {
-		if (this.checkViewer()) return;
-		if (globalThis.document?.hidden) {
-			if (this.follows && this.connection?.silent(ALIVE)) this.park(); // its holder is gone
-			return;
-		}
-		const slept = Date.now() - this.seen > ASLEEP;
-		this.seen = Date.now();
-		this.tab?.gather();
-		if (this.follows && !this.connection?.clientId) this.tab?.seek(); // the holder may hang
-		if (this.follows && this.tab?.foreign()) this.goAlone();
-		else if (slept || this.connection?.silent(this.said.size ? ALIVE : SILENT)) this.connect();
+		if (!this.checkViewer()) this.line?.check();
 	}
 
 	currentViewer() {
 		const { isValid, record, token } = this.pb.authStore;
-		return !isValid ? markOf(token) : record ? record.collectionId + "/" + record.id : markOf(token);
+		return isValid && record ? record.collectionId + "/" + record.id : markOf(token);
 	}
 
 	/** Begins anew if somebody else is signed in, or nobody any more. */
@@ -241,20 +168,15 @@ export class Stream {
 		if (now === this.viewer) return false;
 		this.viewer = now;
 		this.leave();
-		this.position = "";
 		for (const listener of this.listeners) listener.reset();
 		this.connect();
 		return true;
 	}
 
 	connect() {
-		this.seen = Date.now();
-		if (this.parked || this.tab?.goesOn()) return;
-		this.close();
-		this.deadToken = "";
-		this.tab ??= this.alone ? null : tabOf(this);
-		this.connection = this.tab ? this.tab.connect() : new Connection(this.pb, this, this.position);
-		if (globalThis.document?.hidden) this.hide();
+		if (this.parked) return;
+		this.line ??= (!this.alone && tabOf(this)) || new Connection(this.pb, this);
+		this.line.connect();
 	}
 
 	/** Takes a connection that no other tab has. */
@@ -265,43 +187,66 @@ export class Stream {
 	}
 
 	leave() {
-		this.close();
-		this.tab?.leave();
-		this.tab = null;
+		this.line?.leave();
+		this.line = null;
 		this.alone = false;
+		this.told(unconnected);
 	}
 
-	close() {
-		clearTimeout(this.retryTimer);
-		const { connection } = this;
-		(this.tab ?? connection)?.close();
-		this.position = connection?.position ?? this.position;
-		this.connection = null;
-		this.said = new Map();
-		for (const listener of this.listeners) listener.closed(!connection?.untold.has(listener.topic));
+	/** Makes known what is wanted, once for all queries that come together. */
+	async post() {
+		if (this.posting) return;
+		this.posting = true;
+		await null;
+		this.posting = false;
+		this.line?.post();
 	}
 
-	/** @param {string[]} tellsLeave */
-	connected(tellsLeave) {
-		this.tellsLeave = tellsLeave;
-		for (const listener of this.listeners) this.listen(listener);
-		this.post();
-	}
-
-	lost() {
-		if (this.parked) return;
-		this.failing = !this.connection?.open; // an open stream that ends is PocketBase's way
-		this.close();
-		this.retryTimer = setTimer(() => this.connect(), backoff(this.attempts++));
+	wanted() {
+		return new Set([...this.listeners].map((listener) => listener.topic).filter(Boolean));
 	}
 
 	/**
-	 * Gives the listener its topic on this stream.
+	 * The lists go on with another connection if that one has not asked for topics yet, and goes
+	 * on from the event to which this page was told, or from one before: what comes twice says
+	 * the same. If the server was asked what a topic's events are worth and did not say it, what
+	 * it says next may be for those.
+	 * @param {State} state
+	 */
+	told(state) {
+		const before = this.state;
+		const another = state.id !== before.id;
+		const goesOn = !state.topics.size && reaches(before.position, state.position);
+		this.state = state;
+		for (const listener of this.listeners) {
+			const { topic } = listener;
+			const untold = before.topics.has(topic) && asksForLeave(topic) && !before.said.has(topic);
+			if (another || !state.id) listener.closed(goesOn && !untold);
+			if (another && state.id) this.join(listener);
+			// PocketBase drops the topics it had first, so an event of any may be missed.
+			else if (!before.open) this.opened(listener);
+		}
+		if (another && state.id) this.post();
+	}
+
+	/**
+	 * Gives the listener its topic on this connection, and what is known of that.
 	 * @param {Listener} listener
 	 */
-	listen(listener) {
-		listener.topic = topicOf(listener, this.tellsLeave);
-		this.connection?.listen(listener.topic);
+	join(listener) {
+		listener.topic = topicOf(listener, this.state.tellsLeave);
+		const live = this.state.said.get(listener.topic);
+		if (live) listener.live({ ...live, continued: false });
+		else this.opened(listener);
+	}
+
+	/**
+	 * Lets the listener know that its topic's events come, if the server does not say it.
+	 * @param {Listener} listener
+	 */
+	opened(listener) {
+		const { open, topics } = this.state;
+		if (open && topics.has(listener.topic) && !asksForLeave(listener.topic)) listener.live(null);
 	}
 
 	/**
@@ -309,50 +254,21 @@ export class Stream {
 	 * @param {Change & Live} message
 	 */
 	hear(topic, message) {
-		if (this.checkViewer()) return;
-		if (message.action === "unidentified") return this.recognize(); // whoever has asked for the topic
-		if (message.action === "live") this.said.set(topic, message);
 		for (const listener of this.listeners) {
 			if (listener.topic !== topic) continue;
 			if (message.action === "live") listener.live(message);
 			else if (message.action !== "alive") listener.change(message);
 		}
 	}
+}
 
-	/**
-	 * The server does not know any more who the viewer is: the user's password or tokens have
-	 * changed, or the user is gone. Whoever signs in again keeps the rows until then.
-	 */
-	recognize() {
-		const token = this.connection?.toldToken ?? "";
-		this.close();
-		this.deadToken = token;
-		if (!this.recognized()) this.retryTimer = setTimer(() => this.connect(), SIGN_IN);
-	}
-
-	/** Goes on at once with a new token. */
-	recognized() {
-		if (!this.deadToken || this.deadToken === this.pb.authStore.token) return false;
-		this.connect();
-		return true;
-	}
-
-	post() {
-		this.tab?.want();
-		return this.connection?.post();
-	}
-
-	wanted() {
-		return new Set([...this.listeners].map((listener) => listener.topic).filter(Boolean));
-	}
-
-	/** @param {Set<string>} topics of which the events come from now on */
-	opened(topics) {
-		this.failing = false;
-		this.attempts = 0;
-		for (const topic of this.said.keys()) if (!topics.has(topic)) this.said.delete(topic);
-		// PocketBase drops the topics it had first, so an event of any may be missed. Of what
-		// leaves, the server tells whether it was.
-		for (const listener of this.listeners) if (topics.has(listener.topic) && !asksForLeave(listener.topic)) listener.opened();
-	}
+/**
+ * Whether who knows all up to one position misses nothing that follows another: it is not before
+ * it in the same log, or the same.
+ * @param {string} known
+ * @param {string} position
+ */
+function reaches(known, position) {
+	const [[log, at], [other, from]] = [known.split("."), position.split(".")];
+	return known === position || (log === other && Number(at) >= Number(from));
 }

@@ -26,7 +26,7 @@ const harness = `(async () => {
 	const { default: PocketBase } = await import("/vendor/pocketbase.es.mjs");
 	const { liveQuery } = await import("/live-query.js");
 	const { streamOf } = await import("/live-stream.js");
-	window.place = () => Number(streamOf(pb).connection?.position.split(".")[1]); // that it knows in the server's log
+	window.place = () => Number(streamOf(pb).state.position.split(".")[1]); // that it knows in the server's log
 	window.pb = new PocketBase(location.origin);
 	window.queries = {};
 	window.wrong = [];

@@ -171,11 +171,15 @@ const liveSpy = `(() => {
 			note("connects " + url);
 			this.addEventListener("error", () => note("connection lost"));
 		}
+		noted = new Set();
 		addEventListener(type, run) {
-			super.addEventListener(type, (event) => {
-				if (event.data) note(event.lastEventId + " " + decodeURIComponent(type).replace("?leave=1&options=", "?") + " " + event.data.replace(/"sortable":\[.*?\]/, "").slice(0, 600));
-				run(event);
-			});
+			if (!this.noted.has(type)) {
+				this.noted.add(type);
+				super.addEventListener(type, (event) => {
+					if (event.data) note(event.lastEventId + " " + decodeURIComponent(type).replace("?leave=1&options=", "?") + " " + event.data.replace(/"sortable":\[.*?\]/, "").slice(0, 600));
+				});
+			}
+			super.addEventListener(type, run);
 		}
 	};
 	window.lists = 0;
