@@ -4,13 +4,12 @@
  * @module
  */
 
-/** @typedef {import("pocketbase").default} PocketBase */
-
 /**
  * What the server says of a subscription: exact if its events tell of every row that
  * enters or leaves it, by which fields rows can be put in the server's order, and continued
- * if no event was missed since it was last said, on this connection or the one before.
- * @typedef {{ exact: boolean, sortable: string[], continued?: boolean }} Live
+ * if no event was missed since it was last said, on this connection or the one before. Stock
+ * PocketBase says nothing: what is then known is that the events come.
+ * @typedef {{ exact?: boolean, sortable?: string[], continued?: boolean }} Live
  */
 
 /**
@@ -22,19 +21,12 @@
  * @property {Set<string>} topics that the server was asked for last
  * @property {string} mark of the token with which it was asked
  * @property {Map<string, Live>} said of them since
- * @property {boolean} open their events come
+ * @property {boolean} open their events come, unless some are asked for just now
  * @property {boolean} waiting for its turn, since too many have come at once
  * @property {number} failures since it was open
  */
 
-/**
- * Who has a connection.
- * @typedef {object} Owner
- * @property {() => Set<string> | Promise<Set<string>>} wanted topics, that the server is to bring
- * @property {(state: State) => void} told that the state is another now
- * @property {(topic: string, message: any) => void} hear
- * @property {() => boolean} checkViewer whether somebody else is signed in, and all begins anew
- */
+/** @typedef {import("./live-stream.js").Stream} Stream */
 
 const CONNECT_TIMEOUT = 15_000;
 export const ALIVE = 60_000; // PocketRiver is heard every 25 seconds
@@ -42,7 +34,7 @@ const SILENT = 330_000; // PocketBase ends a stream that is idle for 5 minutes: 
 const SIGN_IN = 2_000; // time to do so before what a guest sees is shown
 const RETRY_MIN = 200;
 const RETRY_MAX = 5_000;
-export const TOPICS = 1000; // PocketBase refuses all for one more, or for a longer one
+export const TOPICS = 1000; // PocketBase refuses all for one more, or for a longer one: lists beyond only look
 const TOPIC_BYTES = 2500;
 
 /** @type {State} */
@@ -64,12 +56,13 @@ export class Connection {
 	request = null;
 
 	/**
-	 * @param {PocketBase} pb
-	 * @param {Owner} owner
+	 * @param {Stream} owner
+	 * @param {() => Iterable<string> | Promise<Iterable<string>>} wanted topics, that the server is to bring
 	 */
-	constructor(pb, owner) {
-		this.pb = pb;
+	constructor(owner, wanted) {
 		this.owner = owner;
+		this.pb = owner.pb;
+		this.wanted = wanted;
 	}
 
 	/** @param {Partial<State>} changed */
@@ -93,7 +86,7 @@ export class Connection {
 			};
 			if (!wait) return begin();
 			this.set({ waiting: true });
-			this.timer = setTimer(begin, wait);
+			this.timer = setTimeout(begin, wait);
 		});
 	}
 
@@ -108,12 +101,14 @@ export class Connection {
 
 	lost() {
 		this.close(this.state.open ? 0 : this.state.failures + 1); // an open one that ends is PocketBase's way
-		this.timer = setTimer(() => this.connect(), backoff(this.state.failures));
+		this.timer = setTimeout(() => this.connect(), backoff(this.state.failures));
 	}
 
 	leave() {
 		this.close();
 	}
+
+	share() {}
 
 	/**
 	 * Gives up a server, or a proxy before it, that says nothing. Its clock goes on while a
@@ -121,8 +116,8 @@ export class Connection {
 	 */
 	check() {
 		const { open, topics, said, waiting } = this.state;
-		const settled = open && [...topics].every((topic) => said.has(topic) || !asksForLeave(topic));
-		const patience = !settled ? CONNECT_TIMEOUT : said.size ? ALIVE : SILENT;
+		const settled = open && said.size >= topics.size;
+		const patience = !settled ? CONNECT_TIMEOUT : [...topics].some(asksForLeave) ? ALIVE : SILENT;
 		if (this.source && !waiting && Math.abs(Date.now() - this.heard) > patience) this.lost();
 	}
 
@@ -133,7 +128,7 @@ export class Connection {
 	 */
 	async post() {
 		if (this.deadToken && this.deadToken !== this.pb.authStore.token) this.connect();
-		const topics = await this.owner.wanted();
+		const topics = new Set([...new Set(await this.wanted())].slice(0, TOPICS));
 		const { state, pb: { authStore: { token } } } = this;
 		if (!state.id || this.request || !topics.size || this.owner.checkViewer()) return;
 		if (token === this.token && topics.size === state.topics.size && [...topics].every((topic) => state.topics.has(topic))) return;
@@ -150,20 +145,19 @@ export class Connection {
 		if (!sent) return this.lost();
 		this.heard = Date.now();
 		this.set({ open: true, failures: 0 });
+		// PocketBase drops the topics it had first, so an event of any may be missed. Of what
+		// leaves, the server tells whether it was.
+		for (const topic of topics) if (!asksForLeave(topic)) this.owner.hear(topic, { action: "live" }, this.state.position);
 		this.post(); // what was wanted meanwhile
 	}
 
 	hear = (/** @type {MessageEvent} */ { type: topic, data, lastEventId }) => {
 		if (this.owner.checkViewer()) return;
 		this.heard = Date.now();
-		if (asksForLeave(topic)) this.state.position = lastEventId;
 		const message = JSON.parse(data);
 		if (message.action === "unidentified") return this.recognize();
-		if (message.action === "live") {
-			this.toldToken = this.token;
-			this.state.said.set(topic, message);
-		}
-		this.owner.hear(topic, message);
+		if (message.action === "live") this.toldToken = this.token;
+		this.owner.hear(topic, message, asksForLeave(topic) ? lastEventId : this.state.position);
 	};
 
 	/**
@@ -173,7 +167,7 @@ export class Connection {
 	recognize() {
 		this.close();
 		this.deadToken = this.toldToken;
-		this.timer = setTimer(() => this.connect(), SIGN_IN);
+		this.timer = setTimeout(() => this.connect(), SIGN_IN);
 		this.post(); // with a new token, if there is one already
 	}
 }
@@ -214,12 +208,4 @@ export function backoff(failures) {
 /** Keeps pages that lost a server together from coming back together. */
 export function jitter() {
 	return 0.5 + Math.random();
-}
-
-/**
- * @param {() => void} run
- * @param {number} delay
- */
-export function setTimer(run, delay) {
-	return Number(setTimeout(run, Math.max(0, delay)));
 }

@@ -17,7 +17,7 @@
  * @module
  */
 
-import { backoff, jitter, setTimer } from "./live-connection.js";
+import { backoff, jitter } from "./live-connection.js";
 import { reuse, Rows } from "./live-rows.js";
 import { streamOf } from "./live-stream.js";
 
@@ -53,8 +53,7 @@ const EMIT_EVERY = 50;
 const GAP = 500; // between two fetches for events
 const POLL_LIVE = 60_000; // for rows that left a rule, of which no event tells
 const POLL_OFFLINE = 10_000;
-const HANGING = 5_000;
-const MEANWHILE = 1000; // changes kept in memory
+const HANGING = 30_000; // a fetch that takes longer is begun again
 
 /**
  * Calls onChange with the rows of a list now and whenever they or the status change,
@@ -93,8 +92,8 @@ class List {
 	synced = false; // fetched since
 	stale = false; // something has changed since, or since it is being fetched
 	/**
-	 * What the server says of these events; stock PocketBase says nothing. While there are none:
-	 * the rows are what they were at the last one of which it said this.
+	 * What is known of these events. While there are none: the rows are what they were at the last
+	 * one of which this was said.
 	 * @type {Live | null}
 	 */
 	says = null;
@@ -124,10 +123,10 @@ class List {
 	}
 
 	start() {
-		const obstacle = this.stream.obstacle(this);
-		if (obstacle) {
+		if (!globalThis.EventSource) {
 			this.refused = true;
-			this.update({ error: new Error("liveQuery: " + obstacle) });
+			this.update({ error: new Error("liveQuery: EventSource is missing here: npm install eventsource, and before the query "
+				+ 'import { EventSource } from "eventsource"; globalThis.EventSource = EventSource') });
 			return;
 		}
 		this.stream.add(this);
@@ -147,7 +146,7 @@ class List {
 		const { refused, synced, failures, stream } = this;
 		this.result = { ...this.result, ...changed };
 		this.result.status = refused ? "failed" : synced ? "live" : failures || stream.state.failures ? "offline" : "connecting";
-		if (!this.emitTimer) this.emitTimer = setTimer(() => this.emit(), this.emittedAt + EMIT_EVERY - performance.now());
+		if (!this.emitTimer) this.emitTimer = setTimeout(() => this.emit(), Math.max(0, this.emittedAt + EMIT_EVERY - performance.now()));
 	}
 
 	emit() {
@@ -162,10 +161,9 @@ class List {
 
 	/** Whether an event is enough to know a row's place. */
 	byEvents() {
-		const { says, rows: { names }, query: { filter, fields, expand } } = this;
-		if (fields || expand) return false;
-		if (says) return names.every((name) => says.sortable.includes(name));
-		return !filter && names.every((name) => name === "created" || name === "id"); // it never moves
+		const { filter, fields, expand } = this.query;
+		const sortable = this.says?.sortable ?? (filter ? [] : ["created", "id"]); // by which it never moves
+		return !fields && !expand && this.rows.names.every((name) => sortable.includes(name));
 	}
 
 	/** @param {number} delay until the next load, unless one comes earlier */
@@ -174,7 +172,7 @@ class List {
 		if (this.loadTimer && this.due <= at) return;
 		clearTimeout(this.loadTimer);
 		this.due = at;
-		this.loadTimer = setTimer(() => this.load(), delay);
+		this.loadTimer = setTimeout(() => this.load(), Math.max(0, delay));
 	}
 
 	loadNever() {
@@ -200,6 +198,7 @@ class List {
 		if (this.stream.resting && (this.fetched || this.refused)) return this.loadIn(POLL_OFFLINE * jitter());
 		this.loading?.abort();
 		const mine = (this.loading = new AbortController());
+		this.loadIn(HANGING);
 		this.stale = false;
 		this.meanwhile = [];
 		this.started = performance.now();
@@ -222,6 +221,7 @@ class List {
 	 * @param {boolean} synced
 	 */
 	loaded(items, synced) {
+		this.loadNever();
 		this.took = performance.now() - this.started;
 		this.loading = null;
 		this.failures = 0;
@@ -243,6 +243,7 @@ class List {
 
 	/** @param {any} err */
 	failed(err) {
+		this.loadNever();
 		this.loading = null;
 		this.synced = false;
 		// PocketBase says its own status in the body; a proxy's page may pass.
@@ -253,11 +254,16 @@ class List {
 		this.update({ items: this.refused ? [] : this.result.items, error: err });
 	}
 
-	/** @param {Live | null} says */
+	/** @param {Live} says */
 	live(says) {
-		const goesOn = this.says && says?.continued && says.exact && !this.query.expand;
+		const goesOn = this.says && says.continued && says.exact && !this.query.expand;
 		this.says = says;
-		if (!goesOn) return this.begin();
+		if (!goesOn) {
+			this.active = true;
+			if (this.loading && !this.fetched) this.stale = true; // the first rows may be shown before that
+			else this.load();
+			return;
+		}
 		if (this.active) return;
 		this.active = this.synced = true;
 		this.loading?.abort();
@@ -266,23 +272,10 @@ class List {
 		this.update({ error: null });
 	}
 
-	begin() {
-		this.active = true;
-		if (!this.loading || this.fetched) {
-			this.load();
-			return;
-		}
-		this.stale = true; // the first rows may be shown before that, unless they hang
-		this.loadIn(HANGING);
-	}
-
 	/** @param {Change} change */
 	change(change) {
 		if (!this.byEvents()) return this.invalidate();
-		if (this.loading) {
-			if (this.meanwhile.length < MEANWHILE) this.meanwhile.push(change);
-			else this.stale = true;
-		}
+		if (this.loading) this.meanwhile.push(change);
 		if (!this.fetched) return;
 		const items = this.rows.apply(this.result.items, change);
 		if (items) this.update({ items });

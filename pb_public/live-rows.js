@@ -35,16 +35,15 @@ export class Rows {
 	apply(rows, { action, record }) {
 		const old = rows.find((row) => row.id === record.id);
 		const full = rows.length === this.limit;
-		if (action === "leave") {
-			if (!old) return rows;
-			return full ? null : rows.filter((row) => row !== old);
-		}
 		if (action === "delete") {
 			if (this.deleted.size === DELETED) this.deleted.clear();
 			this.deleted.add(record.id);
+		}
+		if (action === "delete" || action === "leave") {
 			if (!old) return rows;
-			// In a full list another row takes the place; a newer one has come back.
-			return full || old.updated !== record.updated ? null : rows.filter((row) => row !== old);
+			// In a full list another row takes the place; one that was not deleted as it is has come back.
+			const back = action === "delete" && old.updated !== record.updated;
+			return full || back ? null : rows.filter((row) => row !== old);
 		}
 		if (this.deleted.has(record.id)) return null; // it came too late, or the row came back
 		if (!old) return this.place(rows, record);

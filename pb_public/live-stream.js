@@ -12,7 +12,7 @@
  * @module
  */
 
-import { asksForLeave, Connection, markOf, setTimer, topicOf, TOPICS, unconnected } from "./live-connection.js";
+import { Connection, markOf, topicOf, unconnected } from "./live-connection.js";
 import { tabOf } from "./live-tabs.js";
 
 /** @typedef {import("pocketbase").default} PocketBase */
@@ -27,7 +27,7 @@ import { tabOf } from "./live-tabs.js";
  * @property {string} [filter]
  * @property {string} topic as it is subscribed now
  * @property {(change: Change) => void} change
- * @property {(says: Live | null) => void} live the topic's events come, and what they are worth if the server says it
+ * @property {(says: Live) => void} live the topic's events come
  * @property {(goesOn: boolean) => void} closed they come no more, or from where nobody knows
  * @property {() => void} reset somebody else is signed in
  */
@@ -75,19 +75,6 @@ export class Stream {
 		return this.state.waiting || (this.parked && !this.state.id);
 	}
 
-	/**
-	 * Returns what keeps the listener off the stream, and what helps.
-	 * @param {Listener} listener
-	 */
-	obstacle(listener) {
-		if (!globalThis.EventSource) {
-			return "EventSource is missing here: npm install eventsource, and before the query "
-				+ 'import { EventSource } from "eventsource"; globalThis.EventSource = EventSource';
-		}
-		const queries = [...this.listeners, listener].map(({ collection, filter }) => collection + "?" + filter);
-		if (new Set(queries).size > TOPICS) return `PocketBase brings the events of at most ${TOPICS} queries: stop others first`;
-	}
-
 	/** @param {Listener} listener */
 	add(listener) {
 		clearTimeout(this.endTimer);
@@ -100,15 +87,15 @@ export class Stream {
 
 	/** @param {Listener} listener */
 	remove(listener) {
-		if (!this.listeners.delete(listener)) return;
+		this.listeners.delete(listener);
 		clearTimeout(this.endTimer);
-		this.endTimer = setTimer(() => (this.listeners.size ? this.post() : this.end()), UNUSED);
+		this.endTimer = setTimeout(() => (this.listeners.size ? this.post() : this.end()), UNUSED);
 	}
 
 	begin() {
 		this.viewer = this.currentViewer();
 		this.parked = !!globalThis.document?.hidden;
-		this.ticker = Number(setInterval(() => this.tick(), TICK));
+		this.ticker = setInterval(() => this.tick(), TICK);
 		const { signal } = (this.ended = new AbortController());
 		signal.addEventListener("abort", this.pb.authStore.onChange(() => this.checkViewer() || this.post()));
 		/** @type {(target: EventTarget, type: string, run: () => void) => void} */
@@ -136,7 +123,7 @@ export class Stream {
 	turn() {
 		clearTimeout(this.hideTimer);
 		if (globalThis.document?.hidden) {
-			this.hideTimer = setTimer(() => this.park(), this.line?.holds ? HIDDEN : 0);
+			this.hideTimer = setTimeout(() => this.park(), this.line?.holds ? HIDDEN : 0);
 			return;
 		}
 		if (this.parked) {
@@ -175,7 +162,7 @@ export class Stream {
 
 	connect() {
 		if (this.parked) return;
-		this.line ??= (!this.alone && tabOf(this)) || new Connection(this.pb, this);
+		this.line ??= (!this.alone && tabOf(this)) || new Connection(this, () => this.wanted());
 		this.line.connect();
 	}
 
@@ -214,19 +201,16 @@ export class Stream {
 	 * @param {State} state
 	 */
 	told(state) {
-		const before = this.state;
-		const another = state.id !== before.id;
-		const goesOn = !state.topics.size && reaches(before.position, state.position);
+		const { id, topics, said, position } = this.state;
+		const goesOn = !state.topics.size && reaches(position, state.position);
+		this.line?.share({ state });
 		this.state = state;
+		if (state.id && state.id === id) return;
 		for (const listener of this.listeners) {
-			const { topic } = listener;
-			const untold = before.topics.has(topic) && asksForLeave(topic) && !before.said.has(topic);
-			if (another || !state.id) listener.closed(goesOn && !untold);
-			if (another && state.id) this.join(listener);
-			// PocketBase drops the topics it had first, so an event of any may be missed.
-			else if (!before.open) this.opened(listener);
+			listener.closed(goesOn && (said.has(listener.topic) || !topics.has(listener.topic)));
+			if (state.id) this.join(listener);
 		}
-		if (another && state.id) this.post();
+		this.post();
 	}
 
 	/**
@@ -237,23 +221,17 @@ export class Stream {
 		listener.topic = topicOf(listener, this.state.tellsLeave);
 		const live = this.state.said.get(listener.topic);
 		if (live) listener.live({ ...live, continued: false });
-		else this.opened(listener);
-	}
-
-	/**
-	 * Lets the listener know that its topic's events come, if the server does not say it.
-	 * @param {Listener} listener
-	 */
-	opened(listener) {
-		const { open, topics } = this.state;
-		if (open && topics.has(listener.topic) && !asksForLeave(listener.topic)) listener.live(null);
 	}
 
 	/**
 	 * @param {string} topic
-	 * @param {Change & Live} message
+	 * @param {any} message a change, what is live, or that the server is alive
+	 * @param {string} position
 	 */
-	hear(topic, message) {
+	hear(topic, message, position) {
+		this.line?.share({ id: this.state.id, position, topic, message });
+		this.state.position = position;
+		if (message.action === "live") this.state.said.set(topic, message);
 		for (const listener of this.listeners) {
 			if (listener.topic !== topic) continue;
 			if (message.action === "live") listener.live(message);
@@ -269,6 +247,6 @@ export class Stream {
  * @param {string} position
  */
 function reaches(known, position) {
-	const [[log, at], [other, from]] = [known.split("."), position.split(".")];
-	return known === position || (log === other && Number(at) >= Number(from));
+	const [[log, at = 0], [other, from = 0]] = [known.split("."), position.split(".")];
+	return log === other && Number(at) >= Number(from);
 }

@@ -13,7 +13,6 @@
 import { ALIVE, Connection, markOf, TOPICS, unconnected } from "./live-connection.js";
 
 /** @typedef {import("./live-stream.js").Stream} Stream */
-/** @typedef {import("./live-connection.js").State} State */
 
 const ANSWER = 5_000; // a holder that takes longer is frozen, or hangs
 const WANTS = " wants ";
@@ -24,8 +23,8 @@ const WANTS = " wants ";
  * @param {Stream} owner
  */
 export function tabOf(owner) {
-	const { isSecureContext, navigator, BroadcastChannel } = globalThis;
-	if (!isSecureContext || !navigator?.locks || !BroadcastChannel) return null;
+	const { isSecureContext, navigator } = globalThis;
+	if (!isSecureContext || !navigator.locks) return null;
 	try {
 		return new Tab(owner);
 	} catch {
@@ -46,8 +45,8 @@ export class Tab {
 	/** @param {Stream} owner */
 	constructor(owner) {
 		this.owner = owner;
-		this.real = new Connection(owner.pb, this); // if it is the holder
-		this.name = "pocketriver live 2 " + JSON.stringify([new URL(owner.pb.buildURL("/")).href, owner.viewer]);
+		this.real = new Connection(owner, () => this.wanted()); // if it is the holder
+		this.name = "pocketriver live 2 " + JSON.stringify([owner.pb.buildURL("/"), owner.viewer]);
 		this.channel = new BroadcastChannel(this.name);
 		this.channel.onmessage = ({ data }) => this.receive(data);
 	}
@@ -141,7 +140,7 @@ export class Tab {
 		if (this.owner.checkViewer()) return;
 		if (this.holds) {
 			if (!asks) return;
-			this.channel.postMessage({ state: this.real.state });
+			this.share({ state: this.owner.state });
 			this.real.post();
 		} else if (state) {
 			this.asked = 0;
@@ -151,16 +150,8 @@ export class Tab {
 			this.owner.told(state);
 		} else if (topic && id === this.owner.state.id) {
 			this.heard = Date.now();
-			this.owner.state.position = position;
-			if (message.action === "live") this.owner.state.said.set(topic, message);
-			this.owner.hear(topic, message);
+			this.owner.hear(topic, message, position);
 		}
-	}
-
-	// What the holder's connection has for its owner.
-
-	checkViewer() {
-		return this.owner.checkViewer();
 	}
 
 	/** The server continues what is in the first request: that of all tabs. */
@@ -168,23 +159,15 @@ export class Tab {
 		const { held = [] } = await navigator.locks.query();
 		const prefix = this.name + WANTS;
 		const all = held.flatMap(({ name = "" }) => (name.startsWith(prefix) ? JSON.parse(name.slice(prefix.length)) : []));
-		return new Set([...new Set([...this.owner.wanted(), ...all])].slice(0, TOPICS));
-	}
-
-	/** @param {State} state */
-	told(state) {
-		if (this.holds) this.channel.postMessage({ state });
-		this.owner.told(state);
+		return [...this.owner.wanted(), ...all];
 	}
 
 	/**
-	 * @param {string} topic
-	 * @param {any} message
+	 * Lets the others know what the holder does.
+	 * @param {object} data
 	 */
-	hear(topic, message) {
-		const { id, position } = this.real.state;
-		this.channel.postMessage({ id, position, topic, message });
-		this.owner.hear(topic, message);
+	share(data) {
+		if (this.holds) this.channel.postMessage(data);
 	}
 }
 
