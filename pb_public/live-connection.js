@@ -21,15 +21,14 @@
  * @property {Set<string>} topics that the server was asked for last
  * @property {string} mark of the token with which it was asked
  * @property {Map<string, Live>} said of them since
- * @property {boolean} open their events come, unless some are asked for just now
  * @property {boolean} waiting for its turn, since too many have come at once
- * @property {number} failures since it was open
+ * @property {number} failures since it was last open
  */
 
 /** @typedef {import("./live-stream.js").Stream} Stream */
 
 const CONNECT_TIMEOUT = 15_000;
-export const ALIVE = 60_000; // PocketRiver is heard every 25 seconds
+const ALIVE = 60_000; // PocketRiver is heard every 25 seconds
 const SILENT = 330_000; // PocketBase ends a stream that is idle for 5 minutes: later it is dead
 const SIGN_IN = 2_000; // time to do so before what a guest sees is shown
 const RETRY_MIN = 200;
@@ -39,7 +38,7 @@ const TOPIC_BYTES = 2500;
 
 /** @type {State} */
 export const unconnected = {
-	id: "", position: "", tellsLeave: [], topics: new Set(), mark: "", said: new Map(), open: false, waiting: false, failures: 0,
+	id: "", position: "", tellsLeave: [], topics: new Set(), mark: "", said: new Map(), waiting: false, failures: 0,
 };
 
 export class Connection {
@@ -48,7 +47,7 @@ export class Connection {
 	token = ""; // with which the server was asked last
 	toldToken = ""; // and with which, when it last said something
 	deadToken = ""; // that it knows no more, while a new one is waited for
-	heard = 0;
+	heard = 0; // when the server was last, or the next step began
 	timer = 0; // until the next step, if that is not the server's
 	/** @type {EventSource | null} */
 	source = null;
@@ -68,22 +67,19 @@ export class Connection {
 	/** @param {Partial<State>} changed */
 	set(changed) {
 		this.state = { ...this.state, ...changed };
+		this.heard = Date.now();
 		this.owner.told(this.state);
 	}
 
 	connect() {
 		this.close();
 		this.deadToken = "";
-		this.heard = Date.now();
 		const { position } = this.state;
 		this.source = new EventSource(this.pb.buildURL("/api/realtime" + (position && "?lastEventId=" + encodeURIComponent(position))));
 		this.source.onerror = () => this.lost();
 		this.source.addEventListener("PB_CONNECT", ({ data, lastEventId: id }) => {
 			const { live: tellsLeave = [], wait = 0 } = JSON.parse(data);
-			const begin = () => {
-				this.heard = Date.now();
-				this.set({ id, tellsLeave, waiting: false });
-			};
+			const begin = () => this.set({ id, tellsLeave, waiting: false });
 			if (!wait) return begin();
 			this.set({ waiting: true });
 			this.timer = setTimeout(begin, wait);
@@ -100,12 +96,8 @@ export class Connection {
 	}
 
 	lost() {
-		this.close(this.state.open ? 0 : this.state.failures + 1); // an open one that ends is PocketBase's way
+		this.close(this.state.said.size ? 0 : this.state.failures + 1); // an open one that ends is PocketBase's way
 		this.timer = setTimeout(() => this.connect(), backoff(this.state.failures));
-	}
-
-	leave() {
-		this.close();
 	}
 
 	share() {}
@@ -115,8 +107,8 @@ export class Connection {
 	 * machine sleeps, and may be set.
 	 */
 	check() {
-		const { open, topics, said, waiting } = this.state;
-		const settled = open && said.size >= topics.size;
+		const { topics, said, waiting } = this.state;
+		const settled = topics.size && said.size >= topics.size;
 		const patience = !settled ? CONNECT_TIMEOUT : [...topics].some(asksForLeave) ? ALIVE : SILENT;
 		if (this.source && !waiting && Math.abs(Date.now() - this.heard) > patience) this.lost();
 	}
@@ -127,6 +119,7 @@ export class Connection {
 	 * change, and gives it back on a request with the new token.
 	 */
 	async post() {
+		// Who has signed in again goes on at once.
 		if (this.deadToken && this.deadToken !== this.pb.authStore.token) this.connect();
 		const topics = new Set([...new Set(await this.wanted())].slice(0, TOPICS));
 		const { state, pb: { authStore: { token } } } = this;
@@ -135,16 +128,14 @@ export class Connection {
 		const mine = (this.request = new AbortController());
 		for (const topic of topics) this.source?.addEventListener(topic, this.hear); // once, if it does already
 		this.token = token;
-		this.heard = Date.now();
-		this.set({ topics, mark: markOf(token), said: new Map(), open: false });
+		this.set({ topics, mark: markOf(token), said: new Map() });
 		const sent = await this.pb.send("/api/realtime", {
 			method: "POST", body: { clientId: state.id, subscriptions: [...topics] }, requestKey: null, signal: mine.signal,
 		}).then(() => true, () => false);
 		if (this.request !== mine) return;
 		this.request = null;
 		if (!sent) return this.lost();
-		this.heard = Date.now();
-		this.set({ open: true, failures: 0 });
+		this.set({ failures: 0 });
 		// PocketBase drops the topics it had first, so an event of any may be missed. Of what
 		// leaves, the server tells whether it was.
 		for (const topic of topics) if (!asksForLeave(topic)) this.owner.hear(topic, { action: "live" }, this.state.position);
@@ -168,7 +159,6 @@ export class Connection {
 		this.close();
 		this.deadToken = this.toldToken;
 		this.timer = setTimeout(() => this.connect(), SIGN_IN);
-		this.post(); // with a new token, if there is one already
 	}
 }
 

@@ -125,8 +125,8 @@ class List {
 	start() {
 		if (!globalThis.EventSource) {
 			this.refused = true;
-			this.update({ error: new Error("liveQuery: EventSource is missing here: npm install eventsource, and before the query "
-				+ 'import { EventSource } from "eventsource"; globalThis.EventSource = EventSource') });
+			const help = 'npm install eventsource, import { EventSource } from "eventsource", and set globalThis.EventSource';
+			this.update({ error: new Error("EventSource is missing here: " + help) });
 			return;
 		}
 		this.stream.add(this);
@@ -135,9 +135,7 @@ class List {
 
 	stop() {
 		this.stream.remove(this);
-		this.loading?.abort();
-		this.loading = null;
-		clearTimeout(this.loadTimer);
+		this.loadNever();
 		clearTimeout(this.emitTimer);
 	}
 
@@ -146,7 +144,7 @@ class List {
 		const { refused, synced, failures, stream } = this;
 		this.result = { ...this.result, ...changed };
 		this.result.status = refused ? "failed" : synced ? "live" : failures || stream.state.failures ? "offline" : "connecting";
-		if (!this.emitTimer) this.emitTimer = setTimeout(() => this.emit(), Math.max(0, this.emittedAt + EMIT_EVERY - performance.now()));
+		this.emitTimer ||= setTimeout(() => this.emit(), Math.max(0, this.emittedAt + EMIT_EVERY - performance.now()));
 	}
 
 	emit() {
@@ -175,9 +173,12 @@ class List {
 		this.loadTimer = setTimeout(() => this.load(), Math.max(0, delay));
 	}
 
+	/** Ends what is loading, and has nothing loaded later. */
 	loadNever() {
 		clearTimeout(this.loadTimer);
 		this.loadTimer = 0;
+		this.loading?.abort();
+		this.loading = null;
 	}
 
 	/** Looks by and by for what no event tells. */
@@ -195,18 +196,17 @@ class List {
 
 	async load() {
 		this.loadNever();
-		if (this.stream.resting && (this.fetched || this.refused)) return this.loadIn(POLL_OFFLINE * jitter());
-		this.loading?.abort();
+		if (this.stream.resting && (this.fetched || this.refused)) return this.poll();
 		const mine = (this.loading = new AbortController());
 		this.loadIn(HANGING);
 		this.stale = false;
 		this.meanwhile = [];
 		this.started = performance.now();
 		const mayBeSynced = this.active;
-		const { filter, fields, expand, limit } = this.query;
+		const { limit, ...options } = this.query;
 		try {
 			const page = await this.pb.collection(this.collection).getList(1, limit, {
-				filter, fields, expand, sort: this.rows.keys.join(","), skipTotal: true, requestKey: null, signal: mine.signal,
+				...options, sort: this.rows.keys.join(","), skipTotal: true, requestKey: null, signal: mine.signal,
 			});
 			if (this.loading !== mine) return;
 			if (!page.page) throw new Error("The answer was cut off"); // an empty list to the SDK
@@ -223,7 +223,6 @@ class List {
 	loaded(items, synced) {
 		this.loadNever();
 		this.took = performance.now() - this.started;
-		this.loading = null;
 		this.failures = 0;
 		this.refused = false;
 		this.fetched = true;
@@ -235,7 +234,6 @@ class List {
 			if (next) rows = next;
 			else this.stale = true;
 		}
-		this.meanwhile = [];
 		this.poll();
 		if (this.stale) this.invalidate();
 		this.update({ items: rows, error: null });
@@ -244,19 +242,18 @@ class List {
 	/** @param {any} err */
 	failed(err) {
 		this.loadNever();
-		this.loading = null;
 		this.synced = false;
 		// PocketBase says its own status in the body; a proxy's page may pass.
 		const { status = 0, response } = /** @type {import("pocketbase").ClientResponseError} */ (err);
 		this.refused = status >= 400 && status < 500 && ![408, 425, 429].includes(status) && response?.status === status;
-		if (this.refused && !this.active) this.says = null;
+		if (this.refused) this.fetched = false;
 		this.loadIn(this.refused ? POLL_OFFLINE : backoff(this.failures++));
 		this.update({ items: this.refused ? [] : this.result.items, error: err });
 	}
 
 	/** @param {Live} says */
 	live(says) {
-		const goesOn = this.says && says.continued && says.exact && !this.query.expand;
+		const goesOn = this.fetched && this.says && says.continued && says.exact && !this.query.expand;
 		this.says = says;
 		if (!goesOn) {
 			this.active = true;
@@ -266,8 +263,6 @@ class List {
 		}
 		if (this.active) return;
 		this.active = this.synced = true;
-		this.loading?.abort();
-		this.loading = null;
 		this.loadNever();
 		this.update({ error: null });
 	}
@@ -287,15 +282,13 @@ class List {
 		const current = this.synced && !this.loading && !this.stale;
 		if (!goesOn || (this.active && !current)) this.says = null;
 		this.active = this.synced = false;
-		if (!this.loading) this.loadIn(POLL_OFFLINE * jitter());
+		if (!this.loading) this.poll();
 		this.update({});
 	}
 
 	reset() {
-		this.fetched = this.refused = this.synced = false;
-		this.says = null;
+		this.fetched = this.refused = false;
 		this.failures = 0;
-		this.rows.deleted.clear();
 		this.update({ items: [], error: null });
 		this.load();
 		this.emit(); // nobody sees another's rows, not for a moment; who is told may stop the query

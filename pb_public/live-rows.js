@@ -46,24 +46,12 @@ export class Rows {
 			return full || back ? null : rows.filter((row) => row !== old);
 		}
 		if (this.deleted.has(record.id)) return null; // it came too late, or the row came back
-		if (!old) return this.place(rows, record);
-		if (same(old, record)) return rows;
-		if (!(record.updated > old.updated)) return null;
-		if (!this.compare(old, record)) return rows.map((row) => (row === old ? record : row));
-		const moved = this.place(rows.filter((row) => row !== old), record);
-		// At the end of a full list another row may come before it.
-		return full && moved[this.limit - 1] === record ? null : moved;
-	}
-
-	/**
-	 * Returns the rows with one more in its place, if that is in the list.
-	 * @param {RecordModel[]} rows
-	 * @param {RecordModel} record
-	 */
-	place(rows, record) {
-		const before = rows.findIndex((row) => this.compare(record, row) < 0);
-		const at = before < 0 ? rows.length : before;
-		return [...rows.slice(0, at), record, ...rows.slice(at)].slice(0, this.limit);
+		if (old && same(old, record)) return rows;
+		if (old && !(record.updated > old.updated)) return null;
+		const others = rows.filter((row) => row !== old);
+		const next = [...others, record].sort((a, b) => this.compare(a, b)).slice(0, this.limit);
+		// Before one that has moved to the end of a full list, another row may come.
+		return old && full && next[this.limit - 1] === record && this.compare(old, record) ? null : next;
 	}
 
 	/**

@@ -13,7 +13,7 @@
  */
 
 import { Connection, markOf, topicOf, unconnected } from "./live-connection.js";
-import { tabOf } from "./live-tabs.js";
+import { Tab, tabOf } from "./live-tabs.js";
 
 /** @typedef {import("pocketbase").default} PocketBase */
 /** @typedef {import("./live-connection.js").Live} Live */
@@ -54,7 +54,7 @@ export class Stream {
 	/** @type {Set<Listener>} */
 	listeners = new Set();
 	viewer = "";
-	/** @type {Connection | import("./live-tabs.js").Tab | null} */
+	/** @type {Connection | Tab | null} */
 	line = null;
 	state = unconnected; // of the line
 	alone = false; // the line may not be shared, for now
@@ -135,8 +135,8 @@ export class Stream {
 
 	park() {
 		this.parked = true;
-		if (this.alone) this.leave();
-		else this.line?.close();
+		if (this.line instanceof Tab) this.line.rest();
+		else this.leave();
 	}
 
 	/** Looks after what no event tells. */
@@ -174,7 +174,7 @@ export class Stream {
 	}
 
 	leave() {
-		this.line?.leave();
+		this.line?.close();
 		this.line = null;
 		this.alone = false;
 		this.told(unconnected);
@@ -248,5 +248,5 @@ export class Stream {
  */
 function reaches(known, position) {
 	const [[log, at = 0], [other, from = 0]] = [known.split("."), position.split(".")];
-	return log === other && Number(at) >= Number(from);
+	return log === other && +at >= +from;
 }

@@ -10,7 +10,7 @@
  * @module
  */
 
-import { ALIVE, Connection, markOf, TOPICS, unconnected } from "./live-connection.js";
+import { Connection, markOf, TOPICS, unconnected } from "./live-connection.js";
 
 /** @typedef {import("./live-stream.js").Stream} Stream */
 
@@ -38,7 +38,6 @@ export class Tab {
 	/** @type {(() => void) | null} */
 	letGo = null; // of the holder's lock, or of waiting for it
 	asked = 0; // when it was first, since the holder answered
-	heard = 0;
 	wants = ""; // as others know it
 	unwant = () => {};
 
@@ -80,16 +79,16 @@ export class Tab {
 		});
 	}
 
-	/** Has no connection any more, unless another has one. */
-	close() {
+	/** Leaves the connection to others. */
+	rest() {
 		if (this.holds) this.real.close();
 		this.holds = false;
 		this.letGo?.();
 		this.letGo = null;
 	}
 
-	leave() {
-		this.close();
+	close() {
+		this.rest();
 		this.unwant();
 		this.channel.close();
 	}
@@ -100,27 +99,26 @@ export class Tab {
 
 	/** Looks after what nobody tells. */
 	check() {
-		const { parked, state } = this.owner;
 		if (this.holds) {
 			this.real.check();
 			this.real.post(); // not for tabs that are gone
-		} else if (parked) {
-			if (Math.abs(Date.now() - this.heard) > ALIVE) this.owner.told({ ...unconnected, position: state.position });
 		} else if (this.unserved()) {
 			this.owner.goAlone();
-		} else if (this.asked && performance.now() - this.asked > ANSWER) {
+		} else if (!this.asked || performance.now() - this.asked < ANSWER) {
+			this.ask();
+		} else if (this.owner.parked) {
+			this.owner.told(unconnected);
+		} else {
 			this.letGo?.();
 			this.letGo = this.wait({ steal: true });
-		} else {
-			this.ask();
 		}
 	}
 
 	/** Whether the server knows the holder by another token, which may be dead, or there are too many topics. */
 	unserved() {
-		const { pb, state: { open, mark, topics } } = this.owner;
+		const { pb, state: { mark, topics } } = this.owner;
 		const full = topics.size === TOPICS && [...this.owner.wanted()].some((topic) => !topics.has(topic));
-		return open && (full || mark !== markOf(pb.authStore.token));
+		return full || (mark && mark !== markOf(pb.authStore.token));
 	}
 
 	/** Makes known which topics the stream wants. */
@@ -144,12 +142,10 @@ export class Tab {
 			this.real.post();
 		} else if (state) {
 			this.asked = 0;
-			this.heard = Date.now();
 			// The next holder may know less than others, who were told more by the one before.
 			if (!state.id) state.position = this.owner.state.position;
 			this.owner.told(state);
 		} else if (topic && id === this.owner.state.id) {
-			this.heard = Date.now();
 			this.owner.hear(topic, message, position);
 		}
 	}
