@@ -13,10 +13,11 @@ func TestImportsPointOneWay(t *testing.T) {
 	const module = "github.com/pocketriver/pocketriver"
 	allowed := map[string]string{
 		"":                         "hooks migrations",
-		"hooks":                    "hooks/internal/cli hooks/internal/commit hooks/internal/outbox hooks/internal/rawjson hooks/internal/realtime hooks/internal/recovery hooks/internal/store hooks/modelriver migrations pb_public",
+		"hooks":                    "hooks/internal/cli hooks/internal/commit hooks/internal/outbox hooks/internal/prepared hooks/internal/rawjson hooks/internal/realtime hooks/internal/recovery hooks/internal/store hooks/modelriver migrations pb_public",
 		"hooks/internal/cli":       "hooks/internal/recovery hooks/internal/simulator hooks/internal/store hooks/modelriver",
 		"hooks/internal/commit":    "",
 		"hooks/internal/outbox":    "hooks/internal/commit hooks/internal/store hooks/modelriver",
+		"hooks/internal/prepared":  "",
 		"hooks/internal/rawjson":   "",
 		"hooks/internal/realtime":  "",
 		"hooks/internal/recovery":  "",

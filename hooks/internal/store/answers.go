@@ -32,7 +32,8 @@ const (
 	askedByChannel = `
 		SELECT id, channelId, userId, attempts, '' AS kept FROM aiRequests WHERE channelId = {:key}
 		UNION ALL SELECT request, channelId, userId, 1, id FROM modelriverChannels WHERE channelId = {:key} LIMIT 1`
-	askedById = ` -- of those that are kept, the one that has no channel yet
+	// Of those that are kept, the one that has no channel yet.
+	askedById = `
 		SELECT * FROM (
 			SELECT id, channelId, userId, attempts, '' AS kept FROM aiRequests WHERE id = {:key}
 			UNION ALL SELECT request, channelId, userId, 1, id FROM modelriverChannels WHERE request = {:key}
