@@ -14,10 +14,9 @@ import (
 	"github.com/pocketriver/pocketriver/hooks/modelriver"
 )
 
-// While a crowd of clients has requests created, what is to be sent gets less than its share,
-// but some.
-func TestCreatedBeforeSent(t *testing.T) {
-	t.Parallel()
+// newAsking returns an outbox whose requests are taken, and what runs its loop once, and checks
+// how many were sent then, and when it is to run again.
+func newAsking(t *testing.T) (o *Outbox, run func(wantSent int, wantNext time.Time)) {
 	app := apptest.NewApp(t)
 	var posts atomic.Int64
 	river := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
@@ -28,20 +27,27 @@ func TestCreatedBeforeSent(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	o := New(app, commit.New(app, store.Content), client, Options{Keyed: true})
-	now := time.Now()
-	o.Now = func() time.Time { return now }
+	o = New(app, commit.New(app, store.Content), client, Options{Keyed: true})
 	o.ctx = t.Context()
-	for i := range 4 * crowdClaims {
-		insertQueued(t, app, fmt.Sprintf("request%08d", i), now)
-	}
-	run := func(wantSent int, wantNext time.Time) {
+	return o, func(wantSent int, wantNext time.Time) {
 		t.Helper()
 		next, err := o.runRequests()
 		o.senders.Wait()
 		if got := int(posts.Load()); err != nil || got != wantSent || !next.Equal(wantNext) {
 			t.Errorf("got %d sent, next at %s (%v), want %d, %s", got, next, err, wantSent, wantNext)
 		}
+	}
+}
+
+// While a crowd of clients has requests created, what is to be sent gets less than its share,
+// but some.
+func TestCreatedBeforeSent(t *testing.T) {
+	t.Parallel()
+	o, run := newAsking(t)
+	now := o.Now()
+	o.Now = func() time.Time { return now }
+	for i := range 4 * crowdClaims {
+		insertQueued(t, o.app, fmt.Sprintf("request%08d", i), now)
 	}
 	var left []func()
 	for range minCrowd + 1 {
@@ -66,4 +72,25 @@ func TestCreatedBeforeSent(t *testing.T) {
 	}
 	now = now.Add(crowdEnd)
 	run(4*crowdClaims, time.Time{})
+}
+
+// A request is sent at once, but those right behind it together.
+func TestSentTogether(t *testing.T) {
+	t.Parallel()
+	o, run := newAsking(t)
+	now := o.Now()
+	o.Now = func() time.Time { return now }
+	insertQueued(t, o.app, "request00000000", now)
+	run(1, time.Time{})
+	began := now
+	for i := 1; i < 4; i++ {
+		now = now.Add(claimPause / 4)
+		insertQueued(t, o.app, fmt.Sprintf("request%08d", i), now)
+		run(1, began.Add(claimPause))
+	}
+	now = began.Add(claimPause)
+	run(4, time.Time{})
+	now = began.Add(-time.Hour) // the clock was set back
+	insertQueued(t, o.app, "request00000004", now)
+	run(5, time.Time{})
 }

@@ -16,6 +16,10 @@ const (
 	maxAsking    = 64              // requests that are sent at the same time, beside all callbacks
 	askWindow    = 5 * time.Minute // in which a request is tried
 	tidyInterval = time.Minute
+
+	// claimPause is how long what is due waits behind the last claim, so that it has company: the
+	// claims of what goes out together are one commit, and most of the outcomes.
+	claimPause = 25 * time.Millisecond
 )
 
 // asking is the part of an outbox that sends requests: at most once, unlike callbacks. A
@@ -110,9 +114,12 @@ func (o *Outbox) runRequests() (next time.Time, err error) {
 	if room == 0 {
 		return next, nil // the one that ends wakes us
 	}
-	crowded := o.asking.isCrowd(o.Now())
-	if crowded && o.asking.goesFirst(o.Now()) {
+	crowded, paused := o.asking.isCrowd(o.Now()), o.Now().Sub(o.asking.claimed)
+	switch {
+	case crowded && o.asking.goesFirst(o.Now()):
 		return o.Now().Add(crowdEnd), nil
+	case !crowded && paused >= 0 && paused < claimPause:
+		return o.asking.claimed.Add(claimPause), nil
 	}
 	if crowded {
 		room = min(room, crowdClaims)
