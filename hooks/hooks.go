@@ -102,6 +102,7 @@ func newPlugin(app core.App, config Config) (*plugin, error) {
 	p.commits.Committed, p.commits.Settled = p.fanOut.Committed, p.fanOut.Settled
 	p.commits.OwnHooks = sync.OnceValue(ownSaveHooks)
 	p.creates = commit.New(app, store.Requests)
+	p.commits.Yields = p.creates.Busy
 	p.creates.OwnHooks = func() int { return math.MaxInt } // none runs in its transactions
 	p.rejected.commits = p.commits
 	p.payloads.app = app

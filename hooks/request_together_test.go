@@ -60,3 +60,23 @@ func TestAskAfterContent(t *testing.T) {
 		t.Errorf("it took %s: batches waited for each other", took)
 	}
 }
+
+// What clients wait for goes before what waits for the same database behind their backs.
+func TestBatchesYieldToClients(t *testing.T) {
+	t.Parallel()
+	_, p := newTestApp(t, testConfig())
+	if p.commits.Yields() {
+		t.Error("a batch yields to nobody")
+	}
+	began, held, done := make(chan struct{}), make(chan struct{}), make(chan struct{})
+	p.creates.Add(&commit.Write{
+		Run:  func(core.App) error { close(began); <-held; return nil },
+		Done: func(error) { close(done) },
+	})
+	<-began
+	if !p.commits.Yields() {
+		t.Error("a batch does not yield to a client")
+	}
+	close(held)
+	<-done
+}

@@ -42,7 +42,7 @@ func (c *Committer) commit(writes []*Write, next func()) {
 		c.current.Store(b)
 		defer c.current.Store(nil)
 		var done int
-		done, failed = b.runAll(writes, outcomes, len(writes) > 1 && b.after != nil && c.hooked())
+		done, failed = b.runAll(writes, outcomes, len(writes) > 1 && b.after != nil && c.hooked(), c.Yields)
 		if failed == nil && done < len(writes) { // its time was over
 			c.putBack(writes[done:])
 			writes = writes[:done]
@@ -111,10 +111,10 @@ func (c *Committer) safely(fn func()) {
 
 // runAll runs writes until their time is over, and returns how many. An error is why the
 // whole transaction must be undone.
-func (b *batch) runAll(writes []*Write, outcomes []error, undoable bool) (done int, lost error) {
+func (b *batch) runAll(writes []*Write, outcomes []error, undoable bool, yields func() bool) (done int, lost error) {
 	began := time.Now()
 	for i, w := range writes {
-		if i > 0 && time.Since(began) > MaxBatchTime {
+		if took := time.Since(began); i > 0 && (took > MaxBatchTime || took > YieldTime && yields()) {
 			return i, nil
 		}
 		if undoable {

@@ -18,6 +18,7 @@ const (
 	MaxBatch     = 256
 	MaxBatchSize = 8 << 20                // bytes of its writes, or one write
 	MaxBatchTime = 100 * time.Millisecond // of its hooks, before those that are left wait for the next
+	YieldTime    = time.Millisecond       // instead, while somebody waits who goes first
 	MaxOpen      = 4                      // batches that are written, or whose after-success hooks run
 	MaxWaiting   = 4096
 	MaxWait      = 20 * time.Second // ModelRiver gives up on a webhook after 30
@@ -36,6 +37,9 @@ type Committer struct {
 	// OwnHooks returns how many hooks run around a save, as [SaveHooks] counts them, if the
 	// app has none but the plugin's and PocketBase's.
 	OwnHooks func() int
+
+	// Yields reports whether another committer's writes wait that go first.
+	Yields func() bool
 
 	app        core.App
 	collection string
@@ -68,7 +72,7 @@ type Write struct {
 func New(app core.App, collection string) *Committer {
 	ignore := func([]*core.Record) {}
 	return &Committer{
-		Committed: ignore, Settled: ignore, OwnHooks: func() int { return 0 },
+		Committed: ignore, Settled: ignore, OwnHooks: func() int { return 0 }, Yields: func() bool { return false },
 		app: app, collection: collection, open: make(chan struct{}, MaxOpen),
 	}
 }
@@ -115,6 +119,13 @@ func (c *Committer) Waiting() []*Write {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return slices.Clone(c.waiting)
+}
+
+// Busy reports whether a batch waits for the database or is being written.
+func (c *Committer) Busy() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.busy
 }
 
 // Stop returns when no after-success hook runs any more, or when the time is over.

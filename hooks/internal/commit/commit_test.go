@@ -219,16 +219,20 @@ func TestBatchIsBounded(t *testing.T) {
 		name    string
 		n, size int
 		run     func()
+		yields  bool
 		most    int
 	}{
-		{"by count", MaxBatch + 10, 0, func() {}, MaxBatch},
-		{"by bytes", 10, MaxBatchSize/3 + 1, func() {}, 2},
-		{"by bytes of each one", 3, 2 * MaxBatchSize, func() {}, 1},
-		{"by the time of hooks", 5, 0, func() { time.Sleep(MaxBatchTime * 2 / 3) }, 2},
+		{"by count", MaxBatch + 10, 0, func() {}, false, MaxBatch},
+		{"by bytes", 10, MaxBatchSize/3 + 1, func() {}, false, 2},
+		{"by bytes of each one", 3, 2 * MaxBatchSize, func() {}, false, 1},
+		{"by the time of hooks", 5, 0, func() { time.Sleep(MaxBatchTime * 2 / 3) }, false, 2},
+		{"by who goes first", 5, 0, func() { time.Sleep(YieldTime * 2 / 3) }, true, 2},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			t.Parallel()
-			for _, got := range batches(t, New(apptest.NewApp(t), "aiContent"), row.n, row.size, row.run) {
+			c := New(apptest.NewApp(t), "aiContent")
+			c.Yields = func() bool { return row.yields }
+			for _, got := range batches(t, c, row.n, row.size, row.run) {
 				if got > row.most {
 					t.Errorf("writes of a batch: got %d, want at most %d", got, row.most)
 				}
