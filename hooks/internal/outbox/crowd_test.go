@@ -94,3 +94,27 @@ func TestSentTogether(t *testing.T) {
 	insertQueued(t, o.app, "request00000004", now)
 	run(5, time.Time{})
 }
+
+// What there was no room for is looked for again, whether or not anything that is being sent ends
+// meanwhile.
+func TestSentWhenThereIsRoom(t *testing.T) {
+	t.Parallel()
+	o, run := newAsking(t)
+	now := o.Now()
+	o.Now = func() time.Time { return now }
+	for i := range 10 {
+		insertQueued(t, o.app, fmt.Sprintf("request%08d", i), now)
+	}
+	hang := func(n int) {
+		for i := range n {
+			o.asking.posts[fmt.Sprintf("hangs%d", i)] = now
+		}
+	}
+	hang(maxAsking - 4)
+	run(4, now.Add(claimPause))
+	hang(maxAsking)
+	now = now.Add(claimPause)
+	run(4, now.Add(claimPause))
+	clear(o.asking.posts)
+	run(10, time.Time{})
+}

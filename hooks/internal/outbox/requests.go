@@ -112,7 +112,7 @@ func (o *Outbox) runRequests() (next time.Time, err error) {
 	room := maxAsking - len(o.asking.posts)
 	o.asking.mu.Unlock()
 	if room == 0 {
-		return next, nil // the one that ends wakes us
+		return o.Now().Add(claimPause), nil
 	}
 	crowded, paused := o.asking.isCrowd(o.Now()), o.Now().Sub(o.asking.claimed)
 	switch {
@@ -134,10 +134,13 @@ func (o *Outbox) runRequests() (next time.Time, err error) {
 			return next, err
 		}
 	}
-	if crowded && len(ids) == room {
+	switch {
+	case len(ids) < room:
+		return store.FindNextRequest(o.app, o.Now())
+	case crowded:
 		return o.Now().Add(crowdEnd), nil
 	}
-	return store.FindNextRequest(o.app, o.Now())
+	return o.Now().Add(claimPause), nil // more may be due
 }
 
 // claimAndAsk claims the requests, in one transaction, and sends them.
@@ -203,12 +206,8 @@ func (o *Outbox) claimAndAsk(ids []string) error {
 func (o *Outbox) notAsking(id string, began time.Time) {
 	o.asking.mu.Lock()
 	defer o.asking.mu.Unlock()
-	full := len(o.asking.posts) >= maxAsking
 	if o.asking.posts[id].Equal(began) { // else it was armed and claimed again meanwhile
 		delete(o.asking.posts, id)
-	}
-	if full {
-		o.asking.loop.wakeUp()
 	}
 }
 
