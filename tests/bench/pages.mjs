@@ -67,7 +67,7 @@ globalThis.EventSource = class {
 				else if (line.startsWith("event:")) type = line.slice(6);
 				else if (line.startsWith("id:")) this.lastEventId = line.slice(3);
 			}
-			if (data && !this.closed) this.listeners.get(type)?.({ data, lastEventId: this.lastEventId });
+			if (data && !this.closed) this.listeners.get(type)?.({ type, data, lastEventId: this.lastEventId });
 		}
 	}
 };
