@@ -24,6 +24,7 @@ func TestImportsPointOneWay(t *testing.T) {
 		"hooks/internal/simulator": "hooks/internal/rawjson hooks/modelriver",
 		"hooks/internal/store":     "hooks/internal/commit hooks/internal/rawjson hooks/modelriver migrations",
 		"hooks/modelriver":         "hooks/internal/rawjson",
+		"hooks/replica":            "",
 		"migrations":               "hooks/internal/rawjson",
 		"pb_public":                "",
 		"hooks/internal/apptest":   "",

@@ -1,0 +1,236 @@
+package replica
+
+import (
+	"context"
+	"database/sql"
+	"database/sql/driver"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+)
+
+// positionTable has one row: the position of the last entry that the database has.
+const positionTable = "_replicaPosition"
+
+// An applier plays entries into a database, past the log.
+type applier struct {
+	db   *sql.DB
+	conn *sql.Conn // the only one
+
+	// By SQL and by table, until the schema changes.
+	statements map[string]*sql.Stmt
+	tables     map[string]*table
+}
+
+// A table is what must be known of one to change its rows.
+type table struct {
+	name    string   // quoted
+	rowid   string   // what its rowid is called
+	columns []string // quoted; empty for one that SQLite computes
+}
+
+func newApplier(path string) (*applier, error) {
+	ctx := context.Background()
+	db := sql.OpenDB(quietConnector(path + fmt.Sprintf(dsn, "OFF") + "&_pragma=ignore_check_constraints(ON)"))
+	conn, err := db.Conn(ctx)
+	if err != nil {
+		return nil, errors.Join(err, db.Close())
+	}
+	a := &applier{db: db, conn: conn, statements: map[string]*sql.Stmt{}, tables: map[string]*table{}}
+	if err := a.begin(ctx); err != nil {
+		return nil, errors.Join(err, a.close())
+	}
+	return a, nil
+}
+
+// begin gives a new database its position.
+func (a *applier) begin(ctx context.Context) error {
+	var tables, positions int
+	err := a.conn.QueryRowContext(ctx, "SELECT count(*), count(*) FILTER (WHERE name = ?) FROM sqlite_schema WHERE type = 'table'", positionTable).Scan(&tables, &positions)
+	if err != nil || positions > 0 {
+		return err
+	}
+	if tables > 0 {
+		return errors.New("it has tables but no position in the log, which doesn't have their rows")
+	}
+	_, err = a.conn.ExecContext(ctx, "BEGIN IMMEDIATE; CREATE TABLE "+positionTable+" (id INTEGER PRIMARY KEY CHECK (id = 1), position INTEGER NOT NULL);"+
+		"INSERT INTO "+positionTable+" VALUES (1, 0); COMMIT")
+	return err
+}
+
+// quietConnector opens connections on which no trigger fires: what triggers did is in the
+// entries.
+type quietConnector string
+
+func (c quietConnector) Driver() driver.Driver { return sqliteDriver() }
+
+func (c quietConnector) Connect(context.Context) (driver.Conn, error) {
+	conn, err := c.Driver().Open(string(c))
+	if err != nil {
+		return nil, err
+	}
+	if err := disableTriggers(conn); err != nil {
+		return nil, errors.Join(err, conn.Close())
+	}
+	return conn, nil
+}
+
+func (a *applier) close() error {
+	a.forget()
+	return errors.Join(a.conn.Close(), a.db.Close())
+}
+
+// forget closes what was prepared for a schema that may be another one now.
+func (a *applier) forget() {
+	for _, s := range a.statements {
+		_ = s.Close()
+	}
+	clear(a.statements)
+	clear(a.tables)
+}
+
+func (a *applier) position() (position uint64, err error) {
+	err = a.conn.QueryRowContext(context.Background(), "SELECT position FROM "+positionTable).Scan(&position)
+	return position, err
+}
+
+// apply plays one entry, as one transaction.
+func (a *applier) apply(position uint64, entry []byte) (err error) {
+	ctx := context.Background()
+	if err := a.exec(ctx, "BEGIN IMMEDIATE"); err != nil {
+		return fmt.Errorf("entry %d: %w", position, err)
+	}
+	defer func() {
+		if err != nil {
+			err = fmt.Errorf("entry %d: %w", position, err)
+			_ = a.exec(ctx, "ROLLBACK") // which fails if SQLite has done so
+			a.forget()
+		}
+	}()
+	if err := a.change(ctx, "UPDATE "+positionTable+" SET position = ? WHERE position = ?", int64(position), int64(position)-1); err != nil {
+		at, _ := a.position()
+		return fmt.Errorf("the database has the log's first %d: %w", at, err)
+	}
+	for c, err := range decode(entry) {
+		if err != nil {
+			return err
+		}
+		if err := a.play(ctx, c); err != nil {
+			return fmt.Errorf("%s: %w", describe(c), err)
+		}
+	}
+	return a.exec(ctx, "COMMIT")
+}
+
+func describe(c change) string {
+	switch c.kind {
+	case 'I':
+		return fmt.Sprintf("insert of row %d into %s", c.to, c.table)
+	case 'U':
+		return fmt.Sprintf("update of row %d of %s", c.rowid, c.table)
+	case 'D':
+		return fmt.Sprintf("delete of row %d of %s", c.rowid, c.table)
+	}
+	return c.sql
+}
+
+func (a *applier) exec(ctx context.Context, query string) error {
+	_, err := a.conn.ExecContext(ctx, query)
+	return err
+}
+
+var errDiverged = errors.New("the row isn't there: this database isn't what the log says")
+
+// change executes a statement that changes one row.
+func (a *applier) change(ctx context.Context, query string, args ...any) error {
+	s := a.statements[query]
+	if s == nil {
+		var err error
+		if s, err = a.conn.PrepareContext(ctx, query); err != nil {
+			return err
+		}
+		a.statements[query] = s
+	}
+	result, err := s.ExecContext(ctx, args...)
+	if err != nil {
+		return err
+	}
+	if n, err := result.RowsAffected(); err != nil || n != 1 {
+		return errors.Join(errDiverged, err)
+	}
+	return nil
+}
+
+func (a *applier) play(ctx context.Context, c change) error {
+	if c.kind == 'S' {
+		a.forget()
+		return a.exec(ctx, c.sql)
+	}
+	t, err := a.table(ctx, c.table)
+	if err != nil {
+		return err
+	}
+	switch c.kind {
+	case 'D':
+		return a.change(ctx, "DELETE FROM "+t.name+" WHERE "+t.rowid+" = ?", c.rowid)
+	case 'I':
+		if len(c.values) != len(t.columns) {
+			return fmt.Errorf("%d values for %d columns", len(c.values), len(t.columns))
+		}
+		names, args := []string{t.rowid}, []any{c.to}
+		for i, v := range c.values {
+			if t.columns[i] != "" {
+				names, args = append(names, t.columns[i]), append(args, v)
+			}
+		}
+		return a.change(ctx, "INSERT INTO "+t.name+" ("+strings.Join(names, ",")+") VALUES (?"+strings.Repeat(",?", len(args)-1)+")", args...)
+	}
+	sets, args := []string{t.rowid + " = ?"}, []any{c.to}
+	for i, column := range c.columns {
+		if column >= len(t.columns) {
+			return fmt.Errorf("column %d of %d", column, len(t.columns))
+		}
+		if t.columns[column] != "" {
+			sets, args = append(sets, t.columns[column]+" = ?"), append(args, c.values[i])
+		}
+	}
+	return a.change(ctx, "UPDATE "+t.name+" SET "+strings.Join(sets, ",")+" WHERE "+t.rowid+" = ?", append(args, c.rowid)...)
+}
+
+func (a *applier) table(ctx context.Context, name string) (*table, error) {
+	if t := a.tables[name]; t != nil {
+		return t, nil
+	}
+	rows, err := a.conn.QueryContext(ctx, "SELECT name, hidden FROM pragma_table_xinfo(?) ORDER BY cid", name)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	t := &table{name: quote(name)}
+	rowids := []string{"_rowid_", "rowid", "oid"}
+	for rows.Next() {
+		var column string
+		var hidden int
+		if err := rows.Scan(&column, &hidden); err != nil {
+			return nil, err
+		}
+		rowids = slices.DeleteFunc(rowids, func(r string) bool { return strings.EqualFold(r, column) })
+		if hidden == 0 {
+			t.columns = append(t.columns, quote(column))
+		} else {
+			t.columns = append(t.columns, "")
+		}
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	if len(rowids) == 0 {
+		return nil, errors.New("columns have all the names of its rowid")
+	}
+	t.rowid = rowids[0]
+	a.tables[name] = t
+	return t, nil
+}
+
+func quote(name string) string { return `"` + strings.ReplaceAll(name, `"`, `""`) + `"` }

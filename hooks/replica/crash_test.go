@@ -1,0 +1,168 @@
+package replica
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+)
+
+// A node that is killed is exact again when it has applied what the log has after its
+// position, wherever it was killed: before an entry was in the log, after it and before the
+// commit here, or between two transactions.
+func TestKilledNodeReplaysItsLog(t *testing.T) {
+	t.Parallel()
+	if dir := os.Getenv("REPLICA_KILLED_IN"); dir != "" {
+		writeUntilKilled(t, dir, os.Getenv("REPLICA_KILLED"))
+		return
+	}
+	// in the log and in the database when it is killed, of those that the statements make
+	for where, want := range map[string][2]int{"before the log": {5, 5}, "after the log": {6, 5}, "after the commit": {6, 6}} {
+		t.Run(where, func(t *testing.T) {
+			t.Parallel()
+			dir := t.TempDir()
+			killed := exec.Command(os.Args[0], "-test.run=^TestKilledNodeReplaysItsLog$")
+			killed.Env = append(os.Environ(), "REPLICA_KILLED_IN="+dir, "REPLICA_KILLED="+where)
+			output, err := killed.CombinedOutput()
+			var exit *exec.ExitError
+			if !errors.As(err, &exit) || exit.Sys().(syscall.WaitStatus).Signal() != syscall.SIGKILL {
+				t.Fatalf("it wasn't killed: %v: %s", err, output)
+			}
+			p := newPair(t)
+			p.log.entries = readEntries(t, dir)
+			p.path = filepath.Join(dir, "data.db")
+			db, err := p.leader.Connect(p.path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer db.Close()
+			position, err := p.leader.Position()
+			if err != nil || len(p.log.entries) != want[0] || position != uint64(want[1]) {
+				t.Errorf("%d entries, position %d, %v: want %v", len(p.log.entries), position, err, want)
+			}
+			catchUp(t, p.leader, p.log)
+			p.same(t)
+			for _, s := range written[:3] { // and goes on
+				if _, err := db.NewQuery("INSERT INTO a (b) VALUES ({:s})").Bind(map[string]any{"s": s}).Execute(); err != nil {
+					t.Fatal(err)
+				}
+			}
+			p.same(t)
+		})
+	}
+}
+
+// Each makes one entry.
+var written = []string{
+	"CREATE TABLE a (id INTEGER PRIMARY KEY AUTOINCREMENT, b TEXT UNIQUE)",
+	"INSERT INTO a (b) VALUES ('one'), ('two')",
+	"CREATE TRIGGER t AFTER INSERT ON a BEGIN UPDATE a SET b = b || '!' WHERE id = new.id; END",
+	"INSERT INTO a (b) VALUES ('three')",
+	"DELETE FROM a WHERE id = 1",
+	"UPDATE a SET b = b || '?'",
+	"DROP TABLE a",
+}
+
+// writeUntilKilled keeps a log in a file, and kills itself with its sixth entry.
+func writeUntilKilled(t *testing.T, dir, where string) {
+	file, err := os.Create(filepath.Join(dir, "log"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	kill := func(position uint64, here string) {
+		if position == 6 && here == where {
+			syscall.Kill(os.Getpid(), syscall.SIGKILL)
+			select {}
+		}
+	}
+	node := newNode(t, func(position uint64, entry []byte) error {
+		kill(position, "before the log")
+		_, err := file.Write(append(binary.BigEndian.AppendUint32(nil, uint32(len(entry))), entry...))
+		kill(position, "after the log")
+		return err
+	})
+	db, err := node.Connect(filepath.Join(dir, "data.db"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, statement := range written {
+		if _, err := db.NewQuery(statement).Execute(); err != nil {
+			t.Fatal(err)
+		}
+		kill(uint64(i)+1, "after the commit")
+	}
+}
+
+func readEntries(t *testing.T, dir string) (entries [][]byte) {
+	t.Helper()
+	file, err := os.Open(filepath.Join(dir, "log"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer file.Close()
+	for {
+		var length uint32
+		if err := binary.Read(file, binary.BigEndian, &length); errors.Is(err, io.EOF) {
+			return entries
+		} else if err != nil {
+			t.Fatal(err)
+		}
+		entry := make([]byte, length)
+		if _, err := io.ReadFull(file, entry); err != nil {
+			t.Fatal(err)
+		}
+		entries = append(entries, entry)
+	}
+}
+
+// What doesn't fit changes nothing, and says so.
+func TestEntryThatDoesNotFitIsRefused(t *testing.T) {
+	t.Parallel()
+	p := newPair(t)
+	db := p.open(t)
+	for _, s := range []string{"CREATE TABLE a (b)", "INSERT INTO a VALUES (1), (2)"} {
+		if _, err := db.Exec(s); err != nil {
+			t.Fatal(err)
+		}
+	}
+	catchUp(t, p.follower, p.log)
+	before := dump(t, p.copy)
+	first := change{kind: 'I', table: "a", to: 9, values: []value{"first"}}
+	rows := []struct {
+		name     string
+		position uint64
+		entry    []byte
+		want     string
+	}{
+		{"again", 2, p.log.entries[1], "has the log's first 2"},
+		{"after a gap", 4, p.log.entries[1], "has the log's first 2"},
+		{"a row that is missing", 3, encode([]change{first, {kind: 'D', table: "a", rowid: 3}}), "entry 3: delete of row 3 of a: the row isn't there"},
+		{"an update of one", 3, encode([]change{first, {kind: 'U', table: "a", rowid: 3, to: 3, columns: []int{0}, values: []value{nil}}}), "update of row 3 of a: the row isn't there"},
+		{"a row that is there", 3, encode([]change{first, {kind: 'I', table: "a", to: 1, values: []value{nil}}}), "insert of row 1 into a: constraint failed"},
+		{"more columns", 3, encode([]change{first, {kind: 'I', table: "a", to: 3, values: []value{nil, nil}}}), "2 values for 1 columns"},
+		{"a column that is missing", 3, encode([]change{first, {kind: 'U', table: "a", rowid: 1, to: 1, columns: []int{1}, values: []value{nil}}}), "column 1 of 1"},
+		{"a table that is missing", 3, encode([]change{first, {kind: 'D', table: "none", rowid: 3}}), "no such table: none"},
+		{"a schema that can't be", 3, encode([]change{first, {kind: 'S', sql: "CREATE TABLE a (c)"}}), "table a already exists"},
+		{"an entry cut short", 3, encode([]change{first, first})[:20], "cut short"},
+		{"a newer version", 3, []byte{2}, "run a newer one"},
+	}
+	for _, row := range rows {
+		err := p.follower.Apply(row.position, row.entry)
+		if err == nil || !strings.Contains(err.Error(), row.want) {
+			t.Errorf("%s: got %v, want %s", row.name, err, row.want)
+		}
+		if fmt.Sprint(dump(t, p.copy)) != fmt.Sprint(before) {
+			t.Fatalf("%s: it changed something", row.name)
+		}
+	}
+	if _, err := db.Exec("INSERT INTO a VALUES (3)"); err != nil { // and the next one fits
+		t.Fatal(err)
+	}
+	p.same(t)
+}

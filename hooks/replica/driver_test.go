@@ -1,0 +1,335 @@
+package replica
+
+import (
+	"context"
+	"database/sql/driver"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/pocketbase/pocketbase/core"
+	"modernc.org/sqlite"
+)
+
+// What can't be logged is refused by name, with what helps, and changes nothing.
+func TestRefusals(t *testing.T) {
+	t.Parallel()
+	rows := []struct{ statement, want string }{
+		{"CREATE VIRTUAL TABLE v USING fts5(a)", "virtual tables can't be logged: keep them in another file"},
+		{"/* a */ create virtual table v using fts5(a)", "virtual tables"},
+		{"CREATE TABLE v (a PRIMARY KEY) WITHOUT ROWID", "tables WITHOUT ROWID can't be logged: create the table without it"},
+		{"CREATE TABLE v (a PRIMARY KEY) STRICT, without -- \n rowid", "tables WITHOUT ROWID"},
+		{"CREATE TABLE v AS SELECT 1", "CREATE TABLE AS can't be logged: create the table, then INSERT … SELECT"},
+		{"CREATE TABLE IF NOT EXISTS main.v AS VALUES (1)", "CREATE TABLE AS"},
+		{"PRAGMA user_version = 3", "PRAGMA user_version with a value can't be logged"},
+		{"PRAGMA main.application_id(3)", "PRAGMA application_id with a value"},
+		{"PRAGMA writable_schema = ON", "PRAGMA writable_schema with a value"},
+		{"PRAGMA journal_mode = DELETE", "PRAGMA journal_mode with a value"},
+		{"PRAGMA \"encoding\" = 'UTF-16'", "PRAGMA encoding with a value"},
+		{"PRAGMA schema_version = 3", "PRAGMA schema_version with a value"},
+		{"BEGIN", "use a transaction of the database, such as app.RunInTransaction"},
+		{"BEGIN IMMEDIATE; INSERT INTO a VALUES (1); COMMIT", "as statements"},
+		{"COMMIT", "as statements"},
+		{"END TRANSACTION", "as statements"},
+		{"ROLLBACK", "as statements"},
+		{"INSERT OR FAIL INTO a VALUES (1)", "OR FAIL can't be logged, which keeps half of a statement: use ABORT, IGNORE or REPLACE"},
+		{"UPDATE OR /**/ FAIL a SET b = 1", "OR FAIL"},
+		{"WITH x AS (SELECT 1) INSERT OR FAIL INTO a SELECT * FROM x", "OR FAIL"},
+		{"CREATE TABLE v (a UNIQUE ON CONFLICT FAIL)", "OR FAIL"},
+		{"CREATE TRIGGER v AFTER INSERT ON a BEGIN SELECT RAISE(FAIL, 'no'); END", "OR FAIL"},
+		{"ATTACH 'x.db' AS x", "ATTACH can't be logged: open the other file with a connection of its own"},
+		{"DETACH x", "ATTACH"},
+		{"UPDATE _replicaPosition SET position = 7", "the table _replicaPosition is the log's"},
+		{"DELETE FROM _REPLICAPOSITION", "the table _replicaPosition is the log's"},
+		{"DROP TABLE _replicaPosition", "the table _replicaPosition is the log's"},
+		{"ALTER TABLE [_replicaposition] RENAME TO x", "the table _replicaPosition is the log's"},
+		{"UPDATE sqlite_sequence SET seq = 7", "sqlite_sequence can't be written to when it is logged"},
+	}
+	p := newPair(t)
+	db := p.open(t)
+	mustExec(t, db, "CREATE TABLE a (b)", "CREATE TABLE s (id INTEGER PRIMARY KEY AUTOINCREMENT)", "INSERT INTO s VALUES (1)")
+	logged := p.log.len()
+	before := dump(t, p.path)
+	for _, row := range rows {
+		check := func(how string, err error) {
+			if err == nil || !strings.Contains(err.Error(), row.want) {
+				t.Errorf("%s %s: got %v, want %s", how, row.statement, err, row.want)
+			}
+		}
+		_, err := db.Exec(row.statement)
+		check("exec", err)
+		tx, err := db.Begin()
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = tx.Exec(row.statement)
+		check("exec in a transaction", err)
+		tx.Rollback()
+		found, err := db.Query(row.statement)
+		if err == nil {
+			found.Close()
+		} else if errors.Is(err, errScript) {
+			continue
+		}
+		check("query", err)
+	}
+	if p.log.len() != logged || fmt.Sprint(dump(t, p.path)) != fmt.Sprint(before) {
+		t.Error("a refused statement changed something")
+	}
+}
+
+func TestOtherDriversAreRefused(t *testing.T) {
+	t.Parallel()
+	if err := checkDriver(sqliteDriver()); err != nil {
+		t.Error(err)
+	}
+	if err := checkDriver(&otherDriver{}); err == nil || !strings.Contains(err.Error(), "replica.otherDriver") {
+		t.Errorf("got %v", err)
+	}
+	if err := disableTriggers(&conn{}); err == nil || !strings.Contains(err.Error(), "version") {
+		t.Errorf("got %v", err)
+	}
+}
+
+type otherDriver struct{ sqlite.Driver }
+
+func TestOpenWithoutALogIsRefused(t *testing.T) {
+	t.Parallel()
+	if _, err := Open(Config{}); err == nil || !strings.Contains(err.Error(), "Config.Append") {
+		t.Errorf("got %v", err)
+	}
+}
+
+// A database that has rows that the log doesn't have would differ from every other one.
+func TestDatabaseOfAnotherOriginIsRefused(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "data.db")
+	stock, err := core.DefaultDBConnect(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	mustExec(t, stock.DB(), "CREATE TABLE a (b)")
+	stock.Close()
+	node := newNode(t, (&memoryLog{}).append)
+	if _, err := node.Connect(path); err == nil || !strings.Contains(err.Error(), "no position in the log") {
+		t.Errorf("got %v", err)
+	}
+	if _, err := node.Position(); !errors.Is(err, errNotConnected) {
+		t.Errorf("got %v", err)
+	}
+	if err := node.Apply(1, nil); !errors.Is(err, errNotConnected) {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestNodeHasOneDatabase(t *testing.T) {
+	t.Parallel()
+	p := newPair(t)
+	p.open(t)
+	if _, err := p.leader.Connect(filepath.Join(t.TempDir(), "data.db")); err == nil || !strings.Contains(err.Error(), "one database") {
+		t.Errorf("got %v", err)
+	}
+	other, err := p.leader.Connect(filepath.Join(t.TempDir(), "auxiliary.db"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer other.Close()
+	mustExec(t, other.DB(), "BEGIN; CREATE VIRTUAL TABLE v USING fts5(a); COMMIT") // as ever
+	if p.log.len() != 0 {
+		t.Error("auxiliary.db was logged")
+	}
+}
+
+// What the log refuses didn't happen.
+func TestRefusedAppendRollsBack(t *testing.T) {
+	t.Parallel()
+	refusal := errors.New("there is no quorum")
+	allow := false
+	log := &memoryLog{}
+	node := newNode(t, func(position uint64, entry []byte) error {
+		if !allow {
+			return refusal
+		}
+		return log.append(position, entry)
+	})
+	path := filepath.Join(t.TempDir(), "data.db")
+	db, err := node.Connect(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	db.DB().SetMaxOpenConns(1)
+	before := dump(t, path)
+	if _, err := db.DB().Exec("CREATE TABLE a (b)"); !errors.Is(err, refusal) {
+		t.Errorf("got %v", err)
+	}
+	tx, err := db.DB().Begin()
+	if err != nil {
+		t.Fatal(err)
+	}
+	mustExec(t, tx, "CREATE TABLE a (b)", "INSERT INTO a VALUES (1)")
+	if err := tx.Commit(); !errors.Is(err, refusal) {
+		t.Errorf("got %v", err)
+	}
+	if fmt.Sprint(dump(t, path)) != fmt.Sprint(before) {
+		t.Error("it happened")
+	}
+	allow = true
+	mustExec(t, db.DB(), "CREATE TABLE a (b)", "INSERT INTO a VALUES (2)")
+	if position, err := node.Position(); position != 2 || err != nil {
+		t.Errorf("position %d %v", position, err)
+	}
+}
+
+// When the append fails and yet the entry is in the log, this database is behind: it writes
+// nothing more until it has applied what the log has.
+func TestUnsureAppendIsCaughtUp(t *testing.T) {
+	t.Parallel()
+	p := newPair(t)
+	db := p.open(t)
+	mustExec(t, db, "CREATE TABLE a (b)")
+	lost := errors.New("the answer was lost")
+	p.log.fail = func() error { return lost }
+	if _, err := db.Exec("INSERT INTO a VALUES (1)"); !errors.Is(err, lost) {
+		t.Errorf("got %v", err)
+	}
+	p.log.fail = nil
+	if _, err := db.Exec("INSERT INTO a VALUES (2)"); !errors.Is(err, errBehind) {
+		t.Errorf("got %v", err)
+	}
+	catchUp(t, p.leader, p.log)
+	mustExec(t, db, "INSERT INTO a VALUES (3)")
+	if got := query(t, db, "SELECT b FROM a ORDER BY b"); fmt.Sprint(got) != "[1 3]" {
+		t.Errorf("got %v", got)
+	}
+	p.same(t)
+}
+
+// SQLite itself rolls some transactions back: nothing of them may be logged, nor of what
+// follows in them.
+func TestTransactionThatSQLiteRollsBack(t *testing.T) {
+	t.Parallel()
+	p := newPair(t)
+	db := p.open(t)
+	mustExec(t, db, "CREATE TABLE a (b UNIQUE)", "INSERT INTO a VALUES (1)")
+	logged := p.log.len()
+	tx, err := db.Begin()
+	if err != nil {
+		t.Fatal(err)
+	}
+	mustExec(t, tx, "INSERT INTO a VALUES (2)")
+	if _, err := tx.Exec("INSERT OR ROLLBACK INTO a VALUES (3), (1)"); err == nil {
+		t.Error("it should fail")
+	}
+	if _, err := tx.Exec("INSERT INTO a VALUES (4)"); !errors.Is(err, errRolledBack) {
+		t.Errorf("got %v", err)
+	}
+	if err := tx.Commit(); !errors.Is(err, errRolledBack) {
+		t.Errorf("got %v", err)
+	}
+	if p.log.len() != logged {
+		t.Error("it was logged")
+	}
+	mustExec(t, db, "INSERT INTO a VALUES (5)")
+	if got := query(t, db, "SELECT b FROM a ORDER BY b"); fmt.Sprint(got) != "[1 5]" {
+		t.Errorf("got %v", got)
+	}
+	p.same(t)
+}
+
+// A statement that is cancelled may have changed rows all the same, which nobody can tell:
+// the transaction is over.
+func TestCancelledStatementEndsItsTransaction(t *testing.T) {
+	t.Parallel()
+	p := newPair(t)
+	db := p.open(t)
+	db.SetMaxOpenConns(1)
+	mustExec(t, db, "CREATE TABLE a (b)")
+	logged := p.log.len()
+	only, err := db.Conn(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	tx, err := only.BeginTx(t.Context(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	mustExec(t, tx, "INSERT INTO a VALUES ('before')")
+	ctx, cancel := context.WithCancel(t.Context())
+	err = only.Raw(func(inner any) error {
+		c := inner.(*conn)
+		_, err := c.change(ctx, statement{kind: write}, func() (driver.Result, error) {
+			if _, err := c.sqliteConn.ExecContext(ctx, "INSERT INTO a VALUES ('cancelled')", nil); err != nil {
+				t.Error(err)
+			}
+			cancel() // once SQLite has changed the row, and before the driver returns
+			return nil, ctx.Err()
+		})
+		return err
+	})
+	if !errors.Is(err, context.Canceled) {
+		t.Errorf("got %v", err)
+	}
+	if err := tx.Commit(); !errors.Is(err, errCancelled) {
+		t.Errorf("got %v", err)
+	}
+	only.Close()
+	if p.log.len() != logged {
+		t.Error("it was logged")
+	}
+	p.same(t)
+}
+
+// A transaction that is too large is refused before it is in memory as a whole.
+func TestLargeTransactionIsRefused(t *testing.T) {
+	t.Parallel()
+	p := newPair(t)
+	db := p.open(t)
+	mustExec(t, db, "CREATE TABLE a (b)")
+	if _, err := db.Exec("INSERT INTO a VALUES (zeroblob(40000000))"); err != nil {
+		t.Error(err)
+	}
+	logged := p.log.len()
+	tx, err := db.Begin()
+	if err != nil {
+		t.Fatal(err)
+	}
+	mustExec(t, tx, "INSERT INTO a VALUES (zeroblob(40000000))")
+	if _, err := tx.Exec("INSERT INTO a VALUES (zeroblob(40000000))"); err == nil || !strings.Contains(err.Error(), "more than 64 MB can't be logged: write it in several") {
+		t.Errorf("got %v", err)
+	}
+	if err := tx.Commit(); !errors.Is(err, errTooLarge) {
+		t.Errorf("got %v", err)
+	}
+	if p.log.len() != logged {
+		t.Error("it was logged")
+	}
+	mustExec(t, db, "DELETE FROM a")
+	p.same(t)
+}
+
+// Many write at once: their order is the log's.
+func TestWritersTogether(t *testing.T) {
+	t.Parallel()
+	p := newPair(t)
+	db := p.open(t)
+	mustExec(t, db, "CREATE TABLE a (b INTEGER PRIMARY KEY, c)", "INSERT INTO a VALUES (1, 0)")
+	var writers sync.WaitGroup
+	for w := range 8 {
+		writers.Go(func() {
+			for i := range 20 {
+				if _, err := db.Exec("UPDATE a SET c = c + 1; INSERT INTO a (c) VALUES (?)", 100*w+i); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	writers.Wait()
+	if got := query(t, db, "SELECT c FROM a WHERE b = 1"); fmt.Sprint(got) == "[0]" {
+		t.Errorf("got %v", got)
+	}
+	p.same(t)
+}

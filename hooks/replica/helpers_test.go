@@ -1,0 +1,296 @@
+package replica
+
+import (
+	"bytes"
+	"database/sql"
+	"errors"
+	"fmt"
+	"io"
+	"math"
+	"mime/multipart"
+	"net/http"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/pocketbase/pocketbase/core"
+	"github.com/pocketbase/pocketbase/tests"
+
+	"github.com/pocketriver/pocketriver/hooks/internal/apptest"
+)
+
+// A memoryLog is a log that refuses what doesn't follow.
+type memoryLog struct {
+	mu      sync.Mutex
+	entries [][]byte
+	fail    func() error // after the entry is in the log, if set
+}
+
+var errBehind = errors.New("the log has another entry at this position")
+
+func (l *memoryLog) append(position uint64, entry []byte) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if position != uint64(len(l.entries))+1 {
+		return errBehind
+	}
+	l.entries = append(l.entries, slices.Clone(entry))
+	if l.fail != nil {
+		return l.fail()
+	}
+	return nil
+}
+
+func (l *memoryLog) last() []byte {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.entries[len(l.entries)-1]
+}
+
+func (l *memoryLog) len() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return len(l.entries)
+}
+
+func newNode(t testing.TB, append func(uint64, []byte) error) *Node {
+	t.Helper()
+	node, err := Open(Config{Append: append})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { node.Close() })
+	return node
+}
+
+// A pair is a database that is written to, and one that its log is applied to.
+type pair struct {
+	log      *memoryLog
+	leader   *Node
+	follower *Node
+	path     string // of the leader's database
+	copy     string // of the follower's
+}
+
+func newPair(t testing.TB) *pair {
+	t.Helper()
+	log := &memoryLog{}
+	p := &pair{log: log, leader: newNode(t, log.append), copy: filepath.Join(t.TempDir(), "data.db")}
+	p.follower = newNode(t, func(uint64, []byte) error { return errors.New("this node follows") })
+	db, err := p.follower.Connect(p.copy)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { db.Close() })
+	return p
+}
+
+// open opens the leader's database, without an app.
+func (p *pair) open(t testing.TB) *sql.DB {
+	t.Helper()
+	p.path = filepath.Join(t.TempDir(), "data.db")
+	db, err := p.leader.Connect(p.path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { db.Close() })
+	return db.DB()
+}
+
+// same applies what the log has and fails unless both databases are the same.
+func (p *pair) same(t testing.TB) {
+	t.Helper()
+	catchUp(t, p.follower, p.log)
+	want, got := dump(t, p.path), dump(t, p.copy)
+	for i := range max(len(want), len(got)) {
+		w, g := "nothing", "nothing"
+		if i < len(want) {
+			w = want[i]
+		}
+		if i < len(got) {
+			g = got[i]
+		}
+		if w != g {
+			t.Fatalf("the databases differ:\nwritten %.600s\napplied %.600s", w, g)
+		}
+	}
+}
+
+// catchUp applies the entries that the node doesn't have.
+func catchUp(t testing.TB, node *Node, log *memoryLog) {
+	t.Helper()
+	at, err := node.Position()
+	if err != nil {
+		t.Fatal(err)
+	}
+	log.mu.Lock()
+	entries := log.entries[at:]
+	log.mu.Unlock()
+	for i, entry := range entries {
+		if err := node.Apply(at+uint64(i)+1, entry); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// dump returns the schema and every row of a database: rowids, types and bytes. The tables
+// of statistics are left out.
+func dump(t testing.TB, path string) []string {
+	t.Helper()
+	db, err := sql.Open("sqlite", path+"?_pragma=busy_timeout(10000)&_pragma=query_only(ON)")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	lines := query(t, db, "SELECT type, name, tbl_name, ifnull(sql, '') FROM sqlite_schema WHERE tbl_name NOT LIKE 'sqlite_stat%' ORDER BY type, name")
+	for _, table := range query(t, db, "SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite_stat%' ORDER BY name") {
+		columns := query(t, db, "SELECT name FROM pragma_table_xinfo(?) ORDER BY cid", table)
+		expressions := []string{"_rowid_"}
+		if slices.Contains(columns, "_rowid_") {
+			expressions[0] = "oid"
+		}
+		for _, c := range columns { // as expressions, whose values the driver leaves alone
+			expressions = append(expressions, "typeof("+quote(c)+")", "CAST("+quote(c)+" AS BLOB)", "CASE typeof("+quote(c)+") WHEN 'real' THEN "+quote(c)+" END")
+		}
+		for _, row := range query(t, db, "SELECT "+strings.Join(expressions, ",")+" FROM "+quote(table)+" ORDER BY 1") {
+			lines = append(lines, table+": "+row)
+		}
+	}
+	return lines
+}
+
+// query returns rows as text, which tells apart all that SQLite does.
+func query(t testing.TB, db *sql.DB, q string, args ...any) []string {
+	t.Helper()
+	rows, err := db.Query(q, args...)
+	if err != nil {
+		t.Fatalf("%s: %v", q, err)
+	}
+	defer rows.Close()
+	columns, err := rows.Columns()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var lines []string
+	for rows.Next() {
+		values, pointers := make([]any, len(columns)), make([]any, len(columns))
+		for i := range values {
+			pointers[i] = &values[i]
+		}
+		if err := rows.Scan(pointers...); err != nil {
+			t.Fatal(err)
+		}
+		texts := make([]string, len(values))
+		for i, v := range values {
+			switch v := v.(type) {
+			case []byte:
+				texts[i] = fmt.Sprintf("%q", v)
+			case float64:
+				texts[i] = fmt.Sprintf("%x", math.Float64bits(v))
+			default:
+				texts[i] = fmt.Sprint(v)
+			}
+		}
+		lines = append(lines, strings.Join(texts, "|"))
+	}
+	if err := rows.Err(); err != nil {
+		t.Fatal(err)
+	}
+	return lines
+}
+
+func mustExec(t testing.TB, db interface {
+	Exec(string, ...any) (sql.Result, error)
+}, statements ...string) {
+	t.Helper()
+	for _, s := range statements {
+		if _, err := db.Exec(s); err != nil {
+			t.Fatalf("%s: %v", s, err)
+		}
+	}
+}
+
+// newApp returns an app whose database is the leader's, from its first migration on.
+func (p *pair) newApp(t testing.TB) *tests.TestApp {
+	t.Helper()
+	app, err := tests.NewTestAppWithConfig(core.BaseAppConfig{DataDir: t.TempDir(), DBConnect: p.leader.Connect})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(app.Cleanup)
+	p.path = filepath.Join(app.DataDir(), "data.db")
+	return app
+}
+
+// A client talks to an app over HTTP.
+type client struct {
+	*apptest.Server
+	token string
+}
+
+// send sends a request, which must succeed, and returns the answer's body.
+func (c *client) send(t testing.TB, method, path, contentType string, body io.Reader) string {
+	t.Helper()
+	request, err := http.NewRequest(method, c.URL+path, body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	request.Header.Set("Content-Type", contentType)
+	request.Header.Set("Authorization", c.token)
+	response, err := http.DefaultClient.Do(request)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer response.Body.Close()
+	answer, err := io.ReadAll(response.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if response.StatusCode >= 300 {
+		t.Fatalf("%s %s: %d %s", method, path, response.StatusCode, answer)
+	}
+	return string(answer)
+}
+
+func (c *client) call(t testing.TB, method, path, body string) string {
+	t.Helper()
+	return c.send(t, method, path, "application/json", strings.NewReader(body))
+}
+
+// sql runs statements in the dashboard's console.
+func (c *client) sql(t testing.TB, statements string) {
+	t.Helper()
+	c.call(t, "POST", "/api/sql", fmt.Sprintf(`{"query":%q}`, statements))
+}
+
+func (c *client) upload(t testing.TB, method, path, field, name, content string) {
+	t.Helper()
+	var body bytes.Buffer
+	form := multipart.NewWriter(&body)
+	part, err := form.CreateFormFile(field, name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	io.WriteString(part, content)
+	form.Close()
+	c.send(t, method, path, form.FormDataContentType(), &body)
+}
+
+// status sends a request and returns the status of the answer.
+func (c *client) status(t testing.TB, method, path, body string) int {
+	t.Helper()
+	request, err := http.NewRequest(method, c.URL+path, strings.NewReader(body))
+	if err != nil {
+		t.Fatal(err)
+	}
+	request.Header.Set("Content-Type", "application/json")
+	request.Header.Set("Authorization", c.token)
+	response, err := http.DefaultClient.Do(request)
+	if err != nil {
+		t.Fatal(err)
+	}
+	response.Body.Close()
+	return response.StatusCode
+}

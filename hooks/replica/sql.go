@@ -1,0 +1,292 @@
+package replica
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+)
+
+// What kinds of statements there are, for what is to be logged of them.
+type kind int
+
+const (
+	read      kind = iota // changes nothing, or nothing that every node has
+	write                 // changes rows
+	schema                // changes the schema
+	vacuum                // may give rows other rowids
+	savepoint             // sets a savepoint
+	release               // takes one back
+	rollback              // goes back to one
+	refused               // can't be logged
+)
+
+// A statement is one of a script, as far as it must be known.
+type statement struct {
+	sql  string
+	kind kind
+	name string // of a savepoint, in lower case
+	err  error  // why it is refused
+}
+
+// A token is a word, in upper case and never quoted, or a quoted name with its quotes, or
+// one other character.
+type token struct {
+	text  string
+	depth int // of the parentheses around it
+}
+
+// parse takes a script apart into its statements, as SQLite does.
+func parse(script string) []statement {
+	script, _, _ = strings.Cut(script, "\x00") // where SQLite stops
+	if selects(script) {
+		return []statement{{sql: script, kind: read}}
+	}
+	var statements []statement
+	var tokens []token
+	start, depth := 0, 0
+	for i := 0; i < len(script); {
+		end := i + tokenLength(script[i:])
+		text := script[i:end]
+		switch c := text[0]; {
+		case isSpace(text):
+		case c == ';' && !insideTrigger(tokens):
+			if len(tokens) > 0 {
+				statements = append(statements, classify(strings.TrimSpace(script[start:i]), tokens))
+			}
+			tokens, start, depth = nil, end, 0
+		default:
+			if c == ')' {
+				depth--
+			}
+			if isWordByte(c) {
+				text = strings.ToUpper(text)
+			}
+			tokens = append(tokens, token{text, depth})
+			if c == '(' {
+				depth++
+			}
+		}
+		i = end
+	}
+	if len(tokens) > 0 {
+		statements = append(statements, classify(strings.TrimSpace(script[start:]), tokens))
+	}
+	return statements
+}
+
+// selects recognizes most queries without taking them apart.
+func selects(script string) bool {
+	return len(script) > 6 && strings.EqualFold(script[:6], "SELECT") && !isWordByte(script[6]) && !strings.Contains(script, ";")
+}
+
+// tokenLength returns the length of the token, the space or the comment that s begins with.
+func tokenLength(s string) int {
+	until := func(from int, end string) int {
+		if i := strings.Index(s[from:], end); i >= 0 {
+			return from + i + len(end)
+		}
+		return len(s)
+	}
+	switch c := s[0]; {
+	case c == '\'' || c == '"' || c == '`': // a doubled quote is two tokens, which is the same here
+		return until(1, s[:1])
+	case c == '[':
+		return until(1, "]")
+	case strings.HasPrefix(s, "--"):
+		return until(2, "\n")
+	case strings.HasPrefix(s, "/*") && len(s) > 2:
+		return until(2, "*/")
+	case strings.HasPrefix(s, "\ufeff"):
+		return len("\ufeff")
+	case isWordByte(c), strings.IndexByte(":@#", c) >= 0: // the latter begin a parameter
+		n := 1
+		for n < len(s) && isWordByte(s[n]) {
+			n++
+		}
+		return n
+	}
+	return 1
+}
+
+func isSpace(text string) bool {
+	return strings.IndexByte(" \t\n\f\r", text[0]) >= 0 || text == "\ufeff" ||
+		strings.HasPrefix(text, "--") || strings.HasPrefix(text, "/*")
+}
+
+func isWordByte(c byte) bool {
+	return c == '_' || c == '$' || c >= 0x80 || '0' <= c && c <= '9' || 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z'
+}
+
+// insideTrigger reports whether a semicolon belongs to a trigger, which ends with one after END
+// after another one: SQLite's own rule, in sqlite3_complete.
+func insideTrigger(tokens []token) bool {
+	t := words(tokens)
+	t = t.after("EXPLAIN").after("QUERY").after("PLAN")
+	if !t.at(0, "CREATE") {
+		return false
+	}
+	t = t[1:].after("TEMP").after("TEMPORARY")
+	return t.at(0, "TRIGGER") && !(t.at(len(t)-1, "END") && t.at(len(t)-2, ";"))
+}
+
+// words are the tokens of a statement, or the rest of them.
+type words []token
+
+func (w words) at(i int, text string) bool { return i >= 0 && i < len(w) && w[i].text == text }
+
+// after returns what follows the word, if it comes first.
+func (w words) after(text string) words {
+	if w.at(0, text) {
+		return w[1:]
+	}
+	return w
+}
+
+// has reports whether the words come one after the other.
+func (w words) has(sequence ...string) bool {
+	for i := range w {
+		matches := len(w)-i >= len(sequence)
+		for j := 0; matches && j < len(sequence); j++ {
+			matches = w[i+j].text == sequence[j]
+		}
+		if matches {
+			return true
+		}
+	}
+	return false
+}
+
+var (
+	errTransaction = errors.New("BEGIN, COMMIT and ROLLBACK can't be logged as statements: use a transaction of the database, such as app.RunInTransaction")
+	errAttach      = errors.New("ATTACH can't be logged: open the other file with a connection of its own")
+	errVirtual     = errors.New("virtual tables can't be logged: keep them in another file, such as auxiliary.db")
+	errNoRowid     = errors.New("tables WITHOUT ROWID can't be logged: create the table without it")
+	errCreateAs    = errors.New("CREATE TABLE AS can't be logged: create the table, then INSERT … SELECT")
+	errFail        = errors.New("OR FAIL can't be logged, which keeps half of a statement: use ABORT, IGNORE or REPLACE")
+)
+
+func classify(sql string, tokens words) statement {
+	s := statement{sql: sql, kind: read}
+	refuse := func(err error) statement {
+		s.kind, s.err = refused, err
+		return s
+	}
+	switch tokens[0].text {
+	case "INSERT", "REPLACE", "UPDATE", "DELETE", "WITH":
+		verb := mainVerb(tokens)
+		if verb == nil {
+			return s // a SELECT
+		}
+		s.kind = write
+		if verb.at(1, "OR") && verb.at(2, "FAIL") {
+			return refuse(errFail)
+		}
+	case "CREATE", "ALTER", "DROP":
+		s.kind = schema
+		if tokens.at(1, "TEMP") || tokens.at(1, "TEMPORARY") || strings.HasPrefix(name(tokens[1:].after("TABLE").after("IF").after("EXISTS")), "sqlite_stat") {
+			s.kind = read // of this connection, or of this file: statistics
+		} else if err := refuseSchema(tokens); err != nil {
+			return refuse(err)
+		}
+	case "SAVEPOINT":
+		s.kind, s.name = savepoint, name(tokens[1:])
+	case "RELEASE":
+		s.kind, s.name = release, name(tokens[1:].after("SAVEPOINT"))
+	case "ROLLBACK":
+		to := tokens[1:].after("TRANSACTION")
+		if !to.at(0, "TO") {
+			return refuse(errTransaction)
+		}
+		s.kind, s.name = rollback, name(to[1:].after("SAVEPOINT"))
+	case "BEGIN", "COMMIT", "END":
+		return refuse(errTransaction)
+	case "ATTACH", "DETACH":
+		return refuse(errAttach)
+	case "VACUUM":
+		if !tokens.has("INTO") {
+			s.kind = vacuum
+		}
+	case "PRAGMA":
+		if err := refusePragma(tokens[1:]); err != nil {
+			return refuse(err)
+		}
+	}
+	return s
+}
+
+// mainVerb returns the words from the verb of a statement that changes rows, after the
+// tables that WITH names; nil when it is a SELECT.
+func mainVerb(tokens words) words {
+	for i, t := range tokens {
+		if t.depth > 0 {
+			continue
+		}
+		switch t.text {
+		case "SELECT", "VALUES":
+			return nil
+		case "REPLACE": // may name such a table
+			if i > 0 && !tokens.at(i+1, "INTO") {
+				continue
+			}
+			return tokens[i:]
+		case "INSERT", "UPDATE", "DELETE":
+			return tokens[i:]
+		}
+	}
+	return nil
+}
+
+func refuseSchema(tokens words) error {
+	for i := range tokens {
+		if name(tokens[i:]) == strings.ToLower(positionTable) {
+			return errPosition
+		}
+	}
+	if tokens.has("ON", "CONFLICT", "FAIL") || tokens.has("RAISE", "(", "FAIL") {
+		return errFail
+	}
+	switch {
+	case !tokens.at(0, "CREATE"):
+	case tokens.at(1, "VIRTUAL"):
+		return errVirtual
+	case tokens.at(1, "TABLE"):
+		i := slices.IndexFunc(tokens, func(t token) bool { return t.depth == 0 && t.text == "AS" })
+		if columns := slices.IndexFunc(tokens, func(t token) bool { return t.text == "(" }); i > 0 && (columns < 0 || i < columns) {
+			return errCreateAs
+		}
+		if tokens.has("WITHOUT", "ROWID") {
+			return errNoRowid
+		}
+	}
+	return nil
+}
+
+// pragmas are those that take an argument and change nothing that every node has.
+var pragmas = strings.Fields(`ANALYSIS_LIMIT AUTOMATIC_INDEX BUSY_TIMEOUT CACHE_SIZE CACHE_SPILL
+	CASE_SENSITIVE_LIKE CELL_SIZE_CHECK DEFER_FOREIGN_KEYS FOREIGN_KEYS FOREIGN_KEY_CHECK FOREIGN_KEY_LIST
+	IGNORE_CHECK_CONSTRAINTS INCREMENTAL_VACUUM INDEX_INFO INDEX_LIST INDEX_XINFO INTEGRITY_CHECK
+	JOURNAL_SIZE_LIMIT MMAP_SIZE OPTIMIZE QUERY_ONLY QUICK_CHECK RECURSIVE_TRIGGERS SHRINK_MEMORY
+	SYNCHRONOUS TABLE_INFO TABLE_LIST TABLE_XINFO TEMP_STORE THREADS WAL_AUTOCHECKPOINT WAL_CHECKPOINT`)
+
+func refusePragma(tokens words) error {
+	if tokens.at(1, ".") { // the schema's name
+		tokens = tokens[2:]
+	}
+	if len(tokens) < 2 || !tokens.at(1, "=") && !tokens.at(1, "(") {
+		return nil // asks only
+	}
+	pragma := name(tokens)
+	if slices.Contains(pragmas, strings.ToUpper(pragma)) {
+		return nil
+	}
+	return fmt.Errorf("PRAGMA %s with a value can't be logged: set it before the database has a log", pragma)
+}
+
+// name returns the name that the words begin with, without quotes, in lower case.
+func name(tokens words) string {
+	if len(tokens) == 0 {
+		return ""
+	}
+	return strings.ToLower(strings.Trim(tokens[0].text, "'\"`[]"))
+}
