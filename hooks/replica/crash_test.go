@@ -132,7 +132,7 @@ func TestEntryThatDoesNotFitIsRefused(t *testing.T) {
 		}
 	}
 	catchUp(t, p.follower, p.log)
-	before := dump(t, p.copy)
+	before := p.dump(t, p.copy)
 	first := change{kind: 'I', table: "a", to: 9, values: []value{"first"}}
 	rows := []struct {
 		name     string
@@ -157,7 +157,7 @@ func TestEntryThatDoesNotFitIsRefused(t *testing.T) {
 		if err == nil || !strings.Contains(err.Error(), row.want) {
 			t.Errorf("%s: got %v, want %s", row.name, err, row.want)
 		}
-		if fmt.Sprint(dump(t, p.copy)) != fmt.Sprint(before) {
+		if fmt.Sprint(p.dump(t, p.copy)) != fmt.Sprint(before) {
 			t.Fatalf("%s: it changed something", row.name)
 		}
 	}

@@ -52,7 +52,7 @@ func TestRefusals(t *testing.T) {
 	db := p.open(t)
 	mustExec(t, db, "CREATE TABLE a (b)", "CREATE TABLE s (id INTEGER PRIMARY KEY AUTOINCREMENT)", "INSERT INTO s VALUES (1)")
 	logged := p.log.len()
-	before := dump(t, p.path)
+	before := p.dump(t, p.path)
 	for _, row := range rows {
 		check := func(how string, err error) {
 			if err == nil || !strings.Contains(err.Error(), row.want) {
@@ -76,7 +76,7 @@ func TestRefusals(t *testing.T) {
 		}
 		check("query", err)
 	}
-	if p.log.len() != logged || fmt.Sprint(dump(t, p.path)) != fmt.Sprint(before) {
+	if p.log.len() != logged || fmt.Sprint(p.dump(t, p.path)) != fmt.Sprint(before) {
 		t.Error("a refused statement changed something")
 	}
 }
@@ -146,42 +146,28 @@ func TestNodeHasOneDatabase(t *testing.T) {
 // What the log refuses didn't happen.
 func TestRefusedAppendRollsBack(t *testing.T) {
 	t.Parallel()
-	refusal := errors.New("there is no quorum")
-	allow := false
-	log := &memoryLog{}
-	node := newNode(t, func(position uint64, entry []byte) error {
-		if !allow {
-			return refusal
-		}
-		return log.append(position, entry)
-	})
-	path := filepath.Join(t.TempDir(), "data.db")
-	db, err := node.Connect(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer db.Close()
-	db.DB().SetMaxOpenConns(1)
-	before := dump(t, path)
-	if _, err := db.DB().Exec("CREATE TABLE a (b)"); !errors.Is(err, refusal) {
+	p := newPair(t)
+	db := p.open(t)
+	db.SetMaxOpenConns(1) // which must be as new afterwards
+	before := p.dump(t, p.path)
+	p.log.refuse = errors.New("there is no quorum")
+	if _, err := db.Exec("CREATE TABLE a (b)"); !errors.Is(err, p.log.refuse) {
 		t.Errorf("got %v", err)
 	}
-	tx, err := db.DB().Begin()
+	tx, err := db.Begin()
 	if err != nil {
 		t.Fatal(err)
 	}
 	mustExec(t, tx, "CREATE TABLE a (b)", "INSERT INTO a VALUES (1)")
-	if err := tx.Commit(); !errors.Is(err, refusal) {
+	if err := tx.Commit(); !errors.Is(err, p.log.refuse) {
 		t.Errorf("got %v", err)
 	}
-	if fmt.Sprint(dump(t, path)) != fmt.Sprint(before) {
+	if fmt.Sprint(p.dump(t, p.path)) != fmt.Sprint(before) {
 		t.Error("it happened")
 	}
-	allow = true
-	mustExec(t, db.DB(), "CREATE TABLE a (b)", "INSERT INTO a VALUES (2)")
-	if position, err := node.Position(); position != 2 || err != nil {
-		t.Errorf("position %d %v", position, err)
-	}
+	p.log.refuse = nil
+	mustExec(t, db, "CREATE TABLE a (b)", "INSERT INTO a VALUES (2)")
+	p.same(t)
 }
 
 // When the append fails and yet the entry is in the log, this database is behind: it writes
@@ -191,12 +177,11 @@ func TestUnsureAppendIsCaughtUp(t *testing.T) {
 	p := newPair(t)
 	db := p.open(t)
 	mustExec(t, db, "CREATE TABLE a (b)")
-	lost := errors.New("the answer was lost")
-	p.log.fail = func() error { return lost }
-	if _, err := db.Exec("INSERT INTO a VALUES (1)"); !errors.Is(err, lost) {
+	p.log.lose = errors.New("the answer was lost")
+	if _, err := db.Exec("INSERT INTO a VALUES (1)"); !errors.Is(err, p.log.lose) {
 		t.Errorf("got %v", err)
 	}
-	p.log.fail = nil
+	p.log.lose = nil
 	if _, err := db.Exec("INSERT INTO a VALUES (2)"); !errors.Is(err, errBehind) {
 		t.Errorf("got %v", err)
 	}

@@ -25,7 +25,8 @@ import (
 type memoryLog struct {
 	mu      sync.Mutex
 	entries [][]byte
-	fail    func() error // after the entry is in the log, if set
+	refuse  error // instead of taking an entry
+	lose    error // once it has taken one
 }
 
 var errBehind = errors.New("the log has another entry at this position")
@@ -33,20 +34,14 @@ var errBehind = errors.New("the log has another entry at this position")
 func (l *memoryLog) append(position uint64, entry []byte) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if l.refuse != nil {
+		return l.refuse
+	}
 	if position != uint64(len(l.entries))+1 {
 		return errBehind
 	}
 	l.entries = append(l.entries, slices.Clone(entry))
-	if l.fail != nil {
-		return l.fail()
-	}
-	return nil
-}
-
-func (l *memoryLog) last() []byte {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.entries[len(l.entries)-1]
+	return l.lose
 }
 
 func (l *memoryLog) len() int {
@@ -72,12 +67,13 @@ type pair struct {
 	follower *Node
 	path     string // of the leader's database
 	copy     string // of the follower's
+	readers  map[string]*sql.DB
 }
 
 func newPair(t testing.TB) *pair {
 	t.Helper()
 	log := &memoryLog{}
-	p := &pair{log: log, leader: newNode(t, log.append), copy: filepath.Join(t.TempDir(), "data.db")}
+	p := &pair{log: log, leader: newNode(t, log.append), copy: filepath.Join(t.TempDir(), "data.db"), readers: map[string]*sql.DB{}}
 	p.follower = newNode(t, func(uint64, []byte) error { return errors.New("this node follows") })
 	db, err := p.follower.Connect(p.copy)
 	if err != nil {
@@ -103,7 +99,7 @@ func (p *pair) open(t testing.TB) *sql.DB {
 func (p *pair) same(t testing.TB) {
 	t.Helper()
 	catchUp(t, p.follower, p.log)
-	want, got := dump(t, p.path), dump(t, p.copy)
+	want, got := p.dump(t, p.path), p.dump(t, p.copy)
 	for i := range max(len(want), len(got)) {
 		w, g := "nothing", "nothing"
 		if i < len(want) {
@@ -137,13 +133,17 @@ func catchUp(t testing.TB, node *Node, log *memoryLog) {
 
 // dump returns the schema and every row of a database: rowids, types and bytes. The tables
 // of statistics are left out.
-func dump(t testing.TB, path string) []string {
+func (p *pair) dump(t testing.TB, path string) []string {
 	t.Helper()
-	db, err := sql.Open("sqlite", path+"?_pragma=busy_timeout(10000)&_pragma=query_only(ON)")
-	if err != nil {
-		t.Fatal(err)
+	db := p.readers[path]
+	if db == nil {
+		var err error
+		if db, err = sql.Open("sqlite", path+"?_pragma=busy_timeout(10000)&_pragma=query_only(ON)"); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { db.Close() })
+		p.readers[path] = db
 	}
-	defer db.Close()
 	lines := query(t, db, "SELECT type, name, tbl_name, ifnull(sql, '') FROM sqlite_schema WHERE tbl_name NOT LIKE 'sqlite_stat%' ORDER BY type, name")
 	for _, table := range query(t, db, "SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite_stat%' ORDER BY name") {
 		columns := query(t, db, "SELECT name FROM pragma_table_xinfo(?) ORDER BY cid", table)
