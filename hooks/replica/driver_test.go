@@ -274,7 +274,7 @@ func TestLargeTransactionIsRefused(t *testing.T) {
 	p := newPair(t)
 	db := p.open(t)
 	mustExec(t, db, "CREATE TABLE a (b)")
-	if _, err := db.Exec("INSERT INTO a VALUES (zeroblob(40000000))"); err != nil {
+	if _, err := db.Exec("INSERT INTO a VALUES (zeroblob(34000000))"); err != nil {
 		t.Error(err)
 	}
 	logged := p.log.len()
@@ -282,8 +282,8 @@ func TestLargeTransactionIsRefused(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	mustExec(t, tx, "INSERT INTO a VALUES (zeroblob(40000000))")
-	if _, err := tx.Exec("INSERT INTO a VALUES (zeroblob(40000000))"); err == nil || !strings.Contains(err.Error(), "more than 64 MB can't be logged: write it in several") {
+	mustExec(t, tx, "INSERT INTO a VALUES (zeroblob(34000000))")
+	if _, err := tx.Exec("INSERT INTO a VALUES (zeroblob(34000000))"); err == nil || !strings.Contains(err.Error(), "more than 64 MB can't be logged: write it in several") {
 		t.Errorf("got %v", err)
 	}
 	if err := tx.Commit(); !errors.Is(err, errTooLarge) {

@@ -67,13 +67,15 @@ type pair struct {
 	follower *Node
 	path     string // of the leader's database
 	copy     string // of the follower's
-	readers  map[string]*sql.DB
+
+	readers map[string]*sql.DB // by path
+	rows    map[string]string  // the query for all rows, by the schema of the table
 }
 
 func newPair(t testing.TB) *pair {
 	t.Helper()
 	log := &memoryLog{}
-	p := &pair{log: log, leader: newNode(t, log.append), copy: filepath.Join(t.TempDir(), "data.db"), readers: map[string]*sql.DB{}}
+	p := &pair{log: log, leader: newNode(t, log.append), copy: filepath.Join(t.TempDir(), "data.db"), readers: map[string]*sql.DB{}, rows: map[string]string{}}
 	p.follower = newNode(t, func(uint64, []byte) error { return errors.New("this node follows") })
 	db, err := p.follower.Connect(p.copy)
 	if err != nil {
@@ -145,20 +147,31 @@ func (p *pair) dump(t testing.TB, path string) []string {
 		p.readers[path] = db
 	}
 	lines := query(t, db, "SELECT type, name, tbl_name, ifnull(sql, '') FROM sqlite_schema WHERE tbl_name NOT LIKE 'sqlite_stat%' ORDER BY type, name")
-	for _, table := range query(t, db, "SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite_stat%' ORDER BY name") {
-		columns := query(t, db, "SELECT name FROM pragma_table_xinfo(?) ORDER BY cid", table)
-		expressions := []string{"_rowid_"}
-		if slices.Contains(columns, "_rowid_") {
-			expressions[0] = "oid"
+	for _, schema := range query(t, db, "SELECT sql FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite_stat%' ORDER BY name") {
+		if p.rows[schema] == "" {
+			p.rows[schema] = selectRows(t, db, schema)
 		}
-		for _, c := range columns { // as expressions, whose values the driver leaves alone
-			expressions = append(expressions, "typeof("+quote(c)+")", "CAST("+quote(c)+" AS BLOB)", "CASE typeof("+quote(c)+") WHEN 'real' THEN "+quote(c)+" END")
-		}
-		for _, row := range query(t, db, "SELECT "+strings.Join(expressions, ",")+" FROM "+quote(table)+" ORDER BY 1") {
-			lines = append(lines, table+": "+row)
+		for _, row := range query(t, db, p.rows[schema]) {
+			lines = append(lines, schema[:min(len(schema), 40)]+": "+row)
 		}
 	}
 	return lines
+}
+
+// selectRows returns a query for all of a table's rows.
+func selectRows(t testing.TB, db *sql.DB, schema string) string {
+	t.Helper()
+	table := query(t, db, "SELECT name FROM sqlite_schema WHERE sql = ?", schema)[0]
+	columns := query(t, db, "SELECT name FROM pragma_table_xinfo(?) ORDER BY cid", table)
+	expressions := []string{"_rowid_"}
+	if slices.Contains(columns, "_rowid_") {
+		expressions[0] = "oid"
+	}
+	for _, c := range columns { // as expressions, whose values the driver leaves alone
+		c = quote(c)
+		expressions = append(expressions, "typeof("+c+")", "CAST("+c+" AS BLOB)", "CASE typeof("+c+") WHEN 'real' THEN "+c+" END")
+	}
+	return "SELECT " + strings.Join(expressions, ",") + " FROM " + quote(table) + " ORDER BY 1"
 }
 
 // query returns rows as text, which tells apart all that SQLite does.
