@@ -32,7 +32,7 @@ type table struct {
 
 func newApplier(path string) (*applier, error) {
 	ctx := context.Background()
-	db := sql.OpenDB(quietConnector(path + fmt.Sprintf(dsn, "OFF") + "&_pragma=ignore_check_constraints(ON)"))
+	db := sql.OpenDB(quietConnector(path + fmt.Sprintf(dsn, "OFF")))
 	conn, err := db.Conn(ctx)
 	if err != nil {
 		return nil, errors.Join(err, db.Close())

@@ -9,7 +9,9 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
+	"github.com/pocketbase/dbx"
 	"github.com/pocketbase/pocketbase/core"
 	"modernc.org/sqlite"
 )
@@ -225,6 +227,30 @@ func TestTransactionThatSQLiteRollsBack(t *testing.T) {
 	p.same(t)
 }
 
+// A foreign key that is checked last is checked before the log.
+func TestBrokenForeignKeyIsNotLogged(t *testing.T) {
+	t.Parallel()
+	p := newPair(t)
+	db := p.open(t)
+	mustExec(t, db, "CREATE TABLE a (id INTEGER PRIMARY KEY)", "CREATE TABLE b (a REFERENCES a DEFERRABLE INITIALLY DEFERRED)")
+	logged := p.log.len()
+	if _, err := db.Exec("INSERT INTO b VALUES (1)"); err == nil || !strings.Contains(err.Error(), "FOREIGN KEY") {
+		t.Errorf("got %v", err)
+	}
+	if p.log.len() != logged {
+		t.Error("it was logged")
+	}
+	tx, err := db.Begin()
+	if err != nil {
+		t.Fatal(err)
+	}
+	mustExec(t, tx, "INSERT INTO b VALUES (1)", "INSERT INTO a VALUES (1)")
+	if err := tx.Commit(); err != nil {
+		t.Error(err)
+	}
+	p.same(t)
+}
+
 // A statement that is cancelled may have changed rows all the same, which nobody can tell:
 // the transaction is over.
 func TestCancelledStatementEndsItsTransaction(t *testing.T) {
@@ -317,4 +343,49 @@ func TestWritersTogether(t *testing.T) {
 		t.Errorf("got %v", got)
 	}
 	p.same(t)
+}
+
+// What capturing costs, beside PocketBase's own connection: one record as it is created by a
+// webhook.
+func BenchmarkCommit(b *testing.B) {
+	const row = "INSERT INTO a VALUES (lower(hex(randomblob(8))), ?, ?, ?, 'new_content', '', strftime('%Y-%m-%d %H:%M:%fZ'))"
+	body := strings.Repeat("text of a generated article ", 60)
+	run := func(b *testing.B, connect func(string) (*dbx.DB, error)) {
+		path := filepath.Join(b.TempDir(), "data.db")
+		db, err := connect(path)
+		if err != nil {
+			b.Fatal(err)
+		}
+		defer db.Close()
+		db.DB().SetMaxOpenConns(1)
+		mustExec(b, db.DB(), "CREATE TABLE a (id TEXT PRIMARY KEY, channel TEXT, title TEXT, data JSON, event TEXT, user TEXT, created TEXT); CREATE INDEX a_created ON a (created)")
+		for i := 0; b.Loop(); i++ {
+			tx, err := db.DB().Begin()
+			if err != nil {
+				b.Fatal(err)
+			}
+			if _, err := tx.Exec(row, fmt.Sprint("channel-", i), "a title", body); err != nil {
+				b.Fatal(err)
+			}
+			if err := tx.Commit(); err != nil {
+				b.Fatal(err)
+			}
+		}
+	}
+	b.Run("stock", func(b *testing.B) { run(b, core.DefaultDBConnect) })
+	b.Run("captured", func(b *testing.B) {
+		log := &memoryLog{}
+		run(b, newNode(b, log.append).Connect)
+		b.ReportMetric(float64(len(log.entries[log.len()-1])), "bytes/entry")
+
+		node := newNode(b, log.append)
+		db, err := node.Connect(filepath.Join(b.TempDir(), "data.db"))
+		if err != nil {
+			b.Fatal(err)
+		}
+		defer db.Close()
+		began := time.Now()
+		catchUp(b, node, log)
+		b.ReportMetric(float64(time.Since(began).Microseconds())/float64(log.len()), "µs/applied")
+	})
 }

@@ -77,7 +77,8 @@ func withRow(data *sqlite.SQLitePreUpdateData, f func(row)) {
 	f(row{handle, out})
 }
 
-// was returns a column before the change, is after it. Their bytes are gone after the next call.
+// was returns a column before the change, is after it. Their bytes are SQLite's, until it goes
+// on with the change.
 func (r row) was(column int) (sqliteValue, error) {
 	return r.result(sqlite3.Xsqlite3_preupdate_old(r.handle.tls, r.handle.pCsr, int32(column), r.out))
 }

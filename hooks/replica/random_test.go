@@ -1,6 +1,7 @@
 package replica
 
 import (
+	"flag"
 	"fmt"
 	"math/rand/v2"
 	"strings"
@@ -11,17 +12,19 @@ import (
 	"github.com/pocketbase/pocketbase/core"
 )
 
+var seed = flag.Uint64("seed", uint64(time.Now().UnixNano()), "of the random changes")
+
 // Random edits of the schema between random changes of records, in transactions that go
 // through and some that don't, through an app and through SQL.
 func TestRandomChangesAreApplied(t *testing.T) {
 	t.Parallel()
-	base := uint64(time.Now().UnixNano())
 	for i := range uint64(3) {
-		t.Run(fmt.Sprint("seed ", base+i), func(t *testing.T) { // to replay one, put it here
+		seed := *seed + i
+		t.Run(fmt.Sprint("seed ", seed), func(t *testing.T) {
 			t.Parallel()
 			p := newPair(t)
 			app := p.newApp(t)
-			r := &random{Rand: rand.New(rand.NewPCG(base+i, 0)), app: app}
+			r := &random{Rand: rand.New(rand.NewPCG(seed, 0)), app: app}
 			for range 8 {
 				for range 16 {
 					r.step()
