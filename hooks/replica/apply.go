@@ -186,7 +186,11 @@ func (a *applier) play(ctx context.Context, c change) error {
 		}
 		return a.change(ctx, "INSERT INTO "+t.name+" ("+strings.Join(names, ",")+") VALUES (?"+strings.Repeat(",?", len(args)-1)+")", args...)
 	}
-	sets, args := []string{t.rowid + " = ?"}, []any{c.to}
+	var sets []string
+	var args []any
+	if c.to != c.rowid { // which SQLite would write again with every index, even if it is the same
+		sets, args = append(sets, t.rowid+" = ?"), append(args, c.to)
+	}
 	for i, column := range c.columns {
 		if column >= len(t.columns) {
 			return fmt.Errorf("column %d of %d", column, len(t.columns))

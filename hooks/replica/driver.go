@@ -283,11 +283,11 @@ func (c *conn) ExecContext(ctx context.Context, query string, args []driver.Name
 // run executes one statement and keeps the changes as SQLite keeps them.
 func (c *conn) run(ctx context.Context, s statement, execute func() (driver.Result, error)) (driver.Result, error) {
 	switch s.kind {
-	case read:
+	case kindRead:
 		return execute()
-	case refused:
+	case kindRefused:
 		return nil, s.err
-	case vacuum:
+	case kindVacuum:
 		if err := c.refuseVacuum(); err != nil {
 			return nil, err
 		}
@@ -296,7 +296,7 @@ func (c *conn) run(ctx context.Context, s statement, execute func() (driver.Resu
 	if c.inTransaction && c.rolledBack {
 		return nil, errRolledBack
 	}
-	if s.kind == savepoint || s.kind == release || s.kind == rollback {
+	if s.kind == kindSavepoint || s.kind == kindRelease || s.kind == kindRollback {
 		return c.mark(s, execute)
 	}
 	if c.inTransaction {
@@ -326,7 +326,7 @@ func (c *conn) alone(ctx context.Context, execute func() error) error {
 // change executes a statement that changes rows or the schema, in a transaction.
 func (c *conn) change(ctx context.Context, s statement, execute func() (driver.Result, error)) (driver.Result, error) {
 	before, version := c.changes.len(), int64(0)
-	if s.kind == schema {
+	if s.kind == kindSchema {
 		var err error
 		if version, err = c.number("PRAGMA schema_version"); err != nil {
 			return nil, err
@@ -335,7 +335,7 @@ func (c *conn) change(ctx context.Context, s statement, execute func() (driver.R
 		defer func() { c.inSchema = false }()
 	}
 	result, err := execute()
-	if err == nil && s.kind == schema {
+	if err == nil && s.kind == kindSchema {
 		err = c.captureSchema(s, version)
 	}
 	if err != nil {
@@ -376,7 +376,7 @@ func (c *conn) mark(s statement, execute func() (driver.Result, error)) (driver.
 	if err != nil {
 		return result, err
 	}
-	if s.kind == savepoint {
+	if s.kind == kindSavepoint {
 		c.savepoints = append(c.savepoints, mark{s.name, c.changes.len()})
 		return result, nil
 	}
@@ -384,7 +384,7 @@ func (c *conn) mark(s statement, execute func() (driver.Result, error)) (driver.
 		if m.name != s.name {
 			continue
 		}
-		if s.kind == rollback {
+		if s.kind == kindRollback {
 			c.changes.cut(m.len)
 			c.savepoints = c.savepoints[:i+1]
 		} else {
@@ -427,8 +427,8 @@ func (c *conn) QueryContext(ctx context.Context, query string, args []driver.Nam
 // single returns the statement that a query is. Several that only read count as one.
 func single(query string) (statement, error) {
 	statements := parse(query)
-	if !slices.ContainsFunc(statements, func(s statement) bool { return s.kind != read }) {
-		return statement{sql: query, kind: read}, nil
+	if !slices.ContainsFunc(statements, func(s statement) bool { return s.kind != kindRead }) {
+		return statement{sql: query, kind: kindRead}, nil
 	}
 	if len(statements) > 1 {
 		return statement{}, errScript
@@ -438,7 +438,7 @@ func single(query string) (statement, error) {
 
 // query is run for a statement that returns rows, or none.
 func (c *conn) query(ctx context.Context, s statement, query func() (driver.Rows, error)) (driver.Rows, error) {
-	if s.kind == read {
+	if s.kind == kindRead {
 		return query()
 	}
 	alone := !c.inTransaction
@@ -498,7 +498,7 @@ func (c *conn) PrepareContext(ctx context.Context, query string) (driver.Stmt, e
 		return nil, err
 	}
 	inner, err := c.sqliteConn.PrepareContext(ctx, query)
-	if err != nil || s.kind == read {
+	if err != nil || s.kind == kindRead {
 		return inner, err
 	}
 	return &stmt{inner, c, s}, nil

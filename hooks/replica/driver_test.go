@@ -272,7 +272,7 @@ func TestCancelledStatementEndsItsTransaction(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	err = only.Raw(func(inner any) error {
 		c := inner.(*conn)
-		_, err := c.change(ctx, statement{kind: write}, func() (driver.Result, error) {
+		_, err := c.change(ctx, statement{kind: kindWrite}, func() (driver.Result, error) {
 			if _, err := c.sqliteConn.ExecContext(ctx, "INSERT INTO a VALUES ('cancelled')", nil); err != nil {
 				t.Error(err)
 			}

@@ -11,14 +11,14 @@ import (
 type kind int
 
 const (
-	read      kind = iota // changes nothing, or nothing that every node has
-	write                 // changes rows
-	schema                // changes the schema
-	vacuum                // may give rows other rowids
-	savepoint             // sets a savepoint
-	release               // takes one back
-	rollback              // goes back to one
-	refused               // can't be logged
+	kindRead      kind = iota // changes nothing, or nothing that every node has
+	kindWrite                 // changes rows
+	kindSchema                // changes the schema
+	kindVacuum                // may give rows other rowids
+	kindSavepoint             // sets a savepoint
+	kindRelease               // takes one back
+	kindRollback              // goes back to one
+	kindRefused               // can't be logged
 )
 
 // A statement is one of a script, as far as it must be known.
@@ -40,7 +40,7 @@ type token struct {
 func parse(script string) []statement {
 	script, _, _ = strings.Cut(script, "\x00") // where SQLite stops
 	if selects(script) {
-		return []statement{{sql: script, kind: read}}
+		return []statement{{sql: script, kind: kindRead}}
 	}
 	var statements []statement
 	var tokens []token
@@ -167,9 +167,9 @@ var (
 )
 
 func classify(sql string, tokens words) statement {
-	s := statement{sql: sql, kind: read}
+	s := statement{sql: sql, kind: kindRead}
 	refuse := func(err error) statement {
-		s.kind, s.err = refused, err
+		s.kind, s.err = kindRefused, err
 		return s
 	}
 	switch tokens[0].text {
@@ -178,34 +178,34 @@ func classify(sql string, tokens words) statement {
 		if verb == nil {
 			return s // a SELECT
 		}
-		s.kind = write
+		s.kind = kindWrite
 		if verb.at(1, "OR") && verb.at(2, "FAIL") {
 			return refuse(errFail)
 		}
 	case "CREATE", "ALTER", "DROP":
-		s.kind = schema
+		s.kind = kindSchema
 		if tokens.at(1, "TEMP") || tokens.at(1, "TEMPORARY") || strings.HasPrefix(name(tokens[1:].after("TABLE").after("IF").after("EXISTS")), "sqlite_stat") {
-			s.kind = read // of this connection, or of this file: statistics
+			s.kind = kindRead // of this connection, or of this file: statistics
 		} else if err := refuseSchema(tokens); err != nil {
 			return refuse(err)
 		}
 	case "SAVEPOINT":
-		s.kind, s.name = savepoint, name(tokens[1:])
+		s.kind, s.name = kindSavepoint, name(tokens[1:])
 	case "RELEASE":
-		s.kind, s.name = release, name(tokens[1:].after("SAVEPOINT"))
+		s.kind, s.name = kindRelease, name(tokens[1:].after("SAVEPOINT"))
 	case "ROLLBACK":
 		to := tokens[1:].after("TRANSACTION")
 		if !to.at(0, "TO") {
 			return refuse(errTransaction)
 		}
-		s.kind, s.name = rollback, name(to[1:].after("SAVEPOINT"))
+		s.kind, s.name = kindRollback, name(to[1:].after("SAVEPOINT"))
 	case "BEGIN", "COMMIT", "END":
 		return refuse(errTransaction)
 	case "ATTACH", "DETACH":
 		return refuse(errAttach)
 	case "VACUUM":
 		if !tokens.has("INTO") {
-			s.kind = vacuum
+			s.kind = kindVacuum
 		}
 	case "PRAGMA":
 		if err := refusePragma(tokens[1:]); err != nil {
