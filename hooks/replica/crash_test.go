@@ -149,6 +149,7 @@ func TestEntryThatDoesNotFitIsRefused(t *testing.T) {
 		{"a column that is missing", 3, encode([]change{first, {kind: 'U', table: "a", rowid: 1, to: 1, columns: []int{1}, values: []value{nil}}}), "column 1 of 1"},
 		{"a table that is missing", 3, encode([]change{first, {kind: 'D', table: "none", rowid: 3}}), "no such table: none"},
 		{"a schema that can't be", 3, encode([]change{first, {kind: 'S', sql: "CREATE TABLE a (c)"}}), "table a already exists"},
+		{"a schema that is undone", 3, encode([]change{{kind: 'S', sql: "ALTER TABLE a ADD COLUMN c"}, {kind: 'I', table: "a", to: 8, values: []value{nil, nil}}, {kind: 'D', table: "a", rowid: 3}}), "delete of row 3 of a: the row isn't there"},
 		{"an entry cut short", 3, encode([]change{first, first})[:20], "cut short"},
 		{"a newer version", 3, []byte{2}, "run a newer one"},
 	}

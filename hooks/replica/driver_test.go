@@ -2,6 +2,7 @@ package replica
 
 import (
 	"context"
+	"database/sql"
 	"database/sql/driver"
 	"errors"
 	"fmt"
@@ -319,6 +320,67 @@ func TestLargeTransactionIsRefused(t *testing.T) {
 		t.Error("it was logged")
 	}
 	mustExec(t, db, "DELETE FROM a")
+	p.same(t)
+}
+
+// Who writes notices nothing: a script leaves what it leaves in a stock database, and fails
+// where it fails there.
+func TestScriptsDoWhatTheyDidBefore(t *testing.T) {
+	t.Parallel()
+	scripts := []struct {
+		script string
+		args   []any
+	}{
+		{"CREATE TABLE a (b INTEGER PRIMARY KEY, c UNIQUE); CREATE TABLE d (e)", nil},
+		{"INSERT INTO a (c) VALUES (?); INSERT INTO d VALUES (?2), (?1)", []any{"one", 2}},
+		{"INSERT INTO a (c) VALUES ($x); -- the end", []any{sql.Named("x", "a;b")}},
+		{"INSERT INTO d VALUES ('kept'); INSERT INTO a (c) VALUES ('one'); INSERT INTO d VALUES ('not reached')", nil},
+		{"CREATE TRIGGER t AFTER INSERT ON d WHEN new.e != 'x' BEGIN INSERT INTO d VALUES (CASE new.e WHEN 'y' THEN 'x' ELSE 'z' END); END; INSERT INTO d VALUES ('y'); DROP TRIGGER t", nil},
+		{"WITH x (y) AS (VALUES (1), (2)) INSERT INTO d SELECT y FROM x; SELECT * FROM d; UPDATE d SET e = e || '!'", nil},
+		{"no such statement", nil},
+		{"INSERT INTO none VALUES (1)", nil},
+		{"INSERT INTO d VALUES (?)", nil},
+		{"SELECT 1; ; ;", nil},
+		{"/* nothing */", nil},
+		{"", nil},
+		{"DELETE FROM d WHERE e = '2!' RETURNING e; INSERT INTO a VALUES (100, 7)", nil},
+	}
+	p := newPair(t)
+	captured := p.open(t)
+	path := filepath.Join(t.TempDir(), "stock.db")
+	connected, err := core.DefaultDBConnect(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer connected.Close()
+	stock := connected.DB()
+	mustExec(t, stock, "CREATE TABLE _replicaPosition (id INTEGER PRIMARY KEY CHECK (id = 1), position INTEGER NOT NULL)")
+	for _, db := range []*sql.DB{stock, captured} { // last_insert_rowid is a connection's
+		db.SetMaxOpenConns(1)
+	}
+	for _, s := range scripts {
+		want, wantErr := stock.Exec(s.script, s.args...)
+		got, gotErr := captured.Exec(s.script, s.args...)
+		if fmt.Sprint(gotErr) != fmt.Sprint(wantErr) {
+			t.Errorf("%s: got %v, want %v", s.script, gotErr, wantErr)
+		}
+		statements := parse(s.script)
+		if wantErr != nil || len(statements) == 0 || statements[len(statements)-1].kind != kindWrite {
+			continue // the result is of no statement, or of one before
+		}
+		wantID, _ := want.LastInsertId()
+		wantRows, _ := want.RowsAffected()
+		gotID, _ := got.LastInsertId()
+		gotRows, _ := got.RowsAffected()
+		if gotID != wantID || gotRows != wantRows {
+			t.Errorf("%s: got row %d and %d rows, want %d and %d", s.script, gotID, gotRows, wantID, wantRows)
+		}
+	}
+	mustExec(t, stock, "INSERT INTO _replicaPosition SELECT 1, "+fmt.Sprint(p.log.len()))
+	want, got := p.dump(t, path), p.dump(t, p.path)
+	if fmt.Sprint(got) != fmt.Sprint(want) {
+		t.Errorf("got  %q\nwant %q", got, want)
+	}
 	p.same(t)
 }
 
