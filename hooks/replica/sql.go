@@ -25,7 +25,7 @@ const (
 type statement struct {
 	sql  string
 	kind kind
-	name string // of a savepoint, in lower case
+	name string // of a savepoint, in upper case
 	err  error  // why it is refused
 }
 
@@ -52,7 +52,7 @@ func parse(script string) []statement {
 		case isSpace(text):
 		case c == ';' && !insideTrigger(tokens):
 			if len(tokens) > 0 {
-				statements = append(statements, classify(strings.TrimSpace(script[start:i]), tokens))
+				statements = append(statements, classify(trim(script[start:i]), tokens))
 			}
 			tokens, start, depth = nil, end, 0
 		default:
@@ -60,7 +60,7 @@ func parse(script string) []statement {
 				depth--
 			}
 			if isWordByte(c) {
-				text = strings.ToUpper(text)
+				text = upper(text)
 			}
 			tokens = append(tokens, token{text, depth})
 			if c == '(' {
@@ -70,7 +70,7 @@ func parse(script string) []statement {
 		i = end
 	}
 	if len(tokens) > 0 {
-		statements = append(statements, classify(strings.TrimSpace(script[start:]), tokens))
+		statements = append(statements, classify(trim(script[start:]), tokens))
 	}
 	return statements
 }
@@ -109,8 +109,13 @@ func tokenLength(s string) int {
 	return 1
 }
 
+// spaces are SQLite's: others are part of a name.
+const spaces = " \t\n\f\r"
+
+func trim(sql string) string { return strings.Trim(sql, spaces) }
+
 func isSpace(text string) bool {
-	return strings.IndexByte(" \t\n\f\r", text[0]) >= 0 || text == "\ufeff" ||
+	return strings.IndexByte(spaces, text[0]) >= 0 || text == "\ufeff" ||
 		strings.HasPrefix(text, "--") || strings.HasPrefix(text, "/*")
 }
 
@@ -184,21 +189,21 @@ func classify(sql string, tokens words) statement {
 		}
 	case "CREATE", "ALTER", "DROP":
 		s.kind = kindSchema
-		if tokens.at(1, "TEMP") || tokens.at(1, "TEMPORARY") || strings.HasPrefix(name(tokens[1:].after("TABLE").after("IF").after("EXISTS")), "sqlite_stat") {
+		if tokens.at(1, "TEMP") || tokens.at(1, "TEMPORARY") || strings.HasPrefix(name(tokens[1:].after("TABLE").after("IF").after("EXISTS")), "SQLITE_STAT") {
 			s.kind = kindRead // of this connection, or of this file: statistics
 		} else if err := refuseSchema(tokens); err != nil {
 			return refuse(err)
 		}
 	case "SAVEPOINT":
-		s.kind, s.name = kindSavepoint, name(tokens[1:])
+		s.kind, s.name = kindSavepoint, savepointName(tokens[1:])
 	case "RELEASE":
-		s.kind, s.name = kindRelease, name(tokens[1:].after("SAVEPOINT"))
+		s.kind, s.name = kindRelease, savepointName(tokens[1:].after("SAVEPOINT"))
 	case "ROLLBACK":
 		to := tokens[1:].after("TRANSACTION")
 		if !to.at(0, "TO") {
 			return refuse(errTransaction)
 		}
-		s.kind, s.name = kindRollback, name(to[1:].after("SAVEPOINT"))
+		s.kind, s.name = kindRollback, savepointName(to[1:].after("SAVEPOINT"))
 	case "BEGIN", "COMMIT", "END":
 		return refuse(errTransaction)
 	case "ATTACH", "DETACH":
@@ -239,7 +244,7 @@ func mainVerb(tokens words) words {
 
 func refuseSchema(tokens words) error {
 	for i := range tokens {
-		if name(tokens[i:]) == strings.ToLower(positionTable) {
+		if name(tokens[i:]) == upper(positionTable) {
 			return errPosition
 		}
 	}
@@ -277,16 +282,38 @@ func refusePragma(tokens words) error {
 		return nil // asks only
 	}
 	pragma := name(tokens)
-	if slices.Contains(pragmas, strings.ToUpper(pragma)) {
+	if slices.Contains(pragmas, pragma) {
 		return nil
 	}
-	return fmt.Errorf("PRAGMA %s with a value can't be logged: set it before the database has a log", pragma)
+	return fmt.Errorf("PRAGMA %s with a value can't be logged: set it before the database has a log", strings.ToLower(pragma))
 }
 
-// name returns the name that the words begin with, without quotes, in lower case.
+// name returns the name that the words begin with, without quotes, in upper case.
 func name(tokens words) string {
 	if len(tokens) == 0 {
 		return ""
 	}
-	return strings.ToLower(strings.Trim(tokens[0].text, "'\"`[]"))
+	return unquote(tokens[0].text)
+}
+
+// savepointName returns the name that the words are: one that has a quote in it is several.
+func savepointName(tokens words) string {
+	all := ""
+	for _, t := range tokens {
+		all += t.text
+	}
+	return unquote(all)
+}
+
+func unquote(name string) string { return strings.Trim(upper(name), "'\"`[]") }
+
+// upper changes the letters whose case SQLite ignores.
+func upper(s string) string {
+	b := []byte(s)
+	for i, c := range b {
+		if 'a' <= c && c <= 'z' {
+			b[i] = c - 'a' + 'A'
+		}
+	}
+	return string(b)
 }
