@@ -9,7 +9,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"testing"
 )
 
@@ -30,8 +29,7 @@ func TestKilledNodeReplaysItsLog(t *testing.T) {
 			killed := exec.Command(os.Args[0], "-test.run=^TestKilledNodeReplaysItsLog$")
 			killed.Env = append(os.Environ(), "REPLICA_KILLED_IN="+dir, "REPLICA_KILLED="+where)
 			output, err := killed.CombinedOutput()
-			var exit *exec.ExitError
-			if !errors.As(err, &exit) || exit.Sys().(syscall.WaitStatus).Signal() != syscall.SIGKILL {
+			if err == nil || len(output) > 0 { // a test that ends says so
 				t.Fatalf("it wasn't killed: %v: %s", err, output)
 			}
 			p := newPair(t)
@@ -77,7 +75,13 @@ func writeUntilKilled(t *testing.T, dir, where string) {
 	}
 	kill := func(position uint64, here string) {
 		if position == 6 && here == where {
-			syscall.Kill(os.Getpid(), syscall.SIGKILL)
+			process, err := os.FindProcess(os.Getpid())
+			if err == nil {
+				err = process.Kill()
+			}
+			if err != nil {
+				t.Error(err)
+			}
 			select {}
 		}
 	}

@@ -69,7 +69,6 @@ type conn struct {
 	moving   bool  // while the position is written
 	position int64 // what the commit hook appends the entry at, if not 0
 	refusal  error // why the commit hook refused
-	logged   bool  // the entry is in the log
 }
 
 // A mark is a savepoint and how much had changed before it.
@@ -163,18 +162,16 @@ func (c *conn) captureColumn(r row, i int) error {
 
 // onCommit is SQLite's commit hook: the append to the log is the commit.
 func (c *conn) onCommit() int32 {
-	position := c.position
-	if position == 0 {
+	if c.position == 0 {
 		if c.changes.len() == 0 && c.err == nil {
 			return 0 // of this file only, such as statistics
 		}
 		c.refusal = errUnlogged
 		return 1
 	}
-	if c.refusal = c.append(uint64(position), c.changes.entry()); c.refusal != nil {
+	if c.refusal = c.append(uint64(c.position), c.changes.entry()); c.refusal != nil {
 		return 1
 	}
-	c.logged = true
 	return 0
 }
 
@@ -214,15 +211,12 @@ func (t *tx) Commit() error {
 		_ = t.Tx.Rollback() // which fails if there is none any more
 		return err
 	}
-	c.refusal, c.logged = nil, false
+	c.refusal = nil
 	err := t.Tx.Commit()
 	if c.refusal != nil {
 		return c.refusal
 	}
-	if err != nil && c.logged {
-		return fmt.Errorf("in the log at %d, but not committed here: %w", c.position, err)
-	}
-	return err
+	return err // with the entry in the log: this database is behind, as when an append is unsure
 }
 
 // propose makes the position of the transaction one of its rows, for the commit hook to
