@@ -290,8 +290,11 @@ func (c *conn) run(ctx context.Context, s statement, execute func() (driver.Resu
 	if c.inTransaction && c.rolledBack {
 		return nil, errRolledBack
 	}
+	if err := ctx.Err(); err != nil { // before anything is done
+		return nil, err
+	}
 	if s.kind == kindSavepoint || s.kind == kindRelease || s.kind == kindRollback {
-		return c.mark(s, execute)
+		return c.mark(ctx, s, execute)
 	}
 	if c.inTransaction {
 		return c.change(ctx, s, execute)
@@ -329,12 +332,13 @@ func (c *conn) change(ctx context.Context, s statement, execute func() (driver.R
 		defer func() { c.inSchema = false }()
 	}
 	result, err := execute()
-	if err == nil && s.kind == kindSchema {
-		err = c.captureSchema(s, version)
-	}
 	if err != nil {
-		c.failed(ctx, before)
+		c.cancelled(ctx)
+		c.changes.cut(before) // as SQLite has
 		return nil, err
+	}
+	if s.kind == kindSchema && c.err == nil {
+		c.err = c.captureSchema(s, version)
 	}
 	if c.err != nil { // of this statement or one before, the earlier the better
 		return nil, c.err
@@ -342,12 +346,12 @@ func (c *conn) change(ctx context.Context, s statement, execute func() (driver.R
 	return result, nil
 }
 
-// failed takes back what a statement has changed, as SQLite has done.
-func (c *conn) failed(ctx context.Context, before int) {
-	if c.err == nil && ctx.Err() != nil && !c.rolledBack && c.changes.len() != before {
-		c.err = errCancelled // just too late, and the driver doesn't say so
+// cancelled ends the transaction of a statement that was cancelled: SQLite may have executed
+// it just before, and the driver doesn't tell.
+func (c *conn) cancelled(ctx context.Context) {
+	if c.err == nil && ctx.Err() != nil && !c.rolledBack {
+		c.err = errCancelled
 	}
-	c.changes.cut(before)
 }
 
 // captureSchema captures a statement that has changed the schema, if it has. Rows that it
@@ -362,13 +366,14 @@ func (c *conn) captureSchema(s statement, version int64) error {
 }
 
 // mark follows SQLite's savepoints.
-func (c *conn) mark(s statement, execute func() (driver.Result, error)) (driver.Result, error) {
+func (c *conn) mark(ctx context.Context, s statement, execute func() (driver.Result, error)) (driver.Result, error) {
 	if !c.inTransaction {
 		return nil, errTransaction
 	}
 	result, err := execute()
 	if err != nil {
-		return result, err
+		c.cancelled(ctx)
+		return nil, err
 	}
 	if s.kind == kindSavepoint {
 		c.savepoints = append(c.savepoints, mark{s.name, c.changes.len()})

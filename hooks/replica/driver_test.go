@@ -251,45 +251,73 @@ func TestBrokenForeignKeyIsNotLogged(t *testing.T) {
 	p.same(t)
 }
 
-// A statement that is cancelled may have changed rows all the same, which nobody can tell:
-// the transaction is over.
+// SQLite may have executed a statement just before it was cancelled, which nobody can tell: its
+// transaction can't be committed.
 func TestCancelledStatementEndsItsTransaction(t *testing.T) {
+	t.Parallel()
+	for _, statement := range []string{"INSERT INTO a VALUES ('cancelled')", "CREATE TABLE c (d)", "ROLLBACK TO s", "RELEASE s", "SAVEPOINT t"} {
+		t.Run(statement, func(t *testing.T) {
+			t.Parallel()
+			p := newPair(t)
+			db := p.open(t)
+			mustExec(t, db, "CREATE TABLE a (b)")
+			only, err := db.Conn(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer only.Close()
+			tx, err := only.BeginTx(t.Context(), nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			mustExec(t, tx, "SAVEPOINT s", "INSERT INTO a VALUES ('before')")
+			ctx, cancel := context.WithCancel(t.Context())
+			err = only.Raw(func(inner any) error {
+				c := inner.(*conn)
+				_, err := c.run(ctx, parse(statement)[0], func() (driver.Result, error) {
+					if _, err := c.sqliteConn.ExecContext(ctx, statement, nil); err != nil {
+						t.Error(err)
+					}
+					cancel() // once it is executed, and before the driver returns
+					return nil, ctx.Err()
+				})
+				return err
+			})
+			if !errors.Is(err, context.Canceled) {
+				t.Errorf("got %v", err)
+			}
+			if err := tx.Commit(); !errors.Is(err, errCancelled) {
+				t.Errorf("got %v", err)
+			}
+			if p.log.len() != 1 {
+				t.Error("it was logged")
+			}
+			p.same(t)
+		})
+	}
+}
+
+// One that was cancelled before it began is only not executed.
+func TestStatementCancelledBefore(t *testing.T) {
 	t.Parallel()
 	p := newPair(t)
 	db := p.open(t)
-	db.SetMaxOpenConns(1)
 	mustExec(t, db, "CREATE TABLE a (b)")
-	logged := p.log.len()
-	only, err := db.Conn(t.Context())
+	tx, err := db.Begin()
 	if err != nil {
 		t.Fatal(err)
 	}
-	tx, err := only.BeginTx(t.Context(), nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	mustExec(t, tx, "INSERT INTO a VALUES ('before')")
+	mustExec(t, tx, "INSERT INTO a VALUES (1)")
 	ctx, cancel := context.WithCancel(t.Context())
-	err = only.Raw(func(inner any) error {
-		c := inner.(*conn)
-		_, err := c.change(ctx, statement{kind: kindWrite}, func() (driver.Result, error) {
-			if _, err := c.sqliteConn.ExecContext(ctx, "INSERT INTO a VALUES ('cancelled')", nil); err != nil {
-				t.Error(err)
-			}
-			cancel() // once SQLite has changed the row, and before the driver returns
-			return nil, ctx.Err()
-		})
-		return err
-	})
-	if !errors.Is(err, context.Canceled) {
+	cancel()
+	if _, err := tx.ExecContext(ctx, "INSERT INTO a VALUES (2)"); !errors.Is(err, context.Canceled) {
 		t.Errorf("got %v", err)
 	}
-	if err := tx.Commit(); !errors.Is(err, errCancelled) {
-		t.Errorf("got %v", err)
+	if err := tx.Commit(); err != nil {
+		t.Error(err)
 	}
-	only.Close()
-	if p.log.len() != logged {
-		t.Error("it was logged")
+	if got := query(t, db, "SELECT b FROM a"); fmt.Sprint(got) != "[1]" {
+		t.Errorf("got %v", got)
 	}
 	p.same(t)
 }
