@@ -290,9 +290,6 @@ func (c *conn) run(ctx context.Context, s statement, execute func() (driver.Resu
 	if c.inTransaction && c.rolledBack {
 		return nil, errRolledBack
 	}
-	if err := ctx.Err(); err != nil { // before anything is done
-		return nil, err
-	}
 	if s.kind == kindSavepoint || s.kind == kindRelease || s.kind == kindRollback {
 		return c.mark(ctx, s, execute)
 	}

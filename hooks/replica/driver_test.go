@@ -297,31 +297,6 @@ func TestCancelledStatementEndsItsTransaction(t *testing.T) {
 	}
 }
 
-// One that was cancelled before it began is only not executed.
-func TestStatementCancelledBefore(t *testing.T) {
-	t.Parallel()
-	p := newPair(t)
-	db := p.open(t)
-	mustExec(t, db, "CREATE TABLE a (b)")
-	tx, err := db.Begin()
-	if err != nil {
-		t.Fatal(err)
-	}
-	mustExec(t, tx, "INSERT INTO a VALUES (1)")
-	ctx, cancel := context.WithCancel(t.Context())
-	cancel()
-	if _, err := tx.ExecContext(ctx, "INSERT INTO a VALUES (2)"); !errors.Is(err, context.Canceled) {
-		t.Errorf("got %v", err)
-	}
-	if err := tx.Commit(); err != nil {
-		t.Error(err)
-	}
-	if got := query(t, db, "SELECT b FROM a"); fmt.Sprint(got) != "[1]" {
-		t.Errorf("got %v", got)
-	}
-	p.same(t)
-}
-
 // A transaction that is too large is refused before it is in memory as a whole.
 func TestLargeTransactionIsRefused(t *testing.T) {
 	t.Parallel()
