@@ -24,7 +24,7 @@ func TestImportsPointOneWay(t *testing.T) {
 		"hooks/internal/simulator": "hooks/internal/rawjson hooks/modelriver",
 		"hooks/internal/store":     "hooks/internal/commit hooks/internal/rawjson hooks/modelriver migrations",
 		"hooks/modelriver":         "hooks/internal/rawjson",
-		"hooks/replica":            "",
+		"hooks/replica":            "hooks/internal/prepared",
 		"migrations":               "hooks/internal/rawjson",
 		"pb_public":                "",
 		"hooks/internal/apptest":   "",

@@ -12,6 +12,8 @@ import (
 
 	"modernc.org/sqlite"
 	sqlite3 "modernc.org/sqlite/lib"
+
+	"github.com/pocketriver/pocketriver/hooks/internal/prepared"
 )
 
 // The log is the durable copy: what a power failure takes from the end of this file is
@@ -36,11 +38,12 @@ func (c *connector) Connect(context.Context) (driver.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	conn := &conn{sqliteConn: opened.(sqliteConn), append: c.node.append}
+	conn := &conn{sqliteConn: prepared.Keep(opened).(sqliteConn), append: c.node.append}
 	// Before any statement is prepared: SQLite decides then whether it tells of each row.
-	conn.RegisterPreUpdateHook(conn.onRow)
-	conn.RegisterCommitHook(conn.onCommit)
-	conn.RegisterRollbackHook(conn.onRollback)
+	hooks := opened.(sqlite.HookRegisterer)
+	hooks.RegisterPreUpdateHook(conn.onRow)
+	hooks.RegisterCommitHook(conn.onCommit)
+	hooks.RegisterRollbackHook(conn.onRollback)
 	return conn, nil
 }
 
@@ -233,7 +236,7 @@ func (c *conn) propose() error {
 		return fmt.Errorf("read the position in the log: %w", err)
 	}
 	c.moving = true
-	_, err = c.sqliteConn.ExecContext(context.Background(), fmt.Sprintf("UPDATE %s SET position = %d", positionTable, position+1), nil)
+	_, err = c.sqliteConn.ExecContext(context.Background(), "UPDATE "+positionTable+" SET position = ?", []driver.NamedValue{{Ordinal: 1, Value: position + 1}})
 	c.moving = false
 	if err != nil {
 		return fmt.Errorf("write the position in the log: %w", err)

@@ -29,7 +29,6 @@ type sqliteConn interface {
 	driver.SessionResetter
 	driver.Validator
 	driver.Pinger
-	sqlite.HookRegisterer
 }
 
 // sqliteDriver returns the driver that is registered as sqlite, with the functions that the

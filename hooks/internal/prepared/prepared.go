@@ -47,11 +47,16 @@ func (c connector) Connect(context.Context) (driver.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
+	return Keep(opened), nil
+}
+
+// Keep has a connection that has prepared nothing yet keep its statements.
+func Keep(opened driver.Conn) driver.Conn {
 	inner, ok := opened.(sqliteConn)
 	if !ok {
-		return opened, nil // another driver has the name
+		return opened // another driver has the name
 	}
-	return &conn{sqliteConn: inner}, nil
+	return &conn{sqliteConn: inner}
 }
 
 // A sqliteConn is what the driver's connections are to database/sql.
