@@ -108,7 +108,7 @@ func (r row) result(rc int32) (sqliteValue, error) {
 	case sqlite3.SQLITE_FLOAT:
 		return sqliteValue{kind: kind, bits: math.Float64bits(sqlite3.Xsqlite3_value_double(tls, v))}, nil
 	case sqlite3.SQLITE_TEXT, sqlite3.SQLITE_BLOB:
-		at := uintptr(0)
+		var at uintptr
 		if kind == sqlite3.SQLITE_TEXT {
 			at = sqlite3.Xsqlite3_value_text(tls, v)
 		} else {
