@@ -73,7 +73,12 @@ func (b *bench) recovery() error {
 	}
 	b.tables = append(b.tables, t)
 
-	t = &table{title: "Recovery: the machine is gone", head: []string{"", "s"}}
+	return b.measureRestore(environment, million+shipped.answered)
+}
+
+// measureRestore restores what was shipped: all records must be there.
+func (b *bench) measureRestore(environment []string, records int) error {
+	t := &table{title: "Recovery: the machine is gone", head: []string{"", "s"}}
 	dir := filepath.Join(b.dir, "restored")
 	defer os.RemoveAll(dir)
 	began := time.Now()
@@ -81,7 +86,7 @@ func (b *bench) recovery() error {
 		return err
 	}
 	t.add("restore --into", seconds(time.Since(began)))
-	if err := checkRestored(dir, million+shipped.answered); err != nil {
+	if err := checkRestored(dir, records); err != nil {
 		return err
 	}
 	began = time.Now()
@@ -180,8 +185,9 @@ func checkRestored(dir string, want int) error {
 		return err
 	}
 	defer db.Close()
-	if got, err := countRows(db, "aiContent", "true"); err != nil || got != want {
-		return fmt.Errorf("%d of %d records were restored (%v)", got, want, err)
+	got, err := countRows(db, "aiContent", "true")
+	if err == nil && got != want {
+		err = fmt.Errorf("%d of %d records were restored", got, want)
 	}
-	return nil
+	return err
 }

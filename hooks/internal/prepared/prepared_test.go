@@ -163,12 +163,14 @@ func TestRowsOutliveTheirStatement(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	defer statement.Close()
+	end := statement.Close
 	rows, err := statement.Query(0)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer rows.Close()
-	statement.Close()
+	end()
 	var read []int
 	for rows.Next() {
 		var n, other int
@@ -201,6 +203,7 @@ func TestSchemaChanges(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
+			defer rows.Close()
 			names, err := rows.Columns()
 			for rows.Next() {
 				into := make([]any, len(names))
@@ -211,7 +214,7 @@ func TestSchemaChanges(t *testing.T) {
 					t.Error(err)
 				}
 			}
-			if err := errors.Join(err, rows.Err(), rows.Close()); err != nil {
+			if err := errors.Join(err, rows.Err()); err != nil {
 				t.Fatal(err)
 			}
 			all = append(all, names...)
