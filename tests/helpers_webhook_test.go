@@ -38,8 +38,11 @@ func (s *server) Send(payload []byte) int {
 	return response.StatusCode
 }
 
+// mustSend sends a webhook, a millisecond after the one before at least: those of one millisecond are
+// listed by their ids.
 func (s *server) mustSend(payload []byte) {
 	s.t.Helper()
+	time.Sleep(time.Millisecond)
 	if status := s.Send(payload); status != http.StatusOK {
 		s.t.Fatalf("webhook: got %d, want 200", status)
 	}
