@@ -69,7 +69,7 @@ const HANGING = 30_000; // a fetch that takes longer is begun again
 export function liveQuery(pb, collection, query, onChange) {
 	const { limit = 50 } = query;
 	if (!(Number.isInteger(limit) && limit >= 1 && limit <= 1000)) {
-		throw new RangeError("liveQuery: limit must be 1 to 1000, as in PocketBase's lists");
+		throw new RangeError("liveQuery: limit must be 1 to 1000");
 	}
 	const list = new List(pb, collection, { ...query, limit }, /** @type {(result: Result<any>) => void} */ (onChange));
 	list.start();
@@ -125,9 +125,7 @@ class List {
 	start() {
 		if (!globalThis.EventSource) {
 			this.refused = true;
-			const help = 'npm install eventsource, import { EventSource } from "eventsource", and set globalThis.EventSource';
-			this.update({ error: new Error("EventSource is missing here: " + help) });
-			return;
+			return this.update({ error: new Error("EventSource is missing: npm install eventsource, set globalThis.EventSource") });
 		}
 		this.stream.add(this);
 		if (!this.loading) this.load();
@@ -191,6 +189,7 @@ class List {
 	// gets time to breathe.
 	invalidate() {
 		this.stale = true;
+		if (!this.active) this.says = null; // what comes before the server says that the list goes on
 		if (!this.loading) this.loadIn(this.started + Math.max(GAP, 3 * this.took) - performance.now());
 	}
 
@@ -203,10 +202,10 @@ class List {
 		this.meanwhile = [];
 		this.started = performance.now();
 		const mayBeSynced = this.active;
-		const { limit, ...options } = this.query;
+		const { filter, fields, expand, limit } = this.query;
 		try {
 			const page = await this.pb.collection(this.collection).getList(1, limit, {
-				...options, sort: this.rows.keys.join(","), skipTotal: true, requestKey: null, signal: mine.signal,
+				filter, fields, expand, sort: this.rows.keys.join(","), skipTotal: true, requestKey: null, signal: mine.signal,
 			});
 			if (this.loading !== mine) return;
 			if (!page.page) throw new Error("The answer was cut off"); // an empty list to the SDK
@@ -274,7 +273,7 @@ class List {
 		if (!this.fetched) return;
 		const items = this.rows.apply(this.result.items, change);
 		if (items) this.update({ items });
-		else if (!this.loading) this.invalidate();
+		else if (!this.loading || !this.active) this.invalidate();
 	}
 
 	/** @param {boolean} goesOn */

@@ -90,6 +90,7 @@ export class Tab {
 	close() {
 		this.rest();
 		this.unwant();
+		this.channel.onmessage = null; // what has arrived may be another viewer's
 		this.channel.close();
 	}
 

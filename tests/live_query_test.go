@@ -237,6 +237,13 @@ func TestLiveQueryStartsAndStops(t *testing.T) {
 		return clients > 0
 	})
 
+	// What getList takes beside them are no options of a live list, which has the first rows.
+	p.Live(`"options", {limit: 5, page: 2, perPage: 1}`)
+	p.Converges("options")
+	if n := p.Requests("page=2"); n != 0 {
+		t.Errorf("lists of the second page: got %d, want none", n)
+	}
+
 	// What the server refuses is told, and is no list.
 	p.Live(`"bad", {filter: "nothing = 1"}`)
 	p.Wait(`queries.bad.result.status === "failed" && queries.bad.result.error.status === 400`)
