@@ -110,11 +110,13 @@ func NewClient(options ClientOptions) (*Client, error) {
 	}
 	if c.http.Transport == nil {
 		c.http.Transport = &http.Transport{
-			Proxy:                  http.ProxyFromEnvironment,
-			ForceAttemptHTTP2:      true,
-			MaxIdleConns:           256,
-			MaxIdleConnsPerHost:    64, // two, the default, opens a connection for most callbacks of a burst
-			IdleConnTimeout:        90 * time.Second,
+			Proxy:               http.ProxyFromEnvironment,
+			ForceAttemptHTTP2:   true,
+			MaxIdleConns:        256,
+			MaxIdleConnsPerHost: 64, // two, the default, opens a connection for most callbacks of a burst
+			// Shorter than servers keep one, such as Node's 5 s: of a request that is written in the moment
+			// in which the server closes the connection, nobody knows whether it was read.
+			IdleConnTimeout:        4 * time.Second,
 			MaxResponseHeaderBytes: 64 << 10,
 		}
 	}

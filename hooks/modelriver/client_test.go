@@ -346,6 +346,29 @@ func TestSendCallbackReusesConnections(t *testing.T) {
 
 // A program that replaced http.DefaultTransport, as tracing libraries do, can have a
 // Client. Not parallel: it changes a global.
+// A connection that is idle is closed by the client, before a server would.
+func TestIdleConnectionsAreClosed(t *testing.T) {
+	t.Parallel()
+	closed := make(chan bool, 1)
+	server := httptest.NewUnstartedServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
+	server.Config.ConnState = func(_ net.Conn, state http.ConnState) {
+		if state == http.StateClosed {
+			closed <- true
+		}
+	}
+	server.Start()
+	defer server.Close()
+	client := newClient(t, server.URL, time.Minute)
+	if _, err := client.SendCallback(t.Context(), server.URL+"/callback", []byte(`{}`)); err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case <-closed:
+	case <-time.After(15 * time.Second):
+		t.Error("after 15 seconds the connection was still open")
+	}
+}
+
 func TestNewClientWithoutDefaultTransport(t *testing.T) {
 	was := http.DefaultTransport
 	http.DefaultTransport = http.NewFileTransport(http.Dir("."))
