@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"time"
 
@@ -164,7 +165,7 @@ func (b *bench) askPhase(load *helper, db *dbx.DB, phase loadPhase) (result askR
 			return result, b.ctx.Err()
 		}
 	}
-	return result, errors.New("requests still wait for their answers after four minutes")
+	return result, fmt.Errorf("requests still wait for their answers after four minutes; there are: %s", ends(db))
 }
 
 // answerTimes returns how long answers took, behind the first requests.
@@ -202,8 +203,18 @@ func checkAsked(result *asking, v variant, db *dbx.DB, api string, created int) 
 		return err
 	}
 	if result.answered != created || content != created || counts["generations"] != created || counts["posts"] != created {
-		return fmt.Errorf("%d requests were created, but %d are answered, %d answers stored, and the simulator got %d and took %d",
-			created, result.answered, content, counts["posts"], counts["generations"])
+		return fmt.Errorf("%d requests were created, but %d are answered, %d answers stored, and the simulator got %d and took %d; there are: %s",
+			created, result.answered, content, counts["posts"], counts["generations"], ends(db))
 	}
 	return nil
+}
+
+// ends tells how many requests ended how.
+func ends(db *dbx.DB) string {
+	var lines []string
+	err := db.NewQuery("SELECT COUNT(*) || ' ' || state || ' ' || error FROM aiRequests GROUP BY state, error ORDER BY 1").Column(&lines)
+	if err != nil {
+		return err.Error()
+	}
+	return strings.Join(lines, ", ")
 }
