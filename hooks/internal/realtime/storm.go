@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/pocketbase/pocketbase/apis"
 	"github.com/pocketbase/pocketbase/core"
 )
 
@@ -35,7 +36,8 @@ func (f *FanOut) turn() time.Duration {
 	return max(0, wait)
 }
 
-// inTurn has the requests of those who come back wait for each other.
+// inTurn has the requests of those who come back wait for each other. PocketBase logs only those
+// that fail: thousands of lines at once would take the disk that webhooks wait for.
 func (f *FanOut) inTurn(e *core.RequestEvent) error {
 	if !isOfViewer(e.Request) || !f.inStorm() {
 		return e.Next()
@@ -46,7 +48,7 @@ func (f *FanOut) inTurn(e *core.RequestEvent) error {
 	case <-e.Request.Context().Done():
 		return e.Request.Context().Err()
 	}
-	return e.Next()
+	return apis.SkipSuccessActivityLog().Func(e)
 }
 
 // inStorm reports whether streams wait for their turns.

@@ -3,8 +3,11 @@ package realtime
 import (
 	"context"
 	"net/http"
+	"slices"
 	"testing"
 	"time"
+
+	"github.com/pocketbase/pocketbase/tools/logger"
 
 	"github.com/pocketriver/pocketriver/hooks/internal/apptest"
 )
@@ -103,5 +106,43 @@ func TestRequestsOfAStormWaitForEachOther(t *testing.T) {
 	f.turns <- struct{}{} // none is free, and there is no storm
 	if status, err := get(t.Context(), list); status != http.StatusOK {
 		t.Errorf("a list after the storm: got %d (%v)", status, err)
+	}
+}
+
+// Of the lists of a storm PocketBase logs those that fail.
+func TestListsOfAStormAreNotLogged(t *testing.T) {
+	t.Parallel()
+	app, f := newTest(t)
+	settings := app.Settings()
+	settings.Logs.MaxDays = 1
+	if err := app.Save(settings); err != nil {
+		t.Fatal(err)
+	}
+	server := apptest.Serve(t, app)
+	list := func(query string) {
+		response, err := server.Client.Get(server.URL + "/api/collections/aiContent/records?" + query)
+		if err != nil {
+			t.Fatal(err)
+		}
+		response.Body.Close()
+	}
+	list("page=1")
+	f.mu.Lock()
+	f.nextTurn = time.Now().Add(time.Hour)
+	f.mu.Unlock()
+	list("page=2")
+	list("filter=none")
+
+	if err := app.Logger().Handler().(*logger.BatchHandler).WriteAll(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	var logged []string
+	err := app.AuxDB().NewQuery("SELECT json_extract(data, '$.url') FROM _logs WHERE json_extract(data, '$.type') = 'request' ORDER BY rowid").Column(&logged)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := []string{"/api/collections/aiContent/records?page=1", "/api/collections/aiContent/records?filter=none"}
+	if !slices.Equal(logged, want) {
+		t.Errorf("logged: got %q, want %q", logged, want)
 	}
 }
