@@ -16,7 +16,7 @@ import (
 // long as some wait, one processor is kept free of what they ask: it is for webhooks.
 const (
 	comeAtOnce = 100               // streams that come together and need not wait
-	comeEvery  = time.Second / 450 // one of the others
+	comeEvery  = time.Second / 370 // one of the others
 	maxTurn    = 30 * time.Second  // some proxies end a stream that is silent for longer
 )
 
