@@ -39,8 +39,27 @@ func openFirefox(t testing.TB, url string) *firefoxTab {
 	var tree struct{ Contexts []struct{ Context string } }
 	f.call("browsingContext.getTree", map[string]any{}, &tree)
 	f.context = tree.Contexts[0].Context
-	f.call("browsingContext.navigate", map[string]any{"context": f.context, "url": url, "wait": "complete"}, nil)
+	f.navigate(url)
 	return f
+}
+
+func (f *firefoxTab) navigate(url string) {
+	f.t.Helper()
+	f.call("browsingContext.navigate", map[string]any{"context": f.context, "url": url, "wait": "complete"}, nil)
+}
+
+// before has each page run a JavaScript function first.
+func (f *firefoxTab) before(function string) {
+	f.t.Helper()
+	f.call("script.addPreloadScript", map[string]any{"functionDeclaration": function}, nil)
+}
+
+// newTab opens a tab in the foreground, for f.context.
+func (f *firefoxTab) newTab() (context string) {
+	f.t.Helper()
+	var created struct{ Context string }
+	f.call("browsingContext.create", map[string]any{"type": "tab"}, &created)
+	return created.Context
 }
 
 const firefoxOrigin = "http://127.0.0.1"
