@@ -231,8 +231,12 @@ func (c *restoration) replace(ctx context.Context, from *source, epochs []epoch,
 	}
 	newest := epochs[len(epochs)-1]
 	say := func(text string) { fmt.Fprintln(c.out, text+".") }
-	if !r.takesOver() && newest.Owner != id.Owner {
-		if err := awaitSilence(ctx, r.bucket, signWait, say); err != nil {
+	others, err := r.hasOthers(ctx, newest, takeOver)
+	if err != nil {
+		return err
+	}
+	if others && !r.takesOver() {
+		if err := awaitSilence(ctx, r.bucket, newest, signWait, say); err != nil {
 			return err
 		}
 	}
@@ -247,6 +251,9 @@ func (c *restoration) replace(ctx context.Context, from *source, epochs []epoch,
 	if err != nil {
 		return err
 	}
+	r.client.begin(e)
+	_ = r.giveSign(ctx, false) // what is given next is seen to be another
+
 	if !past { // with what the server that is ended wrote to its end
 		if from, err = findSource(ctx, r.bucket, epochs, time.Time{}); err != nil {
 			return err
@@ -258,6 +265,7 @@ func (c *restoration) replace(ctx context.Context, from *source, epochs []epoch,
 	if err != nil {
 		return err
 	}
+	_ = r.giveSign(ctx, true) // the next start need not look
 	fmt.Fprintf(c.out, "Restored into %s. The next start of the server goes on from there.\n", r.local.data())
 	return c.describe(ctx, r.local.data())
 }

@@ -12,6 +12,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/benbjohnson/litestream"
@@ -27,6 +28,8 @@ const (
 	dataFile     = "data.db"
 	identityFile = "identity.json"
 	stateFile    = "state.json"
+	signFile     = "sign.json"
+	lockFile     = "lock"
 )
 
 // A local is the data directory's side of a replica.
@@ -97,7 +100,7 @@ func (l local) lock() (*flock.Flock, error) {
 	if err := os.MkdirAll(l.dir, 0o700); err != nil {
 		return nil, err
 	}
-	lock := flock.New(filepath.Join(l.dir, "lock"))
+	lock := flock.New(filepath.Join(l.dir, lockFile))
 	locked, err := lock.TryLock()
 	if err != nil {
 		return nil, err
@@ -106,6 +109,48 @@ func (l local) lock() (*flock.Flock, error) {
 		return nil, fmt.Errorf("a server runs on %s: stop it first", l.dataDir)
 	}
 	return lock, nil
+}
+
+// A place is a data directory on a machine that runs. A copy of the directory is another place, and
+// so is one of the machine, which was booted by itself.
+type place struct {
+	Boot string `json:"boot"` // empty if the machine does not tell
+	Lock string `json:"lock"` // the file
+}
+
+func (l local) here() place {
+	boot, _ := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	return place{Boot: strings.TrimSpace(string(boot)), Lock: fileId(filepath.Join(l.dir, lockFile))}
+}
+
+// A given is the last sign of life that was given from a place.
+type given struct {
+	Sign  sign  `json:"sign"`
+	Place place `json:"place"`
+}
+
+// noteSign notes a sign, durably, before it is given.
+func (l local) noteSign(s sign) error { return l.write(signFile, given{s, l.here()}) }
+
+// readGiven returns what was given last from this data directory or what it is a copy of.
+func (l local) readGiven() (g given, err error) {
+	content, err := os.ReadFile(filepath.Join(l.dir, signFile))
+	if errors.Is(err, fs.ErrNotExist) {
+		return g, nil
+	}
+	if err == nil && json.Unmarshal(content, &g) != nil {
+		return given{}, nil // as without the note
+	}
+	return g, err
+}
+
+// before reports whether the last sign that the replica has was given by the server that ran here
+// before. That one has ended, since this process has its lock. Nothing tells a machine that was booted
+// again from a copy of it that is started before the next sign is given: that is enough to go on in the
+// epoch, where the one of two that writes second ends, but not to begin one, which ends the other.
+func (g given) before(here place, last sign, next step) bool {
+	return here.Lock != "" && g.Place.Lock == here.Lock && g.Sign.Run == last.Run && g.Sign.Count >= last.Count &&
+		(here.Boot != "" && g.Place.Boot == here.Boot || next == goOn)
 }
 
 // isUntouched reports whether the database that is here was made by a command before a server ran:

@@ -28,7 +28,7 @@ func (r *Recovery) prepare(ctx context.Context) error {
 		return err
 	}
 	if lost {
-		r.say("the end of the WAL is lost, as after a power failure with synchronous=NORMAL: what was shipped of it is restored")
+		r.say("the end of the WAL is lost, as after a power failure: what was shipped of it is in the replica")
 		if err := os.RemoveAll(r.local.ltxDir()); err != nil {
 			return err
 		}
@@ -41,6 +41,12 @@ func (r *Recovery) prepare(ctx context.Context) error {
 		}
 		found, err := r.lookFor(ctx, hasData)
 		if err == nil {
+			found, err = r.alone(ctx, found)
+		}
+		if err == nil {
+			if hasData && found.next == takeOver {
+				r.say("it has changes that the database here has not")
+			}
 			err = r.act(ctx, found)
 		}
 		switch {
@@ -104,13 +110,27 @@ type findings struct {
 	next   step
 	id     identity
 	epochs []epoch
-	owned  bool // the newest epoch is this data directory's
+	owned  bool // the newest epoch is this data directory's, or of one that it is a copy of
+	others bool // another server may still write
 	begun  bool // and was begun with what is here, but nothing was shipped in it
 }
 
 func (f findings) newest() epoch { return f.epochs[len(f.epochs)-1] }
 
-// look compares the data directory with the replica.
+// look finds out what the data directory and the replica have, and whether another server writes.
+func (r *Recovery) look(ctx context.Context) (findings, error) {
+	f, err := r.compare(ctx)
+	if err != nil || len(f.epochs) == 0 {
+		return f, err
+	}
+	f.others, err = r.hasOthers(ctx, f.newest(), f.next)
+	if f.others && f.next == goOn && r.takesOver() {
+		f.next = takeOver // in an epoch of its own, so that the other one ends
+	}
+	return f, err
+}
+
+// compare compares the data directory with the replica.
 //
 //	here            in the replica           what follows
 //	nothing         nothing                  a first epoch begins
@@ -119,7 +139,7 @@ func (f findings) newest() epoch { return f.epochs[len(f.epochs)-1] }
 //	never shipped   something                refused: nobody can tell which is meant
 //	ours, same line, equal or ahead          it goes on, in the same epoch
 //	else                                     put aside, restored, and a new epoch begins
-func (r *Recovery) look(ctx context.Context) (f findings, err error) {
+func (r *Recovery) compare(ctx context.Context) (f findings, err error) {
 	if f.id, err = r.local.readIdentity(); err != nil {
 		return f, &refusal{err}
 	}
@@ -171,7 +191,6 @@ func (r *Recovery) look(ctx context.Context) (f findings, err error) {
 			f.next = goOn
 			return f, nil
 		}
-		r.say("it has changes that the database here has not, or other ones")
 	}
 	f.next = takeOver
 	return f, nil
@@ -188,11 +207,6 @@ func (r *Recovery) act(ctx context.Context, f findings) error {
 			return &refusal{err}
 		}
 		return r.begin(ctx, f)
-	}
-	if !f.owned && !r.takesOver() {
-		if err := awaitSilence(ctx, r.bucket, signWait, r.say); err != nil {
-			return err
-		}
 	}
 	return r.takeOver(ctx, f)
 }
