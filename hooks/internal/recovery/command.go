@@ -74,7 +74,7 @@ restored one. Into another directory it is a copy, to look at.`,
 	return command
 }
 
-func (c *restoration) run(ctx context.Context) error {
+func (c *restoration) run(ctx context.Context) (err error) {
 	r := c.r
 	if r.unusable != nil {
 		return r.unusable
@@ -106,6 +106,7 @@ func (c *restoration) run(ctx context.Context) error {
 	}
 	fmt.Fprintf(c.out, "%s has the database as of %s, its last change there (%s), in %s of %s.\n", r.options.URL,
 		moment.Format(time.RFC3339), humanize.Time(moment), english.Plural(len(from.files), "file", ""), humanize.IBytes(uint64(from.size())))
+	defer func() { err = cmp.Or(err, c.giveToOwners()) }()
 	switch {
 	case c.dryRun:
 		return nil
@@ -115,6 +116,18 @@ func (c *restoration) run(ctx context.Context) error {
 		return c.replace(ctx, from, epochs, !to.IsZero())
 	}
 	return c.copyInto(ctx, from)
+}
+
+// giveToOwners gives what root has written to whom the server runs as.
+func (c *restoration) giveToOwners() error {
+	err := giveToOwner(c.r.local.dataDir, localDir, dataFile+"*", asidePrefix+"*")
+	if c.into != "" {
+		err = cmp.Or(err, giveToOwner(c.into, dataFile))
+	}
+	if f, ok := c.r.bucket.(folder); ok {
+		err = cmp.Or(err, giveToOwner(string(f), replicaKey, aliveKey, epochsDir+"*"))
+	}
+	return err
 }
 
 func parseMoment(text string) (time.Time, error) {

@@ -27,3 +27,6 @@ func fileId(path string) string {
 	}
 	return fmt.Sprintf("%d/%d/%d", info.VolumeSerialNumber, info.FileIndexHigh, info.FileIndexLow)
 }
+
+// giveToOwner does nothing: a file's owner is not who may read it.
+func giveToOwner(string, ...string) error { return nil }
