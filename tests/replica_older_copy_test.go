@@ -50,7 +50,7 @@ func TestReplicaOfAnOlderCopy(t *testing.T) {
 	}
 }
 
-// What has to begin anew in the same data directory need not look for who writes.
+// A server that ran without its replica for a while begins anew there, and need not look for who writes.
 func TestReplicaBeginsAnewAtOnceAfterAKill(t *testing.T) {
 	t.Parallel()
 	store := newFolderStore(t)
@@ -60,6 +60,9 @@ func TestReplicaBeginsAnewAtOnceAfterAKill(t *testing.T) {
 	s.env = append(slices.Clone(env), "REPLICA_URL=") // what it writes then needs an epoch of its own
 	s.Start()
 	s.sendTitled("Second")
+	if out, _ := s.runCommand("modelriver", "status"); strings.Contains(out, "replica") {
+		t.Errorf("status of a server without a replica: %s", out)
+	}
 	s.Kill()
 	s.env = env
 	s.Start()
