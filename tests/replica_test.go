@@ -355,6 +355,49 @@ func TestReplicaOfAnotherDatabase(t *testing.T) {
 	other.wantTitles([]string{"First"}, "Other")
 }
 
+// A folder that would be lost with the data, or copied with them, is refused.
+func TestReplicaFolderIsApart(t *testing.T) {
+	t.Parallel()
+	base := t.TempDir()
+	dir := filepath.Join(base, "pb_data")
+	link := filepath.Join(t.TempDir(), "link")
+	if err := os.Symlink(base, link); err != nil {
+		t.Fatal(err)
+	}
+	for _, folder := range []string{dir, filepath.Join(dir, "replica"), base, filepath.Join(link, "pb_data", "some", "folder")} {
+		out, errs, ok := runOn(t, buildBinary(t), dir, []string{"REPLICA_URL=file://" + folder}, "serve", "--http", "127.0.0.1:0")
+		if ok {
+			t.Errorf("%s: serve started: %s", folder, out)
+		}
+		wantText(t, errs, "REPLICA_URL: the folder "+folder+" and the data directory "+dir+" are not apart")
+		if _, err := os.Stat(filepath.Join(dir, "data.db")); err == nil {
+			t.Errorf("%s: a database was made", folder)
+		}
+	}
+}
+
+// A folder that is not there is made, and that is said: it may be of a disk that is not mounted.
+func TestReplicaFolderIsMade(t *testing.T) {
+	t.Parallel()
+	store := newFolderStore(t)
+	folder := strings.TrimPrefix(store.env[0], "REPLICA_URL=file://")
+	s := startServer(t, newDataDir(t, t.TempDir()))
+	s.env = append(s.env, store.env...)
+	if out, ok := s.runCommand("modelriver", "doctor", "--url", s.URL+"/webhooks/modelriver"); ok {
+		t.Errorf("the doctor found no problem: %s", out)
+	} else {
+		wantText(t, out, "problem  replica", "there is no folder "+folder+": is its disk mounted?")
+	}
+	said := "Replica: created " + folder + ", which was not there: is its disk mounted?\n"
+	s.Restart()
+	wantText(t, s.output.String(), said)
+	s.awaitShipped(s.Superuser())
+	s.Restart()
+	if n := strings.Count(s.output.String(), said); n != 1 {
+		t.Errorf("it is said %d times", n)
+	}
+}
+
 // A place that was emptied, as the folder of a disk that is not mounted, does not pass for a new one.
 func TestReplicaThatWasEmptied(t *testing.T) {
 	t.Parallel()

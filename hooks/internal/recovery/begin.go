@@ -17,6 +17,9 @@ func (r *Recovery) begin(ctx context.Context, f findings) error {
 	if len(f.epochs) > 0 {
 		number = f.newest().Number + 1
 	}
+	if place, ok := r.bucket.(folder); ok && place.isMissing() {
+		r.say(fmt.Sprintf("created %s, which was not there: is its disk mounted?", place))
+	}
 	id, err := r.claim(ctx, f.id)
 	if err != nil {
 		return err
