@@ -576,6 +576,28 @@ func TestReplicaAsksNothingTwice(t *testing.T) {
 	})
 }
 
+// An empty machine whose store refuses it says why, and goes on once that is mended.
+func TestReplicaRefusesAnEmptyMachine(t *testing.T) {
+	t.Parallel()
+	store := newBucketStore(t)
+	s, _ := startShipping(t, store, "First")
+	s.loseMachine()
+	store.set(storeRefuses)
+	s.args = []string{"--takeover"}
+	s.launch()
+	await(t, "the refusal is said", func() bool { return strings.Contains(s.output.String(), "trying again.\n") })
+	wantText(t, s.output.String(), "the replica's cannot be restored: the store refuses these credentials (AccessDenied): set AWS_ACCESS_KEY_ID")
+	store.set(storeIsWell)
+	await(t, "it serves", func() bool {
+		response, err := http.Get(s.URL + "/api/health")
+		if err == nil {
+			response.Body.Close()
+		}
+		return err == nil
+	})
+	s.wantTitles([]string{"First"})
+}
+
 func TestDoctorTriesTheReplica(t *testing.T) {
 	t.Parallel()
 	store := newBucketStore(t)

@@ -56,7 +56,7 @@ func (r *Recovery) prepare(ctx context.Context) error {
 			r.say(fmt.Sprintf("the store does not answer (%v): what is here is served meanwhile", err))
 			return nil
 		case time.Since(told) > 30*time.Second:
-			r.say(fmt.Sprintf("there is no database to serve, and what the replica has cannot be restored or seen (%v): trying again. Is REPLICA_URL right?", err))
+			r.say(fmt.Sprintf("there is no database to serve, and the replica's cannot be restored: %v; trying again", err))
 			told = time.Now()
 		}
 		select {
