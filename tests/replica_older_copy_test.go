@@ -39,13 +39,14 @@ func TestReplicaOfAnOlderCopy(t *testing.T) {
 			s.Stop()
 			older.Start()
 			older.wantTitles([]string{"Copied", "Not copied", "After"})
-			if text := older.output.String(); strings.Count(text, "Looking for") != 1 {
-				t.Errorf("it looked for a server that had ended: %s", text)
+			if text := older.output.String(); strings.Count(text, "Looking for") != 1 || strings.Contains(text, "may be missing") {
+				t.Errorf("it looked for a server that had ended, or says that something may be missing: %s", text)
 			}
 			older.Kill()
 			equal.args = []string{"--takeover"}
 			equal.Start()
 			equal.wantTitles([]string{"Copied", "Not copied", "After"})
+			wantText(t, equal.output.String(), "in its last second may be missing")
 		})
 	}
 }

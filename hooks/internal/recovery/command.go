@@ -244,7 +244,11 @@ func (c *restoration) replace(ctx context.Context, from *source, epochs []epoch,
 	}
 	newest := epochs[len(epochs)-1]
 	say := func(text string) { fmt.Fprintln(c.out, text+".") }
-	others, err := r.hasOthers(ctx, newest, takeOver)
+	last, err := readSign(ctx, r.bucket)
+	if err != nil {
+		return err
+	}
+	others, err := r.hasOthers(last, newest, takeOver)
 	if err != nil {
 		return err
 	}

@@ -68,10 +68,10 @@ func (r *Recovery) giveSign(ctx context.Context, ended bool) error {
 }
 
 // hasOthers reports whether another server than those that ran here may still write to the replica.
-func (r *Recovery) hasOthers(ctx context.Context, newest epoch, next step) (bool, error) {
-	last, err := readSign(ctx, r.bucket)
-	if err != nil || last.isOfEnd(newest) {
-		return false, err
+// last is the sign that was given last.
+func (r *Recovery) hasOthers(last sign, newest epoch, next step) (bool, error) {
+	if last.isOfEnd(newest) {
+		return false, nil
 	}
 	if last.Epoch != newest.Number {
 		return true, nil

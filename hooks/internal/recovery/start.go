@@ -111,6 +111,7 @@ type findings struct {
 	id     identity
 	epochs []epoch
 	owned  bool // the newest epoch is this data directory's, or of one that it is a copy of
+	last   sign // of life
 	others bool // another server may still write
 	begun  bool // and was begun with what is here, but nothing was shipped in it
 }
@@ -123,7 +124,10 @@ func (r *Recovery) look(ctx context.Context) (findings, error) {
 	if err != nil || len(f.epochs) == 0 {
 		return f, err
 	}
-	f.others, err = r.hasOthers(ctx, f.newest(), f.next)
+	if f.last, err = readSign(ctx, r.bucket); err != nil {
+		return f, err
+	}
+	f.others, err = r.hasOthers(f.last, f.newest(), f.next)
 	if f.others && f.next == goOn && r.takesOver() {
 		f.next = takeOver // in an epoch of its own, so that the other one ends
 	}
