@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -132,6 +133,9 @@ func TestReplicaOldMachineComesBack(t *testing.T) {
 				t.Errorf("the old server started beside its successor: %s", text)
 			}
 			wantText(t, text, "another server, on ")
+			if out, _ := old.runCommand("modelriver", "status"); !strings.Contains(out, "the server did not start: another server, on ") {
+				t.Errorf("status of the old server: %s", out)
+			}
 			next.wantTitles(slices.Concat(before, after))
 			next.Stop()
 			editBeside(t, old.Dir, only)
@@ -506,6 +510,13 @@ func TestRestoreCommand(t *testing.T) {
 		t.Errorf("--dry-run: %s%s", out, errs)
 	}
 	wantText(t, out, "/some/path", "has the database as of ")
+	match := regexp.MustCompile(`any moment since (\S+)\.\n`).FindStringSubmatch(out)
+	if match == nil {
+		t.Fatalf("--dry-run does not tell since when: %s", out)
+	}
+	if out, errs, ok = restore("--verify", "--to", match[1]); !ok {
+		t.Errorf("--verify --to the first moment: %s%s", out, errs)
+	}
 	out, errs, ok = restore("--verify")
 	if !ok || errs != "" {
 		t.Errorf("--verify: %s%s", out, errs)
@@ -513,9 +524,9 @@ func TestRestoreCommand(t *testing.T) {
 	wantText(t, out, "aiContent 2", "The replica is whole")
 	status, _ := s.runCommand("modelriver", "status")
 	wantText(t, status, "replica", "epoch 1", "verified ")
-	_, errs, ok = restore()
-	if ok {
-		t.Error("restore beside the server succeeded")
+	out, errs, ok = restore()
+	if ok || out != "" {
+		t.Errorf("restore beside the server: %s", out)
 	}
 	wantText(t, errs, "a server runs on "+s.Dir)
 	if _, errs, ok = restore("--to", "yesterday"); ok {

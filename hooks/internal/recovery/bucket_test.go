@@ -233,7 +233,7 @@ func TestURLs(t *testing.T) {
 	for url, want := range map[string]string{
 		"file:///a/folder": "",
 		"s3://bucket":      "",
-		"s3://bucket/path?endpoint=127.0.0.1:9000":        "",
+		"s3://bucket/path?endpoint=http://127.0.0.1:9000": "",
 		"s3://bucket/path?endpoint=https://host&region=r": "",
 		"file://a/folder":                       "absolute path",
 		"file:///":                              "absolute path",
@@ -241,6 +241,8 @@ func TestURLs(t *testing.T) {
 		"s3://bucket?endpoint=https://k:s@host": "credentials",
 		"s3://k:s@bucket":                       "credentials",
 		"s3://bucket?endpoint=ftp://host":       "not an address",
+		"s3://bucket?endpoint=127.0.0.1:9000":   "not an address",
+		"s3://bucket?endpoint=s3.example.com":   "not an address",
 		"s3://bucket?acl=x":                     `parameter "acl"`,
 		"/a/folder":                             "scheme",
 		"://":                                   "no URL",

@@ -64,6 +64,7 @@ func (r *Recovery) bootstrap(e *core.BootstrapEvent) error {
 	_ = r.rootCmd.ParseFlags(os.Args[1:]) // for takesOver; they are parsed again, and reported, when the command is run
 	ctx := context.Background()
 	if err := r.prepare(ctx); err != nil {
+		r.noteRefusal(err)
 		return err
 	}
 	// Before the app writes: its own checkpoint could begin the WAL anew over what Litestream has

@@ -82,6 +82,29 @@ func findSource(ctx context.Context, b bucket, epochs []epoch, to time.Time) (*s
 	return nil, errNothing
 }
 
+// firstMoment returns the first moment that the replica has the database of, or zero if it has none.
+func firstMoment(ctx context.Context, b bucket, epochs []epoch) (time.Time, error) {
+	for _, e := range epochs {
+		client := newEpochClient(b, e)
+		var first *ltx.FileInfo // that needs none before it
+		for level := range litestream.SnapshotLevel + 1 {
+			files, err := client.files(ctx, level)
+			if err != nil {
+				return time.Time{}, err
+			}
+			for _, file := range files {
+				if file.MinTXID == 1 && (first == nil || file.MaxTXID < first.MaxTXID) {
+					first = file
+				}
+			}
+		}
+		if first != nil {
+			return (&source{client: client, files: []*ltx.FileInfo{first}}).moment(ctx)
+		}
+	}
+	return time.Time{}, nil
+}
+
 // restore writes the state to a file that is not there, and checks it. What is read from the
 // replica is counted by progress, which may be nil.
 func (s *source) restore(ctx context.Context, path string, progress io.Writer) error {

@@ -51,12 +51,10 @@ func newS3(u *url.URL) (*s3Bucket, error) {
 	endpoint := query.Get("endpoint")
 	if endpoint == "" {
 		endpoint = "https://s3.amazonaws.com"
-	} else if !strings.Contains(endpoint, "://") {
-		endpoint = "https://" + endpoint
 	}
 	store, err := url.Parse(endpoint)
 	if err != nil || store.Host == "" || store.Scheme != "https" && store.Scheme != "http" || strings.Trim(store.Path, "/") != "" {
-		return nil, errors.New("its endpoint is not an address as in https://s3.eu-central-1.amazonaws.com")
+		return nil, errors.New("its endpoint is not an address with https:// or http://, as in https://s3.eu-central-1.amazonaws.com")
 	}
 	if store.User != nil {
 		return nil, errors.New("its endpoint has credentials in it: take them out, and set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY")
