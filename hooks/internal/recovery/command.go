@@ -261,11 +261,7 @@ func (c *restoration) replace(ctx context.Context, from *source, epochs []epoch,
 	if err != nil {
 		return err
 	}
-	others, err := r.hasOthers(last, newest, takeOver)
-	if err != nil {
-		return err
-	}
-	if others && !r.takesOver() {
+	if r.hasOthers(last, newest, takeOver) && !r.takesOver() {
 		if err := awaitSilence(ctx, r.bucket, newest, signWait, say); err != nil {
 			return err
 		}

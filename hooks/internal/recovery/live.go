@@ -63,24 +63,20 @@ func (r *Recovery) signThere(ctx context.Context, e epoch) error {
 func (r *Recovery) giveSign(ctx context.Context, ended bool) error {
 	host, _ := os.Hostname()
 	s := sign{Run: r.run, Host: host, Epoch: r.client.epoch.Load().Number, Count: int(r.signs.Add(1)), Ended: ended}
-	_ = r.local.noteSign(s) // without the note, the next start here looks for who writes
+	_ = r.local.noteSign(s)
 	return s.put(ctx, r.bucket)
 }
 
 // hasOthers reports whether another server than those that ran here may still write to the replica.
 // last is the sign that was given last.
-func (r *Recovery) hasOthers(last sign, newest epoch, next step) (bool, error) {
-	if last.isOfEnd(newest) {
-		return false, nil
+func (r *Recovery) hasOthers(last sign, newest epoch, next step) bool {
+	switch {
+	case last.isOfEnd(newest):
+		return false
+	case last.Epoch != newest.Number:
+		return true
 	}
-	if last.Epoch != newest.Number {
-		return true, nil
-	}
-	given, err := r.local.readGiven()
-	if err != nil {
-		return false, &refusal{err}
-	}
-	return last.Run != r.run && !given.before(r.local.here(), last, next), nil
+	return last.Run != r.run && !r.local.readGiven().before(r.local.here(), last, next)
 }
 
 // alone returns what is to be done once no other server writes to the replica, or a refusal.

@@ -132,16 +132,13 @@ type given struct {
 // noteSign notes a sign, durably, before it is given.
 func (l local) noteSign(s sign) error { return l.write(signFile, given{s, l.here()}) }
 
-// readGiven returns what was given last from this data directory or what it is a copy of.
-func (l local) readGiven() (g given, err error) {
-	content, err := os.ReadFile(filepath.Join(l.dir, signFile))
-	if errors.Is(err, fs.ErrNotExist) {
-		return g, nil
+// readGiven returns what was given last from this data directory or what it is a copy of. Without the
+// note, a start looks for who writes.
+func (l local) readGiven() (g given) {
+	if content, err := os.ReadFile(filepath.Join(l.dir, signFile)); err == nil {
+		_ = json.Unmarshal(content, &g)
 	}
-	if err == nil && json.Unmarshal(content, &g) != nil {
-		return given{}, nil // as without the note
-	}
-	return g, err
+	return g
 }
 
 // before reports whether the last sign that the replica has was given by the server that ran here

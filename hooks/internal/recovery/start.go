@@ -127,11 +127,11 @@ func (r *Recovery) look(ctx context.Context) (findings, error) {
 	if f.last, err = readSign(ctx, r.bucket); err != nil {
 		return f, err
 	}
-	f.others, err = r.hasOthers(f.last, f.newest(), f.next)
+	f.others = r.hasOthers(f.last, f.newest(), f.next)
 	if f.others && f.next == goOn && r.takesOver() {
 		f.next = takeOver // in an epoch of its own, so that the other one ends
 	}
-	return f, err
+	return f, nil
 }
 
 // compare compares the data directory with the replica.
