@@ -51,6 +51,26 @@ func TestReplicaOfAnOlderCopy(t *testing.T) {
 	}
 }
 
+// An older copy that served without REPLICA_URL, as to look at it, does not go on in place of what the
+// replica has.
+func TestReplicaOfAnOlderCopyThatServed(t *testing.T) {
+	t.Parallel()
+	store := newFolderStore(t)
+	s, token := startShipping(t, store, "Copied")
+	older := s.another(copyDir(t, s.Dir))
+	s.sendTitled("Not copied")
+	s.awaitShipped(token)
+	s.Stop()
+	older.env = append(slices.Clone(s.env), "REPLICA_URL=")
+	older.Start()
+	older.sendTitled("Only here")
+	older.Stop()
+	older.env = s.env
+	older.Start()
+	older.wantTitles([]string{"Copied", "Not copied"}, "Only here")
+	wantText(t, older.output.String(), "records that only it has: aiContent 1")
+}
+
 // A server that ran without its replica for a while begins anew there, and need not look for who writes.
 func TestReplicaBeginsAnewAtOnceAfterAKill(t *testing.T) {
 	t.Parallel()

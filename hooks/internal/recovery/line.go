@@ -84,6 +84,9 @@ func (r *Recovery) markReplaced(replaced bool) error {
 		return err
 	}
 	id.Replaced = replaced
+	if id.Last, err = r.local.last(); err != nil {
+		return err
+	}
 	return r.local.writeIdentity(id)
 }
 

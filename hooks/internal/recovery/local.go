@@ -60,9 +60,11 @@ type identity struct {
 	URL     string `json:"url"`     // and where that was
 	Epoch   int    `json:"epoch"`
 
-	// Replaced says that data.db is not what was shipped: a backup was restored, or too much
-	// waited for the store. A new epoch must begin, with a whole copy.
-	Replaced bool `json:"replaced"`
+	// Replaced says that data.db is not what was shipped: a backup was restored, too much waited
+	// for the store, or a server ran without the replica. A new epoch must begin, with a whole copy,
+	// unless the replica went on since from what was here until then: from the transaction Last.
+	Replaced bool     `json:"replaced"`
+	Last     ltx.TXID `json:"last"`
 
 	// RestoredTo is the moment that the database was restored to, until the app was told.
 	RestoredTo *time.Time `json:"restoredTo,omitempty"`

@@ -175,8 +175,14 @@ func (r *Recovery) compare(ctx context.Context) (f findings, err error) {
 		return f, refuse("REPLICA_URL: %s holds a database already, and the one in %s was never shipped there. To go on with the replica's, move %s away, with its -wal and -shm; to ship the one that is here, set REPLICA_URL to an empty place; to look at it, unset REPLICA_URL",
 			r.options.URL, r.local.dataDir, r.local.data())
 	case f.owned && hasData && f.id.Replaced && f.newest().Number == f.id.Epoch:
-		f.next = beginHere
-		return f, nil
+		shipped, err := newEpochClient(r.bucket, f.newest()).lastOf(ctx)
+		if err != nil {
+			return f, err
+		}
+		if shipped.MaxTXID <= f.id.Last {
+			f.next = beginHere
+			return f, nil
+		}
 	case f.owned && hasData && f.newest().Number != f.id.Epoch && f.newest().From == nil:
 		last, err := newEpochClient(r.bucket, f.newest()).lastOf(ctx)
 		if err != nil {
