@@ -19,6 +19,8 @@ COPY --from=build /etc/ssl/certs/ca-certificates.crt /etc/ssl/certs/ca-certifica
 COPY --from=build /pocketriver /app/pocketriver
 COPY --from=build --chown=65532:65532 /pb_data /app/pb_data
 ENV PATH=/app:$PATH
+# "docker exec … pocketriver" finds pb_data here: PocketBase looks beside the name that it was called by.
+WORKDIR /app
 USER 65532:65532
 VOLUME /app/pb_data
 EXPOSE 8090

@@ -28,10 +28,10 @@ func (p *plugin) bindRecovery(rootCmd *cobra.Command) {
 func describe(db dbx.Builder) (lines []string) {
 	pending, queued := store.CountOwed(db)
 	if pending > 0 {
-		lines = append(lines, english.Plural(pending, "callback", "")+" waited at that moment: they are sent, maybe once more")
+		lines = append(lines, english.Plural(pending, "callback", "")+" waited at that moment: a server that goes on from there sends them, maybe once more")
 	}
 	if queued > 0 {
-		lines = append(lines, english.Plural(queued, "request", "")+" waited at that moment: they fail, since nobody knows whether they were sent after it, and can be asked again")
+		lines = append(lines, english.Plural(queued, "request", "")+" waited at that moment: on a server that goes on from there they fail, since nobody knows whether they were sent after it, and can be asked again")
 	}
 	return lines
 }

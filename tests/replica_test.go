@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -132,6 +133,9 @@ func TestReplicaOldMachineComesBack(t *testing.T) {
 				t.Errorf("the old server started beside its successor: %s", text)
 			}
 			wantText(t, text, "another server, on ")
+			if out, _ := old.runCommand("modelriver", "status"); !strings.Contains(out, "the server did not start: another server, on ") {
+				t.Errorf("status of the old server: %s", out)
+			}
 			next.wantTitles(slices.Concat(before, after))
 			next.Stop()
 			editBeside(t, old.Dir, only)
@@ -280,53 +284,53 @@ db.close()`, filepath.Join(f.Dir, "data.db")).CombinedOutput()
 	}
 }
 
-// Servers on copies of one data directory are noticed: one ends, and no transaction of the other
-// is overwritten.
+// Servers on copies of one data directory, where none sees the other's sign of life, are noticed: one
+// ends, and no transaction of the other is overwritten.
 func TestReplicaOfACopiedDirectory(t *testing.T) {
 	t.Parallel()
-	for name, newStore := range stores {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			s := startServer(t, newDataDir(t, t.TempDir()), append(newStore(t).env, "REPLICA_ACK=wait")...)
-			s.sendTitled("First")
-			s.Stop()
-			copied := newDataDir(t, t.TempDir())
-			if err := os.CopyFS(copied, os.DirFS(s.Dir)); err != nil {
-				t.Fatal(err)
+	store := newBucketStore(t)
+	s := startServer(t, newDataDir(t, t.TempDir()), append(store.env, "REPLICA_ACK=wait")...)
+	s.sendTitled("First")
+	s.Stop()
+	copied := copyDir(t, s.Dir)
+	store.set(func(w http.ResponseWriter, r *http.Request, s3 http.Handler) {
+		if strings.HasSuffix(r.URL.Path, "/alive.json") {
+			http.Error(w, "<Error><Code>NoSuchKey</Code></Error>", http.StatusNotFound)
+			return
+		}
+		s3.ServeHTTP(w, r)
+	})
+	s.Start()
+	copy := s.another(copied)
+	copy.Start()
+	acknowledged := map[*server][]string{}
+	for i := 0; ; i++ {
+		running := 0
+		for _, server := range []*server{s, copy} {
+			select {
+			case <-server.exited:
+				continue
+			default:
+				running++
 			}
-			s.Start()
-			copy := s.another(copied)
-			copy.Start()
-			acknowledged := map[*server][]string{}
-			for i := 0; ; i++ {
-				running := 0
-				for _, server := range []*server{s, copy} {
-					select {
-					case <-server.exited:
-						continue
-					default:
-						running++
-					}
-					title := fmt.Sprintf("%s %d", server.URL, i)
-					if server.Send(payload("channel-"+title, title, "")) == http.StatusOK {
-						acknowledged[server] = append(acknowledged[server], title)
-					}
-				}
-				if running < 2 && i > 10 {
-					break
-				}
-				if i > 1000 {
-					t.Fatal("both go on")
-				}
+			title := fmt.Sprintf("%s %d", server.URL, i)
+			if server.Send(payload("channel-"+title, title, "")) == http.StatusOK {
+				acknowledged[server] = append(acknowledged[server], title)
 			}
-			s.Kill()
-			copy.Kill()
-			next := s.another(newDataDir(t, t.TempDir()))
-			next.args = []string{"--takeover"}
-			next.Start()
-			next.wantTitles(slices.Concat(slices.Collect(maps.Values(acknowledged))...))
-		})
+		}
+		if running < 2 && i > 10 {
+			break
+		}
+		if i > 1000 {
+			t.Fatal("both go on")
+		}
 	}
+	s.Kill()
+	copy.Kill()
+	next := s.another(newDataDir(t, t.TempDir()))
+	next.args = []string{"--takeover"}
+	next.Start()
+	next.wantTitles(slices.Concat(slices.Collect(maps.Values(acknowledged))...))
 }
 
 // A database that was never shipped is not mixed with a replica that holds another.
@@ -353,6 +357,49 @@ func TestReplicaOfAnotherDatabase(t *testing.T) {
 	s.Stop()
 	other.Start()
 	other.wantTitles([]string{"First"}, "Other")
+}
+
+// A folder that would be lost with the data, or copied with them, is refused.
+func TestReplicaFolderIsApart(t *testing.T) {
+	t.Parallel()
+	base := t.TempDir()
+	dir := filepath.Join(base, "pb_data")
+	link := filepath.Join(t.TempDir(), "link")
+	if err := os.Symlink(base, link); err != nil {
+		t.Fatal(err)
+	}
+	for _, folder := range []string{dir, filepath.Join(dir, "replica"), base, filepath.Join(link, "pb_data", "some", "folder")} {
+		out, errs, ok := runOn(t, buildBinary(t), dir, []string{"REPLICA_URL=file://" + folder}, "serve", "--http", "127.0.0.1:0")
+		if ok {
+			t.Errorf("%s: serve started: %s", folder, out)
+		}
+		wantText(t, errs, "REPLICA_URL: the folder "+folder+" and the data directory "+dir+" are not apart")
+		if _, err := os.Stat(filepath.Join(dir, "data.db")); err == nil {
+			t.Errorf("%s: a database was made", folder)
+		}
+	}
+}
+
+// A folder that is not there is made, and that is said: it may be of a disk that is not mounted.
+func TestReplicaFolderIsMade(t *testing.T) {
+	t.Parallel()
+	store := newFolderStore(t)
+	folder := strings.TrimPrefix(store.env[0], "REPLICA_URL=file://")
+	s := startServer(t, newDataDir(t, t.TempDir()))
+	s.env = append(s.env, store.env...)
+	if out, ok := s.runCommand("modelriver", "doctor", "--url", s.URL+"/webhooks/modelriver"); ok {
+		t.Errorf("the doctor found no problem: %s", out)
+	} else {
+		wantText(t, out, "problem  replica", "there is no folder "+folder+": is its disk mounted?")
+	}
+	said := "Replica: created " + folder + ", which was not there: is its disk mounted?\n"
+	s.Restart()
+	wantText(t, s.output.String(), said)
+	s.awaitShipped(s.Superuser())
+	s.Restart()
+	if n := strings.Count(s.output.String(), said); n != 1 {
+		t.Errorf("it is said %d times", n)
+	}
 }
 
 // A place that was emptied, as the folder of a disk that is not mounted, does not pass for a new one.
@@ -463,6 +510,13 @@ func TestRestoreCommand(t *testing.T) {
 		t.Errorf("--dry-run: %s%s", out, errs)
 	}
 	wantText(t, out, "/some/path", "has the database as of ")
+	match := regexp.MustCompile(`any moment since (\S+)\.\n`).FindStringSubmatch(out)
+	if match == nil {
+		t.Fatalf("--dry-run does not tell since when: %s", out)
+	}
+	if out, errs, ok = restore("--verify", "--to", match[1]); !ok {
+		t.Errorf("--verify --to the first moment: %s%s", out, errs)
+	}
 	out, errs, ok = restore("--verify")
 	if !ok || errs != "" {
 		t.Errorf("--verify: %s%s", out, errs)
@@ -470,9 +524,9 @@ func TestRestoreCommand(t *testing.T) {
 	wantText(t, out, "aiContent 2", "The replica is whole")
 	status, _ := s.runCommand("modelriver", "status")
 	wantText(t, status, "replica", "epoch 1", "verified ")
-	_, errs, ok = restore()
-	if ok {
-		t.Error("restore beside the server succeeded")
+	out, errs, ok = restore()
+	if ok || out != "" {
+		t.Errorf("restore beside the server: %s", out)
 	}
 	wantText(t, errs, "a server runs on "+s.Dir)
 	if _, errs, ok = restore("--to", "yesterday"); ok {
@@ -531,6 +585,28 @@ func TestReplicaAsksNothingTwice(t *testing.T) {
 		s.API(token, http.MethodGet, "/api/collections/aiRequests/records/"+request.ID, nil, &row)
 		return row.State == "failed" && row.Error != ""
 	})
+}
+
+// An empty machine whose store refuses it says why, and goes on once that is mended.
+func TestReplicaRefusesAnEmptyMachine(t *testing.T) {
+	t.Parallel()
+	store := newBucketStore(t)
+	s, _ := startShipping(t, store, "First")
+	s.loseMachine()
+	store.set(storeRefuses)
+	s.args = []string{"--takeover"}
+	s.launch()
+	await(t, "the refusal is said", func() bool { return strings.Contains(s.output.String(), "trying again.\n") })
+	wantText(t, s.output.String(), "the replica's cannot be restored: the store refuses these credentials (AccessDenied): set AWS_ACCESS_KEY_ID")
+	store.set(storeIsWell)
+	await(t, "it serves", func() bool {
+		response, err := http.Get(s.URL + "/api/health")
+		if err == nil {
+			response.Body.Close()
+		}
+		return err == nil
+	})
+	s.wantTitles([]string{"First"})
 }
 
 func TestDoctorTriesTheReplica(t *testing.T) {

@@ -17,6 +17,9 @@ func (r *Recovery) begin(ctx context.Context, f findings) error {
 	if len(f.epochs) > 0 {
 		number = f.newest().Number + 1
 	}
+	if place, ok := r.bucket.(folder); ok && place.isMissing() {
+		r.say(fmt.Sprintf("created %s, which was not there: is its disk mounted?", place))
+	}
 	id, err := r.claim(ctx, f.id)
 	if err != nil {
 		return err
@@ -71,8 +74,12 @@ func (r *Recovery) takeOver(ctx context.Context, f findings) error {
 	if err != nil {
 		return err
 	}
-	r.say(fmt.Sprintf("restored the database as of %s, its last change there, from %s, in %s; what came in the last second before the end of the other server may be missing",
-		id.RestoredTo.Format(time.RFC3339), humanize.IBytes(uint64(from.size())), time.Since(began).Round(time.Millisecond)))
+	missing := ""
+	if !f.last.Ended || !f.last.isOfEnd(f.newest()) {
+		missing = "; what the server before wrote in its last second may be missing, but for webhooks that it answered with REPLICA_ACK=wait"
+	}
+	r.say(fmt.Sprintf("restored the database as of %s, its last change there, from %s, in %s%s",
+		id.RestoredTo.Format(time.RFC3339), humanize.IBytes(uint64(from.size())), time.Since(began).Round(time.Millisecond), missing))
 	return nil
 }
 

@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
@@ -190,12 +192,48 @@ func TestClocks(t *testing.T) {
 	})
 }
 
+// What a store refuses is said with what to do.
+func TestRefusals(t *testing.T) {
+	t.Parallel()
+	for _, row := range []struct {
+		status int
+		code   string
+		want   string
+	}{
+		{404, "NoSuchBucket", `there is no bucket "bucket" (NoSuchBucket): create it`},
+		{403, "AccessDenied", "(AccessDenied): set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY to ones that may list"},
+		{403, "InvalidAccessKeyId", "does not know this key (InvalidAccessKeyId): set AWS_ACCESS_KEY_ID"},
+		{403, "SignatureDoesNotMatch", "(SignatureDoesNotMatch): set AWS_SECRET_ACCESS_KEY"},
+		{301, "PermanentRedirect", "(PermanentRedirect): set region=eu-central-1"},
+		{400, "AuthorizationHeaderMalformed", "(AuthorizationHeaderMalformed): set region=eu-central-1"},
+		{400, "InvalidRegion", "(InvalidRegion): set region=eu-central-1"},
+	} {
+		t.Run(row.code, func(t *testing.T) {
+			t.Parallel()
+			store := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+				w.Header().Set("x-amz-bucket-region", "eu-central-1")
+				w.WriteHeader(row.status)
+				fmt.Fprintf(w, "<Error><Code>%s</Code></Error>", row.code)
+			}))
+			defer store.Close()
+			b := mustOpen(t, "s3://bucket?region=us-east-1&endpoint="+store.URL)
+			_, listErr := b.List(t.Context(), epochsDir, "")
+			_, readErr := readAll(t.Context(), b, replicaKey)
+			for _, err := range []error{listErr, readErr} {
+				if err == nil || !strings.Contains(err.Error(), row.want) {
+					t.Errorf("got %v, want %q", err, row.want)
+				}
+			}
+		})
+	}
+}
+
 func TestURLs(t *testing.T) {
 	t.Parallel()
 	for url, want := range map[string]string{
 		"file:///a/folder": "",
 		"s3://bucket":      "",
-		"s3://bucket/path?endpoint=127.0.0.1:9000":        "",
+		"s3://bucket/path?endpoint=http://127.0.0.1:9000": "",
 		"s3://bucket/path?endpoint=https://host&region=r": "",
 		"file://a/folder":                       "absolute path",
 		"file:///":                              "absolute path",
@@ -203,6 +241,8 @@ func TestURLs(t *testing.T) {
 		"s3://bucket?endpoint=https://k:s@host": "credentials",
 		"s3://k:s@bucket":                       "credentials",
 		"s3://bucket?endpoint=ftp://host":       "not an address",
+		"s3://bucket?endpoint=127.0.0.1:9000":   "not an address",
+		"s3://bucket?endpoint=s3.example.com":   "not an address",
 		"s3://bucket?acl=x":                     `parameter "acl"`,
 		"/a/folder":                             "scheme",
 		"://":                                   "no URL",

@@ -109,6 +109,9 @@ func (c *epochClient) readTimes(ctx context.Context, infos []*ltx.FileInfo) erro
 			if errors.Is(err, os.ErrNotExist) {
 				return nil // deleted meanwhile
 			}
+			if errors.Is(err, ltx.ErrInvalidFile) || info.Size < ltx.HeaderSize {
+				return nil // damaged: what was before it can be restored
+			}
 			if err == nil {
 				info.CreatedAt = time.UnixMilli(header.Timestamp).UTC()
 			}

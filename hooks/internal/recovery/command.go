@@ -26,7 +26,7 @@ const restoreName = "restore"
 // addFlag adds the flag of serve and restore, unless an earlier call did.
 func (r *Recovery) addFlag() {
 	if r.rootCmd.PersistentFlags().Lookup("takeover") == nil {
-		r.rootCmd.PersistentFlags().Bool("takeover", false, "for serve and restore: do not look for 35 seconds whether another server writes to the replica (REPLICA_URL), but end it")
+		r.rootCmd.PersistentFlags().Bool("takeover", false, "for serve and restore: do not look, for up to 35 seconds, whether another server writes to the replica (REPLICA_URL), but end it")
 	}
 }
 
@@ -69,12 +69,12 @@ restored one. Into another directory it is a copy, to look at.`,
 	flags := command.Flags()
 	flags.StringVar(&call.to, "to", "", "the moment to restore, as in \"2026-01-31 14:05:00\" (UTC) or 2026-01-31T14:05:00+01:00 (default the newest)")
 	flags.StringVar(&call.into, "into", "", "the directory to restore into (default the data directory)")
-	flags.BoolVar(&call.dryRun, "dry-run", false, "only tell what would be restored")
+	flags.BoolVar(&call.dryRun, "dry-run", false, "only tell what would be restored, and since when any moment can be")
 	flags.BoolVar(&call.verify, "verify", false, "restore into a temporary directory, check it, count its records, and delete it")
 	return command
 }
 
-func (c *restoration) run(ctx context.Context) error {
+func (c *restoration) run(ctx context.Context) (err error) {
 	r := c.r
 	if r.unusable != nil {
 		return r.unusable
@@ -104,17 +104,39 @@ func (c *restoration) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	inPlace := c.into == "" || sameDir(c.into, r.local.dataDir)
+	if inPlace && !c.dryRun && !c.verify {
+		lock, err := r.local.lock()
+		if err != nil {
+			return err
+		}
+		defer func() { _ = lock.Unlock() }()
+	}
 	fmt.Fprintf(c.out, "%s has the database as of %s, its last change there (%s), in %s of %s.\n", r.options.URL,
 		moment.Format(time.RFC3339), humanize.Time(moment), english.Plural(len(from.files), "file", ""), humanize.IBytes(uint64(from.size())))
+	if c.dryRun {
+		return c.tellRange(ctx, epochs)
+	}
+	defer func() { err = cmp.Or(err, c.giveToOwners()) }()
 	switch {
-	case c.dryRun:
-		return nil
 	case c.verify:
 		return c.runVerify(ctx, from)
-	case c.into == "" || sameDir(c.into, r.local.dataDir):
+	case inPlace:
 		return c.replace(ctx, from, epochs, !to.IsZero())
 	}
 	return c.copyInto(ctx, from)
+}
+
+// giveToOwners gives what root has written to whom the server runs as.
+func (c *restoration) giveToOwners() error {
+	err := giveToOwner(c.r.local.dataDir, localDir, dataFile+"*", asidePrefix+"*")
+	if c.into != "" {
+		err = cmp.Or(err, giveToOwner(c.into, dataFile))
+	}
+	if f, ok := c.r.bucket.(folder); ok {
+		err = cmp.Or(err, giveToOwner(string(f), replicaKey, aliveKey, epochsDir+"*"))
+	}
+	return err
 }
 
 func parseMoment(text string) (time.Time, error) {
@@ -216,23 +238,31 @@ func (c *restoration) copyInto(ctx context.Context, from *source) error {
 	return c.describe(ctx, path)
 }
 
-// replace restores into the data directory, in a new epoch, so that the next start of the server
-// goes on from there.
+// tellRange tells which moments can be restored.
+func (c *restoration) tellRange(ctx context.Context, epochs []epoch) error {
+	first, err := firstMoment(ctx, c.r.bucket, epochs)
+	if err == nil && !first.IsZero() {
+		fmt.Fprintf(c.out, "With --to it can be restored as of any moment since %s.\n", first.Add(time.Second).Format(time.RFC3339)) // told to the second
+	}
+	return err
+}
+
+// replace restores into the data directory, which this process has locked, in a new epoch, so that the
+// next start of the server goes on from there.
 func (c *restoration) replace(ctx context.Context, from *source, epochs []epoch, past bool) error {
 	r := c.r
-	lock, err := r.local.lock()
-	if err != nil {
-		return err
-	}
-	defer func() { _ = lock.Unlock() }()
 	id, err := r.local.readIdentity()
 	if err != nil {
 		return err
 	}
 	newest := epochs[len(epochs)-1]
 	say := func(text string) { fmt.Fprintln(c.out, text+".") }
-	if !r.takesOver() && newest.Owner != id.Owner {
-		if err := awaitSilence(ctx, r.bucket, signWait, say); err != nil {
+	last, err := readSign(ctx, r.bucket)
+	if err != nil {
+		return err
+	}
+	if r.hasOthers(last, newest, takeOver) && !r.takesOver() {
+		if err := awaitSilence(ctx, r.bucket, newest, signWait, say); err != nil {
 			return err
 		}
 	}
@@ -247,6 +277,9 @@ func (c *restoration) replace(ctx context.Context, from *source, epochs []epoch,
 	if err != nil {
 		return err
 	}
+	r.client.begin(e)
+	_ = r.giveSign(ctx, false) // what is given next is seen to be another
+
 	if !past { // with what the server that is ended wrote to its end
 		if from, err = findSource(ctx, r.bucket, epochs, time.Time{}); err != nil {
 			return err
@@ -258,6 +291,7 @@ func (c *restoration) replace(ctx context.Context, from *source, epochs []epoch,
 	if err != nil {
 		return err
 	}
+	_ = r.giveSign(ctx, true) // the next start need not look
 	fmt.Fprintf(c.out, "Restored into %s. The next start of the server goes on from there.\n", r.local.data())
 	return c.describe(ctx, r.local.data())
 }

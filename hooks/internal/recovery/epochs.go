@@ -192,7 +192,7 @@ func (s sign) put(ctx context.Context, b bucket) error {
 func readSign(ctx context.Context, b bucket) (s sign, err error) {
 	content, err := readAll(ctx, b, aliveKey)
 	if errors.Is(err, errMissing) {
-		return sign{Ended: true}, nil
+		return sign{}, nil
 	}
 	if err != nil {
 		return s, err
@@ -200,10 +200,16 @@ func readSign(ctx context.Context, b bucket) (s sign, err error) {
 	return s, json.Unmarshal(content, &s)
 }
 
+// isOfEnd reports whether who wrote in the newest epoch has ended, or nobody gave a sign yet. Who was
+// stopped before it noticed that its own epoch was over tells nothing of that one.
+func (s sign) isOfEnd(newest epoch) bool {
+	return s.Run == "" || s.Ended && s.Epoch == newest.Number
+}
+
 // awaitSilence returns a refusal that says who writes to the replica, if anybody does.
-func awaitSilence(ctx context.Context, b bucket, wait time.Duration, say func(string)) error {
+func awaitSilence(ctx context.Context, b bucket, newest epoch, wait time.Duration, say func(string)) error {
 	first, err := readSign(ctx, b)
-	if err != nil || first.Ended {
+	if err != nil || first.isOfEnd(newest) {
 		return err
 	}
 	say(fmt.Sprintf("Looking for %s whether the server that wrote to the replica last, on %s, still does", wait, first.Host))
@@ -217,11 +223,11 @@ func awaitSilence(ctx context.Context, b bucket, wait time.Duration, say func(st
 		if err != nil {
 			return err
 		}
-		if now.Ended {
+		if now.isOfEnd(newest) {
 			return nil
 		}
 		if now != first {
-			return refuse("another server, on %s, writes to this replica: stop it first. With --takeover this one ends it and goes on in its place; what only this machine has is put aside then", now.Host)
+			return refuse("another server, on %s, writes to this replica: stop it first. With --takeover this one ends it and goes on in its place; what only this machine has is put aside then. A copy of its data directory needs a REPLICA_URL of its own", now.Host)
 		}
 	}
 	return nil

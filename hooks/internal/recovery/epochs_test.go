@@ -63,12 +63,12 @@ func TestSilence(t *testing.T) {
 	each(t, func(t *testing.T, ctx context.Context, b bucket) {
 		var said []string
 		await := func(wait time.Duration) error {
-			return awaitSilence(ctx, b, wait, func(text string) { said = append(said, text) })
+			return awaitSilence(ctx, b, epoch{Number: 2}, wait, func(text string) { said = append(said, text) })
 		}
 		if err := await(time.Hour); err != nil || len(said) > 0 {
 			t.Errorf("of a new replica: got %v, %q", err, said)
 		}
-		alive := sign{Run: "r", Host: "other", Count: 1}
+		alive := sign{Run: "r", Host: "other", Epoch: 2, Count: 1}
 		if err := alive.put(ctx, b); err != nil {
 			t.Fatal(err)
 		}
@@ -98,6 +98,14 @@ func TestSilence(t *testing.T) {
 		if err := await(time.Hour); err != nil {
 			t.Errorf("ended: got %v", err)
 		}
+		said = nil
+		before := sign{Run: "s", Epoch: 1, Ended: true}
+		if err := before.put(ctx, b); err != nil {
+			t.Fatal(err)
+		}
+		if err := await(50 * time.Millisecond); err != nil || len(said) != 1 {
+			t.Errorf("the one before has ended: got %v, %q", err, said)
+		}
 	})
 }
 
@@ -105,7 +113,7 @@ func TestSilence(t *testing.T) {
 func TestSignsAreGivenWhereTheEpochIs(t *testing.T) {
 	t.Parallel()
 	each(t, func(t *testing.T, ctx context.Context, b bucket) {
-		r := &Recovery{bucket: b, client: newEpochClient(b, epoch{})}
+		r := &Recovery{bucket: b, client: newEpochClient(b, epoch{}), local: newLocal(t.TempDir()), run: "r"}
 		e, err := beginEpoch(ctx, b, 1, "a", nil)
 		if err != nil {
 			t.Fatal(err)
@@ -115,14 +123,48 @@ func TestSignsAreGivenWhereTheEpochIs(t *testing.T) {
 		if err := r.signThere(ctx, elsewhere); err == nil {
 			t.Error("no error where the epoch is not")
 		}
-		if s, err := readSign(ctx, b); err != nil || s.Run != "" || !s.Ended {
+		if s, err := readSign(ctx, b); err != nil || s.Run != "" {
 			t.Errorf("got %+v (%v), want no sign", s, err)
 		}
 		if err := r.signThere(ctx, e); err != nil {
 			t.Error(err)
 		}
-		if s, err := readSign(ctx, b); err != nil || s.Ended {
+		if s, err := readSign(ctx, b); err != nil || s.Run == "" {
 			t.Errorf("got %+v (%v), want a sign", s, err)
 		}
 	})
+}
+
+// What the server before gave is no other's sign, unless its data directory was copied since.
+func TestOthersAreToldFromTheServerBefore(t *testing.T) {
+	t.Parallel()
+	here := place{Boot: "boot", Lock: "lock"}
+	last := sign{Run: "r", Count: 7}
+	for _, row := range []struct {
+		name   string
+		given  given
+		goOn   bool
+		others bool
+	}{
+		{"killed", given{last, here}, false, false},
+		{"killed before it was given", given{sign{Run: "r", Count: 8}, here}, false, false},
+		{"nothing is known", given{}, true, true},
+		{"a copy", given{last, place{Boot: "boot", Lock: "another"}}, true, true},
+		{"another has run since", given{sign{Run: "q", Count: 9}, here}, true, true},
+		{"booted since, to go on", given{last, place{Boot: "before", Lock: "lock"}}, true, false},
+		{"booted since, to begin an epoch", given{last, place{Boot: "before", Lock: "lock"}}, false, true},
+		{"a machine's copy", given{sign{Run: "r", Count: 6}, place{Boot: "before", Lock: "lock"}}, true, true},
+	} {
+		next := takeOver
+		if row.goOn {
+			next = goOn
+		}
+		if before := row.given.before(here, last, next); before == row.others {
+			t.Errorf("%s: got %t", row.name, before)
+		}
+	}
+	unknown := place{Lock: "lock"} // of a machine that does not tell its boots apart
+	if (given{last, unknown}).before(unknown, last, takeOver) {
+		t.Error("without a boot's name: got true")
+	}
 }

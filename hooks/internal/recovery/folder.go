@@ -23,6 +23,35 @@ const tempPattern = ".new-*"
 
 func (f folder) path(key string) string { return filepath.Join(string(f), filepath.FromSlash(key)) }
 
+// isApart returns an error if the folder is in a directory, or that in the folder.
+func (f folder) isApart(dir string) error {
+	dir, err := filepath.Abs(dir)
+	if err != nil {
+		return err
+	}
+	for _, pair := range [][2]string{{string(f), dir}, {dir, string(f)}} {
+		if inner, err := filepath.Rel(resolve(pair[0]), resolve(pair[1])); err == nil && filepath.IsLocal(inner) {
+			return fmt.Errorf("the folder %s and the data directory %s are not apart: use a folder elsewhere, on another disk", f, dir)
+		}
+	}
+	return nil
+}
+
+// resolve follows the links of a path, of which the end need not be there.
+func resolve(path string) string {
+	resolved, err := filepath.EvalSymlinks(path)
+	if err == nil || path == filepath.Dir(path) {
+		return cmp.Or(resolved, path)
+	}
+	return filepath.Join(resolve(filepath.Dir(path)), filepath.Base(path))
+}
+
+// isMissing reports whether there is no folder.
+func (f folder) isMissing() bool {
+	_, err := os.Stat(string(f))
+	return errors.Is(err, fs.ErrNotExist)
+}
+
 func (f folder) Put(_ context.Context, key string, content io.Reader, _ int64, onlyNew bool) (err error) {
 	path := f.path(key)
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {

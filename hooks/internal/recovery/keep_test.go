@@ -1,6 +1,7 @@
 package recovery
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"io/fs"
@@ -169,6 +170,41 @@ func TestMomentsAreRestored(t *testing.T) {
 	l.must(err)
 	if _, err := findSource(t.Context(), l.bucket, epochs, time.Now().Add(-time.Hour)); err == nil {
 		t.Error("a moment before the replica was found")
+	}
+}
+
+// What is damaged is not restored, and what was shipped before it is: the error says so.
+func TestDamageNamesTheWayOut(t *testing.T) {
+	t.Parallel()
+	for name, damage := range map[string]func(path string) error{
+		"missing":   os.Remove,
+		"cut off":   func(path string) error { return os.Truncate(path, 50) },
+		"scrambled": func(path string) error { return os.WriteFile(path, bytes.Repeat([]byte("x"), 5000), 0o600) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			l := newLine(t)
+			l.write()
+			time.Sleep(20 * time.Millisecond)
+			moment, rows := time.Now(), l.rows
+			time.Sleep(20 * time.Millisecond)
+			l.write()
+			key := l.client.key(secondsLevel, mustLast(l), mustLast(l))
+			l.write()
+			l.must(damage(filepath.Join(string(l.bucket.(folder)), key)))
+			epochs, err := readEpochs(t.Context(), l.bucket)
+			l.must(err)
+			from, err := findSource(t.Context(), l.bucket, epochs, time.Time{})
+			if err == nil {
+				err = from.restore(t.Context(), filepath.Join(t.TempDir(), "data.db"), nil)
+			}
+			if err == nil || !strings.Contains(err.Error(), "restore --verify --to an earlier moment") {
+				t.Errorf("got %v", err)
+			}
+			if got := l.restored(moment); got != rows {
+				t.Errorf("before the damage: got %d rows, want %d", got, rows)
+			}
+		})
 	}
 }
 

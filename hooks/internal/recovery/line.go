@@ -19,6 +19,9 @@ func (r *Recovery) join(ctx context.Context, s *shipping) error {
 	if err != nil && !isRefusal(err) {
 		return fmt.Errorf("%w: %w", errNotReached, err)
 	}
+	if err == nil {
+		f, err = r.alone(ctx, f)
+	}
 	if err != nil {
 		return err
 	}
@@ -81,6 +84,9 @@ func (r *Recovery) markReplaced(replaced bool) error {
 		return err
 	}
 	id.Replaced = replaced
+	if id.Last, err = r.local.last(); err != nil {
+		return err
+	}
 	return r.local.writeIdentity(id)
 }
 

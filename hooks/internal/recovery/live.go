@@ -33,11 +33,11 @@ func (r *Recovery) live(ctx context.Context) {
 	for tick := time.NewTicker(signEvery); ; {
 		if r.client.begun() {
 			e := *r.client.epoch.Load()
-			err := r.signThere(ctx, e)
-			if over, overErr := e.isOver(ctx, r.bucket); over {
+			over, err := e.isOver(ctx, r.bucket)
+			if over {
 				r.client.over.Store(true)
 				r.endIfOver(errOver)
-			} else if err = cmp.Or(err, overErr); err != nil && ctx.Err() == nil {
+			} else if err = cmp.Or(r.signThere(ctx, e), err); err != nil && ctx.Err() == nil {
 				r.app.Logger().Debug("The replica's store did not take the sign of life", "error", err)
 			}
 		}
@@ -62,7 +62,32 @@ func (r *Recovery) signThere(ctx context.Context, e epoch) error {
 // giveSign gives a sign of life, or of the end.
 func (r *Recovery) giveSign(ctx context.Context, ended bool) error {
 	host, _ := os.Hostname()
-	return sign{Run: r.run, Host: host, Epoch: r.client.epoch.Load().Number, Count: int(r.signs.Add(1)), Ended: ended}.put(ctx, r.bucket)
+	s := sign{Run: r.run, Host: host, Epoch: r.client.epoch.Load().Number, Count: int(r.signs.Add(1)), Ended: ended}
+	_ = r.local.noteSign(s)
+	return s.put(ctx, r.bucket)
+}
+
+// hasOthers reports whether another server than those that ran here may still write to the replica.
+// last is the sign that was given last.
+func (r *Recovery) hasOthers(last sign, newest epoch, next step) bool {
+	switch {
+	case last.isOfEnd(newest):
+		return false
+	case last.Epoch != newest.Number:
+		return true
+	}
+	return last.Run != r.run && !r.local.readGiven().before(r.local.here(), last, next)
+}
+
+// alone returns what is to be done once no other server writes to the replica, or a refusal.
+func (r *Recovery) alone(ctx context.Context, f findings) (findings, error) {
+	if !f.others || r.takesOver() {
+		return f, nil
+	}
+	if err := awaitSilence(ctx, r.bucket, f.newest(), signWait, r.say); err != nil {
+		return f, err
+	}
+	return r.look(ctx) // it may have written until it ended
 }
 
 // within returns what fn does, or the context's error: a folder of another machine may hang for

@@ -12,6 +12,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/benbjohnson/litestream"
@@ -27,6 +28,8 @@ const (
 	dataFile     = "data.db"
 	identityFile = "identity.json"
 	stateFile    = "state.json"
+	signFile     = "sign.json"
+	lockFile     = "lock"
 )
 
 // A local is the data directory's side of a replica.
@@ -57,9 +60,11 @@ type identity struct {
 	URL     string `json:"url"`     // and where that was
 	Epoch   int    `json:"epoch"`
 
-	// Replaced says that data.db is not what was shipped: a backup was restored, or too much
-	// waited for the store. A new epoch must begin, with a whole copy.
-	Replaced bool `json:"replaced"`
+	// Replaced says that data.db is not what was shipped: a backup was restored, too much waited
+	// for the store, or a server ran without the replica. A new epoch must begin, with a whole copy,
+	// unless the replica went on since from what was here until then: from the transaction Last.
+	Replaced bool     `json:"replaced"`
+	Last     ltx.TXID `json:"last"`
 
 	// RestoredTo is the moment that the database was restored to, until the app was told.
 	RestoredTo *time.Time `json:"restoredTo,omitempty"`
@@ -97,7 +102,7 @@ func (l local) lock() (*flock.Flock, error) {
 	if err := os.MkdirAll(l.dir, 0o700); err != nil {
 		return nil, err
 	}
-	lock := flock.New(filepath.Join(l.dir, "lock"))
+	lock := flock.New(filepath.Join(l.dir, lockFile))
 	locked, err := lock.TryLock()
 	if err != nil {
 		return nil, err
@@ -106,6 +111,45 @@ func (l local) lock() (*flock.Flock, error) {
 		return nil, fmt.Errorf("a server runs on %s: stop it first", l.dataDir)
 	}
 	return lock, nil
+}
+
+// A place is a data directory on a machine that runs. A copy of the directory is another place, and
+// so is one of the machine, which was booted by itself.
+type place struct {
+	Boot string `json:"boot"` // empty if the machine does not tell
+	Lock string `json:"lock"` // the file
+}
+
+func (l local) here() place {
+	boot, _ := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	return place{Boot: strings.TrimSpace(string(boot)), Lock: fileId(filepath.Join(l.dir, lockFile))}
+}
+
+// A given is the last sign of life that was given from a place.
+type given struct {
+	Sign  sign  `json:"sign"`
+	Place place `json:"place"`
+}
+
+// noteSign notes a sign, durably, before it is given.
+func (l local) noteSign(s sign) error { return l.write(signFile, given{s, l.here()}) }
+
+// readGiven returns what was given last from this data directory or what it is a copy of. Without the
+// note, a start looks for who writes.
+func (l local) readGiven() (g given) {
+	if content, err := os.ReadFile(filepath.Join(l.dir, signFile)); err == nil {
+		_ = json.Unmarshal(content, &g)
+	}
+	return g
+}
+
+// before reports whether the last sign that the replica has was given by the server that ran here
+// before. That one has ended, since this process has its lock. Nothing tells a machine that was booted
+// again from a copy of it that is started before the next sign is given: that is enough to go on in the
+// epoch, where the one of two that writes second ends, but not to begin one, which ends the other.
+func (g given) before(here place, last sign, next step) bool {
+	return here.Lock != "" && g.Place.Lock == here.Lock && g.Sign.Run == last.Run && g.Sign.Count >= last.Count &&
+		(here.Boot != "" && g.Place.Boot == here.Boot || next == goOn)
 }
 
 // isUntouched reports whether the database that is here was made by a command before a server ran:

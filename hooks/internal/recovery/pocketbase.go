@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"path/filepath"
 	"strings"
 
 	"github.com/pocketbase/dbx"
@@ -56,12 +57,14 @@ func (r *Recovery) bootstrap(e *core.BootstrapEvent) error {
 		if err := r.markReplaced(true); err != nil {
 			return err
 		}
-		r.lock, _ = r.local.lock() // so that nothing is restored beneath it
+		r.lock, _ = r.local.lock()                           // so that nothing is restored beneath it
+		_ = os.Remove(filepath.Join(r.local.dir, stateFile)) // of a server that had a replica
 		return e.Next()
 	}
 	_ = r.rootCmd.ParseFlags(os.Args[1:]) // for takesOver; they are parsed again, and reported, when the command is run
 	ctx := context.Background()
 	if err := r.prepare(ctx); err != nil {
+		r.noteRefusal(err)
 		return err
 	}
 	// Before the app writes: its own checkpoint could begin the WAL anew over what Litestream has
@@ -79,10 +82,10 @@ func (r *Recovery) bootstrap(e *core.BootstrapEvent) error {
 	return leaveCheckpoints(e.App)
 }
 
-// leaveCheckpoints has SQLite leave the WAL to Litestream, until it is as large as PocketBase
-// lets its file stay. Litestream reads while the app writes, and beside a reader, SQLite sorts the whole WAL at each commit
-// to find that it cannot begin it anew: a quarter of what a webhook costs. One connection writes all; without
-// a limit of its idle time it stays the one that was told.
+// leaveCheckpoints has SQLite leave the WAL to Litestream, until it is as large as PocketBase lets its
+// file stay. Litestream reads while the app writes, and beside a reader, SQLite sorts the whole WAL at
+// each commit to find that it cannot begin it anew: a quarter of what a webhook costs. One connection
+// writes all; without a limit of its idle time it stays the one that was told.
 func leaveCheckpoints(app core.App) error {
 	db, ok := app.NonconcurrentDB().(*dbx.DB)
 	if !ok {

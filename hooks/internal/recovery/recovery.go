@@ -8,6 +8,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -72,7 +73,11 @@ func New(app core.App, rootCmd *cobra.Command, options Options) (*Recovery, erro
 	var b bucket
 	var err error
 	if options.URL != "" {
-		if b, err = openBucket(options.URL); err != nil {
+		b, err = openBucket(options.URL)
+		if f, ok := b.(folder); ok {
+			err = f.isApart(app.DataDir())
+		}
+		if err != nil {
 			b, err = nil, fmt.Errorf("REPLICA_URL: %w", err)
 		}
 	}
@@ -85,7 +90,11 @@ func New(app core.App, rootCmd *cobra.Command, options Options) (*Recovery, erro
 
 // say tells the operator, in the terminal and, once there is one, in the log.
 func (r *Recovery) say(text string) {
-	fmt.Fprintln(os.Stderr, "Replica: "+text+".")
+	end := "."
+	if strings.HasSuffix(text, "?") {
+		end = ""
+	}
+	fmt.Fprintln(os.Stderr, "Replica: "+text+end)
 	if r.app.IsBootstrapped() {
 		r.app.Logger().Info("Replica: " + text)
 	}

@@ -65,12 +65,12 @@ func findSource(ctx context.Context, b bucket, epochs []epoch, to time.Time) (*s
 			return &source{client: client, files: files}, nil
 		}
 		if !errors.Is(err, litestream.ErrTxNotAvailable) {
-			return nil, err
+			return nil, withWayOut(ctx, err)
 		}
 		if last, err := client.lastOf(ctx); err != nil {
 			return nil, err
 		} else if last.MaxTXID > 0 && moment.IsZero() {
-			return nil, fmt.Errorf("epoch %d cannot be restored: files of its beginning are missing. restore --to a moment before %s brings back what was there before", e.Number, e.Started.Format(time.DateTime))
+			return nil, fmt.Errorf("epoch %d cannot be restored: files of its beginning are missing. If there were epochs before, restore --to a moment before %s brings back the last one", e.Number, e.Started.Format(time.DateTime))
 		}
 		// It ended before it had a copy of its own.
 		i--
@@ -80,6 +80,29 @@ func findSource(ctx context.Context, b bucket, epochs []epoch, to time.Time) (*s
 		}
 	}
 	return nil, errNothing
+}
+
+// firstMoment returns the first moment that the replica has the database of, or zero if it has none.
+func firstMoment(ctx context.Context, b bucket, epochs []epoch) (time.Time, error) {
+	for _, e := range epochs {
+		client := newEpochClient(b, e)
+		var first *ltx.FileInfo // that needs none before it
+		for level := range litestream.SnapshotLevel + 1 {
+			files, err := client.files(ctx, level)
+			if err != nil {
+				return time.Time{}, err
+			}
+			for _, file := range files {
+				if file.MinTXID == 1 && (first == nil || file.MaxTXID < first.MaxTXID) {
+					first = file
+				}
+			}
+		}
+		if first != nil {
+			return (&source{client: client, files: []*ltx.FileInfo{first}}).moment(ctx)
+		}
+	}
+	return time.Time{}, nil
 }
 
 // restore writes the state to a file that is not there, and checks it. What is read from the
@@ -93,10 +116,19 @@ func (s *source) restore(ctx context.Context, path string, progress io.Writer) e
 	s.client.read = progress
 	options := litestream.NewRestoreOptions()
 	options.OutputPath, options.TXID = path, s.txid()
-	if err := litestream.NewReplicaWithClient(nil, s.client).Restore(ctx, options); err != nil {
+	err := litestream.NewReplicaWithClient(nil, s.client).Restore(ctx, options)
+	if err == nil {
+		err = checkIntegrity(ctx, path)
+	}
+	return withWayOut(ctx, err)
+}
+
+// withWayOut adds to why a state cannot be restored how to find one that can.
+func withWayOut(ctx context.Context, err error) error {
+	if err == nil || ctx.Err() != nil {
 		return err
 	}
-	return checkIntegrity(ctx, path)
+	return fmt.Errorf("%w. If the replica is damaged, restore --verify --to an earlier moment finds one that is whole, and restore --to brings that back", err)
 }
 
 // checkIntegrity returns an error if SQLite finds a fault in a database that nobody has open.

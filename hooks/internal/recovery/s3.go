@@ -2,6 +2,7 @@ package recovery
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -50,12 +51,10 @@ func newS3(u *url.URL) (*s3Bucket, error) {
 	endpoint := query.Get("endpoint")
 	if endpoint == "" {
 		endpoint = "https://s3.amazonaws.com"
-	} else if !strings.Contains(endpoint, "://") {
-		endpoint = "https://" + endpoint
 	}
 	store, err := url.Parse(endpoint)
 	if err != nil || store.Host == "" || store.Scheme != "https" && store.Scheme != "http" || strings.Trim(store.Path, "/") != "" {
-		return nil, errors.New("its endpoint is not an address as in https://s3.eu-central-1.amazonaws.com")
+		return nil, errors.New("its endpoint is not an address with https:// or http://, as in https://s3.eu-central-1.amazonaws.com")
 	}
 	if store.User != nil {
 		return nil, errors.New("its endpoint has credentials in it: take them out, and set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY")
@@ -236,9 +235,15 @@ func (b *s3Bucket) fail(err error) error {
 	case response.Code == minio.NoSuchKey:
 		return errMissing
 	case response.Code == minio.NoSuchBucket:
-		return fmt.Errorf("there is no bucket %q: create it first", b.name)
+		return fmt.Errorf("there is no bucket %q (%s): create it, or mend its name or the endpoint in REPLICA_URL", b.name, response.Code)
 	case response.Code == "RequestTimeTooSkewed":
 		return fmt.Errorf("this machine's clock differs too much from the store's: %w", err)
+	case response.StatusCode == http.StatusMovedPermanently, response.Code == minio.AuthorizationHeaderMalformed, response.Code == minio.InvalidRegion:
+		return fmt.Errorf("the bucket %q is in another region (%s): set region=%s in REPLICA_URL", b.name, response.Code, cmp.Or(response.Region, "…"))
+	case response.Code == minio.InvalidAccessKeyID:
+		return fmt.Errorf("the store does not know this key (%s): set AWS_ACCESS_KEY_ID to one of this store", response.Code)
+	case response.Code == minio.SignatureDoesNotMatch:
+		return fmt.Errorf("the secret is not the one of this key (%s): set AWS_SECRET_ACCESS_KEY to that of AWS_ACCESS_KEY_ID", response.Code)
 	case response.StatusCode == http.StatusForbidden:
 		return fmt.Errorf("the store refuses these credentials (%s): set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY to ones that may list, read, write and delete in %q", response.Code, b.name)
 	}

@@ -28,7 +28,7 @@ func (r *Recovery) prepare(ctx context.Context) error {
 		return err
 	}
 	if lost {
-		r.say("the end of the WAL is lost, as after a power failure with synchronous=NORMAL: what was shipped of it is restored")
+		r.say("the end of the WAL is lost, as after a power failure: what was shipped of it is in the replica")
 		if err := os.RemoveAll(r.local.ltxDir()); err != nil {
 			return err
 		}
@@ -41,6 +41,12 @@ func (r *Recovery) prepare(ctx context.Context) error {
 		}
 		found, err := r.lookFor(ctx, hasData)
 		if err == nil {
+			found, err = r.alone(ctx, found)
+		}
+		if err == nil {
+			if hasData && found.next == takeOver {
+				r.say("it has changes that the database here has not")
+			}
 			err = r.act(ctx, found)
 		}
 		switch {
@@ -50,7 +56,7 @@ func (r *Recovery) prepare(ctx context.Context) error {
 			r.say(fmt.Sprintf("the store does not answer (%v): what is here is served meanwhile", err))
 			return nil
 		case time.Since(told) > 30*time.Second:
-			r.say(fmt.Sprintf("there is no database to serve, and what the replica has cannot be restored or seen (%v): trying again. Is REPLICA_URL right?", err))
+			r.say(fmt.Sprintf("there is no database to serve, and the replica's cannot be restored: %v; trying again", err))
 			told = time.Now()
 		}
 		select {
@@ -104,13 +110,31 @@ type findings struct {
 	next   step
 	id     identity
 	epochs []epoch
-	owned  bool // the newest epoch is this data directory's
+	owned  bool // the newest epoch is this data directory's, or of one that it is a copy of
+	last   sign // of life
+	others bool // another server may still write
 	begun  bool // and was begun with what is here, but nothing was shipped in it
 }
 
 func (f findings) newest() epoch { return f.epochs[len(f.epochs)-1] }
 
-// look compares the data directory with the replica.
+// look finds out what the data directory and the replica have, and whether another server writes.
+func (r *Recovery) look(ctx context.Context) (findings, error) {
+	f, err := r.compare(ctx)
+	if err != nil || len(f.epochs) == 0 {
+		return f, err
+	}
+	if f.last, err = readSign(ctx, r.bucket); err != nil {
+		return f, err
+	}
+	f.others = r.hasOthers(f.last, f.newest(), f.next)
+	if f.others && f.next == goOn && r.takesOver() {
+		f.next = takeOver // in an epoch of its own, so that the other one ends
+	}
+	return f, nil
+}
+
+// compare compares the data directory with the replica.
 //
 //	here            in the replica           what follows
 //	nothing         nothing                  a first epoch begins
@@ -119,7 +143,7 @@ func (f findings) newest() epoch { return f.epochs[len(f.epochs)-1] }
 //	never shipped   something                refused: nobody can tell which is meant
 //	ours, same line, equal or ahead          it goes on, in the same epoch
 //	else                                     put aside, restored, and a new epoch begins
-func (r *Recovery) look(ctx context.Context) (f findings, err error) {
+func (r *Recovery) compare(ctx context.Context) (f findings, err error) {
 	if f.id, err = r.local.readIdentity(); err != nil {
 		return f, &refusal{err}
 	}
@@ -151,8 +175,14 @@ func (r *Recovery) look(ctx context.Context) (f findings, err error) {
 		return f, refuse("REPLICA_URL: %s holds a database already, and the one in %s was never shipped there. To go on with the replica's, move %s away, with its -wal and -shm; to ship the one that is here, set REPLICA_URL to an empty place; to look at it, unset REPLICA_URL",
 			r.options.URL, r.local.dataDir, r.local.data())
 	case f.owned && hasData && f.id.Replaced && f.newest().Number == f.id.Epoch:
-		f.next = beginHere
-		return f, nil
+		shipped, err := newEpochClient(r.bucket, f.newest()).lastOf(ctx)
+		if err != nil {
+			return f, err
+		}
+		if shipped.MaxTXID <= f.id.Last {
+			f.next = beginHere
+			return f, nil
+		}
 	case f.owned && hasData && f.newest().Number != f.id.Epoch && f.newest().From == nil:
 		last, err := newEpochClient(r.bucket, f.newest()).lastOf(ctx)
 		if err != nil {
@@ -171,7 +201,6 @@ func (r *Recovery) look(ctx context.Context) (f findings, err error) {
 			f.next = goOn
 			return f, nil
 		}
-		r.say("it has changes that the database here has not, or other ones")
 	}
 	f.next = takeOver
 	return f, nil
@@ -188,11 +217,6 @@ func (r *Recovery) act(ctx context.Context, f findings) error {
 			return &refusal{err}
 		}
 		return r.begin(ctx, f)
-	}
-	if !f.owned && !r.takesOver() {
-		if err := awaitSilence(ctx, r.bucket, signWait, r.say); err != nil {
-			return err
-		}
 	}
 	return r.takeOver(ctx, f)
 }

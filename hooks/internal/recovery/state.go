@@ -101,6 +101,19 @@ func (r *Recovery) writeState(now bool) {
 	}
 }
 
+// noteRefusal writes down why this server, which nobody runs beside, did not start.
+func (r *Recovery) noteRefusal(err error) {
+	before, _ := ReadState(r.local.dataDir)
+	if before == nil || r.lock == nil {
+		return
+	}
+	r.mu.Lock()
+	r.state = *before
+	r.state.Error = "the server did not start: " + err.Error()
+	r.mu.Unlock()
+	r.writeState(true)
+}
+
 // ReadState returns how the replica of a data directory stood last, or nil if it has none.
 func ReadState(dataDir string) (*State, error) {
 	l := newLocal(dataDir)

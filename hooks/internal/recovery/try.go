@@ -14,6 +14,9 @@ func (r *Recovery) Configured() bool { return r != nil && r.bucket != nil }
 // Try writes, reads and deletes an object of the replica, as a server does, and returns how far
 // this machine's clock is ahead of the store's.
 func (r *Recovery) Try(ctx context.Context) (skew time.Duration, err error) {
+	if f, ok := r.bucket.(folder); ok && f.isMissing() {
+		return 0, fmt.Errorf("there is no folder %s: is its disk mounted? A server that starts makes it", f)
+	}
 	key := "trial-" + newId()
 	content := []byte("A trial of the store. It may be deleted.")
 	put := func() error { return r.bucket.Put(ctx, key, bytes.NewReader(content), int64(len(content)), true) }

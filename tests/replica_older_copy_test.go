@@ -1,0 +1,108 @@
+package tests
+
+import (
+	"os"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// An older copy of a data directory, as a snapshot of the machine has one, ends nobody who writes, and
+// serves nothing beside them: it goes on once they have stopped.
+func TestReplicaOfAnOlderCopy(t *testing.T) {
+	t.Parallel()
+	for name, newStore := range stores {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			store := newStore(t)
+			s, token := startShipping(t, store, "Copied")
+			older, equal := s.another(copyDir(t, s.Dir)), s.another("")
+			s.sendTitled("Not copied")
+			s.awaitShipped(token)
+			equal.Dir = copyDir(t, s.Dir)
+			for copied, copy := range map[string]*server{"older": older, "equal": equal} {
+				text, code := copy.runToEnd()
+				if code == 0 || strings.Contains(text, "Server started") {
+					t.Errorf("%s: it served: %s", copied, text)
+				}
+				wantText(t, text, "Looking for 35s", "another server, on ", "A copy of its data directory needs a REPLICA_URL of its own")
+				if out, errs, ok := runOn(t, s.binary, copy.Dir, s.env, "restore"); ok || !strings.Contains(errs, "another server, on ") {
+					t.Errorf("%s: it was restored: %s%s", copied, out, errs)
+				}
+			}
+			s.sendTitled("After")
+			s.awaitShipped(token)
+			if state := s.replicaState(token); state.Epoch != 1 || state.Error != "" {
+				t.Errorf("got %+v, want epoch 1", state)
+			}
+
+			s.Stop()
+			older.Start()
+			older.wantTitles([]string{"Copied", "Not copied", "After"})
+			if text := older.output.String(); strings.Count(text, "Looking for") != 1 || strings.Contains(text, "may be missing") {
+				t.Errorf("it looked for a server that had ended, or says that something may be missing: %s", text)
+			}
+			older.Kill()
+			equal.args = []string{"--takeover"}
+			equal.Start()
+			equal.wantTitles([]string{"Copied", "Not copied", "After"})
+			wantText(t, equal.output.String(), "in its last second may be missing")
+		})
+	}
+}
+
+// An older copy that served without REPLICA_URL, as to look at it, does not go on in place of what the
+// replica has.
+func TestReplicaOfAnOlderCopyThatServed(t *testing.T) {
+	t.Parallel()
+	store := newFolderStore(t)
+	s, token := startShipping(t, store, "Copied")
+	older := s.another(copyDir(t, s.Dir))
+	s.sendTitled("Not copied")
+	s.awaitShipped(token)
+	s.Stop()
+	older.env = append(slices.Clone(s.env), "REPLICA_URL=")
+	older.Start()
+	older.sendTitled("Only here")
+	older.Stop()
+	older.env = s.env
+	older.Start()
+	older.wantTitles([]string{"Copied", "Not copied"}, "Only here")
+	wantText(t, older.output.String(), "records that only it has: aiContent 1")
+}
+
+// A server that ran without its replica for a while begins anew there, and need not look for who writes.
+func TestReplicaBeginsAnewAtOnceAfterAKill(t *testing.T) {
+	t.Parallel()
+	store := newFolderStore(t)
+	s, _ := startShipping(t, store, "First")
+	s.Kill()
+	env := s.env
+	s.env = append(slices.Clone(env), "REPLICA_URL=") // what it writes then needs an epoch of its own
+	s.Start()
+	s.sendTitled("Second")
+	if out, _ := s.runCommand("modelriver", "status"); strings.Contains(out, "replica") {
+		t.Errorf("status of a server without a replica: %s", out)
+	}
+	s.Kill()
+	s.env = env
+	s.Start()
+	s.sendTitled("Third")
+	s.awaitShipped(s.SignIn("_superusers", testEmail, testPassword))
+	if state := s.replicaState(s.SignIn("_superusers", testEmail, testPassword)); state.Epoch != 2 {
+		t.Errorf("got %+v, want epoch 2", state)
+	}
+	if text := s.output.String(); strings.Contains(text, "Looking for") {
+		t.Errorf("it looked for another server: %s", text)
+	}
+}
+
+// copyDir returns a copy of a data directory, of which a server may run.
+func copyDir(t testing.TB, dir string) string {
+	t.Helper()
+	copied := newDataDir(t, t.TempDir())
+	if err := os.CopyFS(copied, os.DirFS(dir)); err != nil {
+		t.Fatal(err)
+	}
+	return copied
+}
