@@ -31,7 +31,7 @@ const CONNECT_TIMEOUT = 15_000;
 const ALIVE = 60_000; // PocketRiver is heard every 25 seconds
 const SILENT = 330_000; // PocketBase ends a stream that is idle for 5 minutes: later it is dead
 const SIGN_IN = 2_000; // time to do so before what a guest sees is shown
-const RETRY_MIN = 500;
+const RETRY_MIN = 200;
 const RETRY_MAX = 5_000;
 export const TOPICS = 1000; // PocketBase refuses all for one more, or for a longer one: lists beyond only look
 const TOPIC_BYTES = 2500;
@@ -97,7 +97,7 @@ export class Connection {
 
 	lost() {
 		this.close(this.state.said.size ? 0 : this.state.failures + 1); // an open one that ends is PocketBase's way
-		this.timer = setTimeout(() => this.connect(), backoff(this.state.failures));
+		this.timer = setTimeout(() => this.connect(), backoff(2 * this.state.failures)); // the first is soon; then many may come to one server
 	}
 
 	share() {}
