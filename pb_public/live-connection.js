@@ -108,8 +108,7 @@ export class Connection {
 	 */
 	check() {
 		const { topics, said, waiting } = this.state;
-		const settled = topics.size && said.size >= topics.size;
-		const patience = !settled ? CONNECT_TIMEOUT : [...topics].some(asksForLeave) ? ALIVE : SILENT;
+		const patience = !topics.size || said.size < topics.size ? CONNECT_TIMEOUT : [...topics].some(asksForLeave) ? ALIVE : SILENT;
 		if (this.source && !waiting && Math.abs(Date.now() - this.heard) > patience) this.lost();
 	}
 
