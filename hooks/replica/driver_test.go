@@ -275,7 +275,7 @@ func TestCancelledStatementEndsItsTransaction(t *testing.T) {
 			err = only.Raw(func(inner any) error {
 				c := inner.(*conn)
 				_, err := c.run(ctx, parse(statement)[0], func() (driver.Result, error) {
-					if _, err := c.sqliteConn.ExecContext(ctx, statement, nil); err != nil {
+					if _, err := c.Conn.ExecContext(ctx, statement, nil); err != nil {
 						t.Error(err)
 					}
 					cancel() // once it is executed, and before the driver returns
