@@ -21,6 +21,8 @@ type applier struct {
 	// By SQL and by table, until the schema changes.
 	statements map[string]*sql.Stmt
 	tables     map[string]*table
+
+	reload bool // something of what PocketBase keeps in memory has changed
 }
 
 // A table is what must be known of one to change its rows.
@@ -95,8 +97,10 @@ func (a *applier) position() (position uint64, err error) {
 	return position, err
 }
 
-// apply plays one entry, as one transaction.
-func (a *applier) apply(position uint64, entry []byte) (err error) {
+// apply plays an entry of the log that follows the position after, and ends at the other, as one
+// transaction. An entry that doesn't find the rows it changes is an error and changes nothing:
+// this database isn't what the log says, and must be replaced.
+func (a *applier) apply(after, position uint64, entry []byte) (err error) {
 	ctx := context.Background()
 	if err := a.exec(ctx, "BEGIN IMMEDIATE"); err != nil {
 		return fmt.Errorf("entry %d: %w", position, err)
@@ -108,7 +112,7 @@ func (a *applier) apply(position uint64, entry []byte) (err error) {
 			a.forget()
 		}
 	}()
-	if err := a.change(ctx, "UPDATE "+positionTable+" SET position = ? WHERE position = ?", int64(position), int64(position)-1); err != nil {
+	if err := a.change(ctx, "UPDATE "+positionTable+" SET position = ? WHERE position = ?", int64(position), int64(after)); err != nil {
 		at, _ := a.position()
 		return fmt.Errorf("the database has the log's first %d: %w", at, err)
 	}
@@ -165,8 +169,10 @@ func (a *applier) change(ctx context.Context, query string, args ...any) error {
 func (a *applier) play(ctx context.Context, c change) error {
 	if c.kind == 'S' {
 		a.forget()
+		a.reload = true
 		return a.exec(ctx, c.sql)
 	}
+	a.reload = a.reload || c.table == "_collections" || c.table == "_params"
 	t, err := a.table(ctx, c.table)
 	if err != nil {
 		return err

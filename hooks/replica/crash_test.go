@@ -44,16 +44,14 @@ func replay(t *testing.T, dir string, want [2]int) {
 	p := newPair(t)
 	p.log.entries = readEntries(t, dir)
 	p.path = filepath.Join(dir, "data.db")
+	if position := positionOf(t, p.path); len(p.log.entries) != want[0] || position != uint64(want[1]) {
+		t.Errorf("%d entries, position %d: want %v", len(p.log.entries), position, want)
+	}
 	db, err := p.leader.Connect(p.path)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer db.Close()
-	position, err := p.leader.Position()
-	if err != nil || len(p.log.entries) != want[0] || position != uint64(want[1]) {
-		t.Errorf("%d entries, position %d, %v: want %v", len(p.log.entries), position, err, want)
-	}
-	catchUp(t, p.leader, p.log)
 	p.same(t)
 	for _, s := range written[:3] { // and goes on
 		if _, err := db.NewQuery("INSERT INTO a (b) VALUES ({:s})").Bind(map[string]any{"s": s}).Execute(); err != nil {
@@ -76,17 +74,31 @@ func TestEndOfFileLostIsReplayed(t *testing.T) {
 	copyFile(t, p.path, filepath.Join(killed, "data.db"), 1)
 	copyFile(t, p.path+"-wal", filepath.Join(killed, "data.db-wal"), 0.7)
 	q := newPair(t)
-	q.log, q.path = p.log, filepath.Join(killed, "data.db")
+	q.log.entries, q.path = p.log.entries, filepath.Join(killed, "data.db")
+	if position := positionOf(t, q.path); position == 0 || position >= 6 {
+		t.Fatalf("position %d: nothing was lost", position)
+	}
 	again, err := q.leader.Connect(q.path)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer again.Close()
-	if position, err := q.leader.Position(); err != nil || position == 0 || position >= 6 {
-		t.Fatalf("position %d, %v: nothing was lost", position, err)
-	}
-	catchUp(t, q.leader, q.log)
 	q.same(t)
+}
+
+// positionOf returns the position of a database that no node has open.
+func positionOf(t *testing.T, path string) uint64 {
+	t.Helper()
+	a, err := newApplier(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer a.close()
+	position, err := a.position()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return position
 }
 
 // copyFile copies a part of a file, from its beginning.
@@ -130,12 +142,13 @@ func writeUntilKilled(t *testing.T, dir, where string) {
 			select {}
 		}
 	}
-	node := newNode(t, func(position uint64, entry []byte) error {
-		kill(position, "before the log")
+	node := newNode(t, &memoryLog{})
+	node.append = func(after uint64, entry []byte) error {
+		kill(after+1, "before the log")
 		_, err := file.Write(append(binary.BigEndian.AppendUint32(nil, uint32(len(entry))), entry...))
-		kill(position, "after the log")
+		kill(after+1, "after the log")
 		return err
-	})
+	}
 	db, err := node.Connect(filepath.Join(dir, "data.db"))
 	if err != nil {
 		t.Fatal(err)
@@ -180,7 +193,7 @@ func TestEntryThatDoesNotFitIsRefused(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	catchUp(t, p.follower, p.log)
+	p.catchUp(t)
 	before := p.dump(t, p.copy)
 	first := change{kind: 'I', table: "a", to: 9, values: []value{"first"}}
 	rows := []struct {
@@ -203,7 +216,7 @@ func TestEntryThatDoesNotFitIsRefused(t *testing.T) {
 		{"a newer version", 3, []byte{2}, "run a newer one"},
 	}
 	for _, row := range rows {
-		err := p.follower.Apply(row.position, row.entry)
+		err := p.follower.applier.apply(row.position-1, row.position, row.entry)
 		if err == nil || !strings.Contains(err.Error(), row.want) {
 			t.Errorf("%s: got %v, want %s", row.name, err, row.want)
 		}

@@ -36,7 +36,7 @@ func (c *connector) Connect(context.Context) (driver.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	conn := &conn{Conn: prepared.Keep(opened).(prepared.Conn), append: c.node.append}
+	conn := &conn{Conn: prepared.Keep(opened).(prepared.Conn), node: c.node}
 	// Before any statement is prepared: SQLite decides then whether it tells of each row.
 	hooks := opened.(sqlite.HookRegisterer)
 	hooks.RegisterPreUpdateHook(conn.onRow)
@@ -58,7 +58,7 @@ var (
 // A conn is a connection that captures what its transactions change.
 type conn struct {
 	prepared.Conn
-	append func(position uint64, entry []byte) error
+	node *Node
 
 	inTransaction bool
 	rolledBack    bool // by SQLite, so that there is none any more
@@ -67,9 +67,11 @@ type conn struct {
 	inSchema      bool  // while a statement changes the schema
 	err           error // why the transaction can't be committed
 
-	moving   bool  // while the position is written
-	position int64 // what the commit hook appends the entry at, if not 0
-	refusal  error // why the commit hook refused
+	moving   bool   // while the position is written
+	position uint64 // in the log, before the transaction
+	proposed int    // bytes of changes, which the commit hook appends after it; 0 if it may not
+	appended bool   // by the commit hook
+	refusal  error  // why it refused
 }
 
 // A mark is a savepoint and how much had changed before it.
@@ -80,7 +82,7 @@ type mark struct {
 
 func (c *conn) reset() {
 	c.inTransaction, c.rolledBack, c.inSchema = false, false, false
-	c.savepoints, c.err, c.position = nil, nil, 0
+	c.savepoints, c.err, c.proposed = nil, nil, 0
 	c.changes.cut(0)
 	if cap(c.changes.b) > 1<<20 { // of a large transaction, and the connection stays
 		c.changes.b = nil
@@ -163,16 +165,17 @@ func (c *conn) captureColumn(r row, i int) error {
 
 // onCommit is SQLite's commit hook: the append to the log is the commit.
 func (c *conn) onCommit() int32 {
-	if c.position == 0 {
-		if c.changes.len() == 0 && c.err == nil {
-			return 0 // of this file only, such as statistics
-		}
+	if c.changes.len() != c.proposed || c.err != nil {
 		c.refusal = errUnlogged
 		return 1
 	}
-	if c.refusal = c.append(uint64(c.position), c.changes.entry()); c.refusal != nil {
+	if c.proposed == 0 {
+		return 0 // of this file only, such as statistics
+	}
+	if c.refusal = c.node.commit(c.position, c.changes.entry()); c.refusal != nil {
 		return 1
 	}
+	c.appended = true
 	return 0
 }
 
@@ -182,6 +185,9 @@ func (c *conn) onRollback() {
 }
 
 func (c *conn) BeginTx(ctx context.Context, options driver.TxOptions) (driver.Tx, error) {
+	if !c.node.ready.Load() { // rather than have it wait for what holds the lock, and then fail
+		return nil, ErrUnavailable
+	}
 	inner, err := c.Conn.BeginTx(ctx, options)
 	if err != nil {
 		return nil, err
@@ -212,12 +218,15 @@ func (t *tx) Commit() error {
 		_ = t.Tx.Rollback() // which fails if there is none any more
 		return err
 	}
-	c.refusal = nil
+	c.refusal, c.appended = nil, false
 	err := t.Tx.Commit()
 	if c.refusal != nil {
 		return c.refusal
 	}
-	return err // with the entry in the log: this database is behind, as when an append is unsure
+	if err != nil && c.appended {
+		return c.node.fall(err)
+	}
+	return err
 }
 
 // propose makes the position of the transaction one of its rows, for the commit hook to
@@ -233,13 +242,14 @@ func (c *conn) propose() error {
 	if err != nil {
 		return fmt.Errorf("read the position in the log: %w", err)
 	}
+	next := position + int64(messages(c.changes.entry()))
 	c.moving = true
-	_, err = c.Conn.ExecContext(context.Background(), "UPDATE "+positionTable+" SET position = ?", []driver.NamedValue{{Ordinal: 1, Value: position + 1}})
+	_, err = c.Conn.ExecContext(context.Background(), "UPDATE "+positionTable+" SET position = ?", []driver.NamedValue{{Ordinal: 1, Value: next}})
 	c.moving = false
 	if err != nil {
 		return fmt.Errorf("write the position in the log: %w", err)
 	}
-	c.position = position + 1
+	c.position, c.proposed = uint64(position), c.changes.len()
 	return nil
 }
 

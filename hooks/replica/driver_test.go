@@ -98,13 +98,6 @@ func TestOtherDriversAreRefused(t *testing.T) {
 
 type otherDriver struct{ sqlite.Driver }
 
-func TestOpenWithoutALogIsRefused(t *testing.T) {
-	t.Parallel()
-	if _, err := Open(Config{}); err == nil || !strings.Contains(err.Error(), "Config.Append") {
-		t.Errorf("got %v", err)
-	}
-}
-
 // A database that has rows that the log doesn't have would differ from every other one.
 func TestDatabaseOfAnotherOriginIsRefused(t *testing.T) {
 	t.Parallel()
@@ -115,14 +108,11 @@ func TestDatabaseOfAnotherOriginIsRefused(t *testing.T) {
 	}
 	mustExec(t, stock.DB(), "CREATE TABLE a (b)")
 	stock.Close()
-	node := newNode(t, (&memoryLog{}).append)
+	node := newNode(t, &memoryLog{})
 	if _, err := node.Connect(path); err == nil || !strings.Contains(err.Error(), "no position in the log") {
 		t.Errorf("got %v", err)
 	}
 	if _, err := node.Position(); !errors.Is(err, errNotConnected) {
-		t.Errorf("got %v", err)
-	}
-	if err := node.Apply(1, nil); !errors.Is(err, errNotConnected) {
 		t.Errorf("got %v", err)
 	}
 }
@@ -152,42 +142,42 @@ func TestRefusedAppendRollsBack(t *testing.T) {
 	db := p.open(t)
 	db.SetMaxOpenConns(1) // which must be as new afterwards
 	before := p.dump(t, p.path)
-	p.log.refuse = errors.New("there is no quorum")
-	if _, err := db.Exec("CREATE TABLE a (b)"); !errors.Is(err, p.log.refuse) {
-		t.Errorf("got %v", err)
-	}
+	noQuorum := errors.New("there is no quorum")
 	tx, err := db.Begin()
 	if err != nil {
 		t.Fatal(err)
 	}
 	mustExec(t, tx, "CREATE TABLE a (b)", "INSERT INTO a VALUES (1)")
-	if err := tx.Commit(); !errors.Is(err, p.log.refuse) {
+	p.log.set(noQuorum, nil)
+	if err := tx.Commit(); !errors.Is(err, noQuorum) || !errors.Is(err, ErrUnavailable) {
+		t.Errorf("got %v", err)
+	}
+	if _, err := db.Exec("CREATE TABLE a (b)"); !errors.Is(err, ErrUnavailable) {
 		t.Errorf("got %v", err)
 	}
 	if fmt.Sprint(p.dump(t, p.path)) != fmt.Sprint(before) {
 		t.Error("it happened")
 	}
-	p.log.refuse = nil
+	p.log.set(nil, nil)
+	awaitReady(t, p.leader)
 	mustExec(t, db, "CREATE TABLE a (b)", "INSERT INTO a VALUES (2)")
 	p.same(t)
 }
 
 // When the append fails and yet the entry is in the log, this database is behind: it writes
-// nothing more until it has applied what the log has.
+// nothing more until it has applied what the log has, which it does by itself.
 func TestUnsureAppendIsCaughtUp(t *testing.T) {
 	t.Parallel()
 	p := newPair(t)
 	db := p.open(t)
 	mustExec(t, db, "CREATE TABLE a (b)")
-	p.log.lose = errors.New("the answer was lost")
-	if _, err := db.Exec("INSERT INTO a VALUES (1)"); !errors.Is(err, p.log.lose) {
+	lost := errors.New("the answer was lost")
+	p.log.set(nil, lost)
+	if _, err := db.Exec("INSERT INTO a VALUES (1)"); !errors.Is(err, lost) || !errors.Is(err, ErrUnavailable) {
 		t.Errorf("got %v", err)
 	}
-	p.log.lose = nil
-	if _, err := db.Exec("INSERT INTO a VALUES (2)"); !errors.Is(err, errBehind) {
-		t.Errorf("got %v", err)
-	}
-	catchUp(t, p.leader, p.log)
+	p.log.set(nil, nil)
+	awaitReady(t, p.leader)
 	mustExec(t, db, "INSERT INTO a VALUES (3)")
 	if got := query(t, db, "SELECT b FROM a ORDER BY b"); fmt.Sprint(got) != "[1 3]" {
 		t.Errorf("got %v", got)
@@ -378,7 +368,7 @@ func TestScriptsDoWhatTheyDidBefore(t *testing.T) {
 			t.Errorf("%s: got row %d and %d rows, want %d and %d", s.script, gotID, gotRows, wantID, wantRows)
 		}
 	}
-	mustExec(t, stock, "INSERT INTO _replicaPosition SELECT 1, "+fmt.Sprint(p.log.len()))
+	mustExec(t, stock, "INSERT INTO _replicaPosition SELECT 1, "+fmt.Sprint(p.position(t)))
 	want, got := p.dump(t, path), p.dump(t, p.path)
 	if fmt.Sprint(got) != fmt.Sprint(want) {
 		t.Errorf("got  %q\nwant %q", got, want)
@@ -454,17 +444,23 @@ func BenchmarkCommit(b *testing.B) {
 	b.Run("stock", func(b *testing.B) { run(b, core.DefaultDBConnect) })
 	b.Run("captured", func(b *testing.B) {
 		log := &memoryLog{}
-		run(b, newNode(b, log.append).Connect)
+		run(b, newNode(b, log).Connect)
 		b.ReportMetric(float64(len(log.entries[log.len()-1])), "bytes/entry")
 
-		node := newNode(b, log.append)
-		db, err := node.Connect(filepath.Join(b.TempDir(), "data.db"))
+		began := time.Now()
+		db, err := newNode(b, log).Connect(filepath.Join(b.TempDir(), "data.db"))
 		if err != nil {
 			b.Fatal(err)
 		}
 		defer db.Close()
-		began := time.Now()
-		catchUp(b, node, log)
 		b.ReportMetric(float64(time.Since(began).Microseconds())/float64(log.len()), "µs/applied")
+	})
+	b.Run("logged", func(b *testing.B) {
+		node, err := Open()
+		if err != nil {
+			b.Fatal(err)
+		}
+		defer node.Close()
+		run(b, node.Connect)
 	})
 }
