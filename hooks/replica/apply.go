@@ -22,7 +22,7 @@ type applier struct {
 	statements map[string]*sql.Stmt
 	tables     map[string]*table
 
-	reload bool // something of what PocketBase keeps in memory has changed
+	collections, settings bool // which PocketBase has in memory: whether an entry has changed them
 }
 
 // A table is what must be known of one to change its rows.
@@ -169,10 +169,11 @@ func (a *applier) change(ctx context.Context, query string, args ...any) error {
 func (a *applier) play(ctx context.Context, c change) error {
 	if c.kind == 'S' {
 		a.forget()
-		a.reload = true
+		a.collections = true // a view's, whose rows say nothing of it
 		return a.exec(ctx, c.sql)
 	}
-	a.reload = a.reload || c.table == "_collections" || c.table == "_params"
+	a.collections = a.collections || c.table == "_collections"
+	a.settings = a.settings || c.table == "_params"
 	t, err := a.table(ctx, c.table)
 	if err != nil {
 		return err

@@ -116,6 +116,7 @@ func (n *Node) open(path string) error {
 	if err := n.openLog(a, path+logSuffix); err != nil {
 		return fmt.Errorf("open %s: %w", path, errors.Join(err, a.close()))
 	}
+	a.collections, a.settings = false, false // PocketBase reads them now
 	n.path, n.applier, n.fell = path, a, make(chan error, 1)
 	ctx, cancel := context.WithCancel(context.Background())
 	healed := make(chan struct{})
@@ -228,12 +229,26 @@ func (n *Node) resume() error {
 	if err := n.catchUp(n.applier); err != nil {
 		return err
 	}
-	if app, ok := n.app.Load().(core.App); ok && n.applier.reload {
-		if err := errors.Join(app.ReloadCachedCollections(), app.ReloadSettings()); err != nil {
+	return n.reload()
+}
+
+// reload has PocketBase read again what it has in memory, if entries have changed that.
+func (n *Node) reload() error {
+	app, ok := n.app.Load().(core.App)
+	if !ok {
+		return nil
+	}
+	if n.applier.collections {
+		if err := app.ReloadCachedCollections(); err != nil {
 			return err
 		}
 	}
-	n.applier.reload = false
+	if n.applier.settings {
+		if err := app.ReloadSettings(); err != nil {
+			return err
+		}
+	}
+	n.applier.collections, n.applier.settings = false, false
 	return nil
 }
 
