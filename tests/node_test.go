@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strconv"
@@ -92,6 +93,26 @@ func TestNodeWhoseDiskIsFull(t *testing.T) {
 		f.Start()
 		f.await(200, 50)
 	})
+}
+
+// Wherever its first start is killed, the next one works.
+func TestNodeKilledInItsFirstStart(t *testing.T) {
+	t.Parallel()
+	for range *nodeKills {
+		base := t.TempDir()
+		for range 3 {
+			command := exec.Command(os.Args[0], "serve", "--dev=false", "--dir", filepath.Join(base, "pb_data"), "--http", "127.0.0.1:0")
+			command.Env = append(os.Environ(), "TEST_NODE=1", "TEST_CALLBACK_WINDOW=1m")
+			if err := command.Start(); err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(time.Duration(rand.IntN(300)) * time.Millisecond)
+			command.Process.Kill()
+			command.Wait()
+		}
+		f := newNodeRun(t, base, rand.Uint64())
+		f.runNode(func() { f.await(200, 10) })
+	}
 }
 
 // logFile returns the file that the log is written to.

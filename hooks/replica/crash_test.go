@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -59,6 +60,72 @@ func replay(t *testing.T, dir string, want [2]int) {
 		}
 	}
 	p.same(t)
+}
+
+// An entry of many messages is in the log or not, wherever its process is killed: while the
+// messages come, and while the stream takes them.
+func TestKilledInALargeEntry(t *testing.T) {
+	t.Parallel()
+	if dir := os.Getenv("REPLICA_LARGE_IN"); dir != "" {
+		writeLarge(t, dir)
+		return
+	}
+	for _, written := range []int64{1 << 20, 10 << 20, 22 << 20, 28 << 20} {
+		t.Run(fmt.Sprintf("after %d MB", written>>20), func(t *testing.T) {
+			t.Parallel()
+			p := newStreamPair(t)
+			p.path = filepath.Join(t.TempDir(), "data.db")
+			killed := exec.Command(os.Args[0], "-test.run=^TestKilledInALargeEntry$")
+			killed.Env = append(os.Environ(), "REPLICA_LARGE_IN="+filepath.Dir(p.path))
+			if err := killed.Start(); err != nil {
+				t.Fatal(err)
+			}
+			// The messages are collected first, and gone once the stream has them.
+			for most, now := int64(0), int64(0); now < written && most-now < 5<<20; now = sizeOf(p.path + logSuffix) {
+				most = max(most, now)
+			}
+			killed.Process.Kill()
+			if killed.Wait() == nil {
+				t.Error("it ended by itself")
+			}
+			db, err := p.leader.Connect(p.path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer db.Close()
+			t.Logf("killed with %d MB in the log, of which the row is %v", sizeOf(p.path+logSuffix)>>20, query(t, db.DB(), "SELECT count(*), max(length(b)) FROM a"))
+			p.same(t)
+			mustExec(t, db.DB(), "INSERT INTO a VALUES ('after')")
+			p.same(t)
+		})
+	}
+}
+
+// writeLarge writes 20 MB, and then stands still.
+func writeLarge(t *testing.T, dir string) {
+	node, err := Open()
+	if err != nil {
+		t.Fatal(err)
+	}
+	db, err := node.Connect(filepath.Join(dir, "data.db"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	mustExec(t, db.DB(), "CREATE TABLE a (b)", "INSERT INTO a VALUES (randomblob(20000000))")
+	select {}
+}
+
+// sizeOf returns how much all files of a folder have, which may come and go.
+func sizeOf(dir string) (size int64) {
+	_ = filepath.WalkDir(dir, func(_ string, entry fs.DirEntry, _ error) error {
+		if entry != nil {
+			if info, err := entry.Info(); err == nil && !entry.IsDir() {
+				size += info.Size()
+			}
+		}
+		return nil
+	})
+	return size
 }
 
 // What a power failure takes from the end of the file, which isn't synced with each commit, is

@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"sync"
 	"time"
@@ -109,8 +110,7 @@ func (l *streamLog) start() (err error) {
 	if !errors.Is(err, jetstream.ErrStreamNotFound) {
 		return err
 	}
-	folder := filepath.Join(l.dir, server.JetStreamStoreDir, server.DEFAULT_GLOBAL_ACCOUNT, "streams", streamName)
-	if _, err := os.Stat(filepath.Join(folder, server.JetStreamMetaFile)); err == nil {
+	if l.hasMessages() {
 		return fmt.Errorf("the log in %s is damaged: put a copy of it back (the app's own logs say what is wrong)", l.dir)
 	}
 	l.stream, err = js.CreateStream(ctx, jetstream.StreamConfig{
@@ -118,6 +118,15 @@ func (l *streamLog) start() (err error) {
 		AllowAtomicPublish: true, AllowDirect: true, DenyDelete: true, Discard: jetstream.DiscardNew,
 	})
 	return err
+}
+
+// hasMessages reports whether a stream was written to, which the server didn't find all the same.
+func (l *streamLog) hasMessages() bool {
+	blocks, _ := filepath.Glob(filepath.Join(l.dir, server.JetStreamStoreDir, server.DEFAULT_GLOBAL_ACCOUNT, "streams", streamName, "msgs", "*.blk"))
+	return slices.ContainsFunc(blocks, func(path string) bool {
+		info, err := os.Stat(path)
+		return err == nil && info.Size() > 0
+	})
 }
 
 func (l *streamLog) stop() {

@@ -359,14 +359,10 @@ func TestLogThatDoesNotFitIsRefused(t *testing.T) {
 	}
 	refuse("the database has the first 3 of a log, and that in " + dir + " ends at 1: it isn't this database's, or an older copy: put the right one back")
 
-	if err := os.RemoveAll(filepath.Join(dir, "jetstream", "$G", "streams", streamName, "msgs")); err != nil {
-		t.Fatal(err)
-	}
-	refuse("the database has the first 3 of a log")
 	if err := os.WriteFile(filepath.Join(dir, "jetstream", "$G", "streams", streamName, "meta.inf"), []byte("damaged"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	refuse("the log in " + dir + " is damaged")
+	refuse("the log in " + dir + " is damaged: put a copy of it back")
 
 	if err := os.RemoveAll(dir); err != nil {
 		t.Fatal(err)
@@ -380,6 +376,24 @@ func TestLogThatDoesNotFitIsRefused(t *testing.T) {
 	}
 	defer again.Close()
 	mustExec(t, again.DB(), "INSERT INTO a VALUES (3)")
+	p.same(t)
+}
+
+// A log that was only begun when its process was killed is begun again.
+func TestLogThatWasOnlyBegun(t *testing.T) {
+	t.Parallel()
+	p := newStreamPair(t)
+	p.open(t).Close()
+	p.leader.Close()
+	if err := os.Remove(filepath.Join(p.path+"-log", "jetstream", "$G", "streams", streamName, "meta.sum")); err != nil {
+		t.Fatal(err)
+	}
+	db, err := p.leader.Connect(p.path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	mustExec(t, db.DB(), "CREATE TABLE a (b)")
 	p.same(t)
 }
 
