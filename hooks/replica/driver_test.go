@@ -152,6 +152,9 @@ func TestRefusedAppendRollsBack(t *testing.T) {
 	if err := tx.Commit(); !errors.Is(err, noQuorum) || !errors.Is(err, ErrUnavailable) {
 		t.Errorf("got %v", err)
 	}
+	if _, err := db.Begin(); !errors.Is(err, ErrUnavailable) { // rather than its commit
+		t.Errorf("got %v", err)
+	}
 	if _, err := db.Exec("CREATE TABLE a (b)"); !errors.Is(err, ErrUnavailable) {
 		t.Errorf("got %v", err)
 	}
@@ -183,6 +186,54 @@ func TestUnsureAppendIsCaughtUp(t *testing.T) {
 		t.Errorf("got %v", got)
 	}
 	p.same(t)
+}
+
+// A commit that fails when the log has its entry is caught up like one whose answer was lost.
+func TestCommitThatFailsAfterTheLog(t *testing.T) {
+	t.Parallel()
+	p := newPair(t)
+	db := p.open(t)
+	mustExec(t, db, "CREATE TABLE a (b)")
+	only, err := db.Conn(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer only.Close()
+	err = only.Raw(func(inner any) error {
+		c := inner.(*conn)
+		begun, err := c.BeginTx(t.Context(), driver.TxOptions{})
+		if err != nil {
+			return err
+		}
+		if _, err := c.ExecContext(t.Context(), "INSERT INTO a VALUES (1)", nil); err != nil {
+			return err
+		}
+		begun.(*tx).Tx = failingTx{begun.(*tx).Tx, c}
+		return begun.Commit()
+	})
+	if !errors.Is(err, errDisk) || !errors.Is(err, ErrUnavailable) {
+		t.Errorf("got %v", err)
+	}
+	awaitReady(t, p.leader)
+	if got := fmt.Sprint(query(t, db, "SELECT b FROM a")); got != "[1]" {
+		t.Errorf("got %s", got)
+	}
+	p.same(t)
+}
+
+var errDisk = errors.New("the disk is broken")
+
+// A failingTx fails when SQLite has called the commit hook.
+type failingTx struct {
+	driver.Tx
+	conn *conn
+}
+
+func (t failingTx) Commit() error {
+	if t.conn.onCommit() != 0 {
+		return errors.New("the log was not asked")
+	}
+	return errors.Join(errDisk, t.Tx.Rollback())
 }
 
 // SQLite itself rolls some transactions back: nothing of them may be logged, nor of what
