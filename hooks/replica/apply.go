@@ -10,7 +10,8 @@ import (
 	"strings"
 )
 
-// positionTable has one row: the position of the last entry that the database has.
+// positionTable has one row: which log the database follows, and the position of the last entry
+// of it that the database has.
 const positionTable = "_replicaPosition"
 
 // An applier plays entries into a database, past the log.
@@ -56,8 +57,17 @@ func (a *applier) begin(ctx context.Context) error {
 	if tables > 0 {
 		return errors.New("it has tables but no position in the log, which doesn't have their rows")
 	}
-	_, err = a.conn.ExecContext(ctx, "BEGIN IMMEDIATE; CREATE TABLE "+positionTable+" (id INTEGER PRIMARY KEY CHECK (id = 1), position INTEGER NOT NULL);"+
-		"INSERT INTO "+positionTable+" VALUES (1, 0); COMMIT")
+	_, err = a.conn.ExecContext(ctx, "BEGIN IMMEDIATE; CREATE TABLE "+positionTable+" (id INTEGER PRIMARY KEY CHECK (id = 1), position INTEGER NOT NULL, log TEXT NOT NULL);"+
+		"INSERT INTO "+positionTable+" VALUES (1, 0, ''); COMMIT")
+	return err
+}
+
+// follow notes which log the database follows, unless it follows another one already.
+func (a *applier) follow(log string) error {
+	err := a.change(context.Background(), "UPDATE "+positionTable+" SET log = ? WHERE log = ? OR position = 0", log, log)
+	if errors.Is(err, errDiverged) {
+		return errors.New("its log is another one than the database follows: put the right one back")
+	}
 	return err
 }
 

@@ -397,7 +397,7 @@ func TestScriptsDoWhatTheyDidBefore(t *testing.T) {
 	}
 	defer connected.Close()
 	stock := connected.DB()
-	mustExec(t, stock, "CREATE TABLE _replicaPosition (id INTEGER PRIMARY KEY CHECK (id = 1), position INTEGER NOT NULL)")
+	mustExec(t, stock, "CREATE TABLE _replicaPosition (id INTEGER PRIMARY KEY CHECK (id = 1), position INTEGER NOT NULL, log TEXT NOT NULL)")
 	for _, db := range []*sql.DB{stock, captured} { // last_insert_rowid is a connection's
 		db.SetMaxOpenConns(1)
 	}
@@ -419,7 +419,7 @@ func TestScriptsDoWhatTheyDidBefore(t *testing.T) {
 			t.Errorf("%s: got row %d and %d rows, want %d and %d", s.script, gotID, gotRows, wantID, wantRows)
 		}
 	}
-	mustExec(t, stock, "INSERT INTO _replicaPosition SELECT 1, "+fmt.Sprint(p.position(t)))
+	mustExec(t, stock, "INSERT INTO _replicaPosition SELECT 1, "+fmt.Sprint(p.position(t))+", ''")
 	want, got := p.dump(t, path), p.dump(t, p.path)
 	if fmt.Sprint(got) != fmt.Sprint(want) {
 		t.Errorf("got  %q\nwant %q", got, want)

@@ -51,6 +51,7 @@ type streamLog struct {
 	server *server.Server
 	conn   *nats.Conn
 	stream jetstream.Stream
+	id     string // of the stream, which no other has
 }
 
 var errClosed = errors.New("the log is closed")
@@ -97,13 +98,23 @@ func (l *streamLog) start() (err error) {
 		return fmt.Errorf("the log in %s can't be opened: the app's own logs say why", l.dir)
 	}
 	// It isn't connected again: see restart.
-	if l.conn, err = nats.Connect("", nats.InProcessServer(l.server), nats.Token(token), nats.NoReconnect()); err != nil {
+	l.conn, err = nats.Connect("", nats.InProcessServer(l.server), nats.Token(token), nats.NoReconnect(), nats.FlusherTimeout(logTimeout))
+	if err != nil {
 		return err
 	}
 	js, err := jetstream.New(l.conn)
 	if err != nil {
 		return err
 	}
+	if err := l.openStream(js); err != nil {
+		return err
+	}
+	l.id = l.stream.CachedInfo().Config.Metadata["id"]
+	return nil
+}
+
+// openStream opens the stream, or creates it.
+func (l *streamLog) openStream(js jetstream.JetStream) (err error) {
 	ctx, cancel := context.WithTimeout(context.Background(), logTimeout)
 	defer cancel()
 	l.stream, err = js.Stream(ctx, streamName)
@@ -116,6 +127,7 @@ func (l *streamLog) start() (err error) {
 	l.stream, err = js.CreateStream(ctx, jetstream.StreamConfig{
 		Name: streamName, Subjects: []string{subject}, Storage: jetstream.FileStorage, Replicas: 1,
 		AllowAtomicPublish: true, AllowDirect: true, DenyDelete: true, Discard: jetstream.DiscardNew,
+		Metadata: map[string]string{"id": rand.Text()},
 	})
 	return err
 }
@@ -241,7 +253,7 @@ func (l *streamLog) read(after uint64, apply func(position uint64, entry []byte)
 	}
 	first, last := info.State.FirstSeq, info.State.LastSeq
 	if after > last {
-		return fmt.Errorf("the database has the first %d of a log, and that in %s ends at %d: it isn't this database's, or an older copy: put the right one back", after, l.dir, last)
+		return fmt.Errorf("the database has the first %d of a log, and that in %s ends at %d: it lacks what was last in it: put the right one back", after, l.dir, last)
 	}
 	if after+1 < first && first <= last {
 		return fmt.Errorf("the database has the first %d of a log, and that in %s begins with %d", after, l.dir, first)

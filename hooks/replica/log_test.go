@@ -2,6 +2,7 @@ package replica
 
 import (
 	"context"
+	"database/sql"
 	"errors"
 	"fmt"
 	"io"
@@ -321,8 +322,26 @@ func TestEntriesOfAllLengths(t *testing.T) {
 func TestLogThatDoesNotFitIsRefused(t *testing.T) {
 	t.Parallel()
 	p := newStreamPair(t)
-	db := p.open(t)
-	mustExec(t, db, "CREATE TABLE a (b)", "INSERT INTO a VALUES (1)", "INSERT INTO a VALUES (2)")
+	dir := filepath.Join(t.TempDir(), "data.db-log")
+	p.path = strings.TrimSuffix(dir, logSuffix)
+	connect := func() *sql.DB {
+		t.Helper()
+		db, err := p.leader.Connect(p.path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return db.DB()
+	}
+	db := connect()
+	mustExec(t, db, "CREATE TABLE a (b)")
+	db.Close()
+	p.leader.Close()
+	older, kept := dir+"-older", dir+"-kept"
+	if err := os.CopyFS(older, os.DirFS(dir)); err != nil {
+		t.Fatal(err)
+	}
+	db = connect()
+	mustExec(t, db, "INSERT INTO a VALUES (1)", "INSERT INTO a VALUES (2)")
 	refuse := func(want string) {
 		t.Helper()
 		node, err := Open()
@@ -340,7 +359,6 @@ func TestLogThatDoesNotFitIsRefused(t *testing.T) {
 		t.Fatal(err)
 	}
 
-	dir, kept := p.path+"-log", p.path+"-kept"
 	if err := os.Rename(dir, kept); err != nil {
 		t.Fatal(err)
 	}
@@ -351,13 +369,21 @@ func TestLogThatDoesNotFitIsRefused(t *testing.T) {
 
 	other := newStreamPair(t)
 	otherDB := other.open(t)
-	mustExec(t, otherDB, "CREATE TABLE a (b)")
+	mustExec(t, otherDB, "CREATE TABLE a (b)", "INSERT INTO a VALUES (3)", "INSERT INTO a VALUES (4)", "INSERT INTO a VALUES (5)")
 	otherDB.Close()
 	other.leader.Close()
 	if err := os.Rename(other.path+"-log", dir); err != nil {
 		t.Fatal(err)
 	}
-	refuse("the database has the first 3 of a log, and that in " + dir + " ends at 1: it isn't this database's, or an older copy: put the right one back")
+	refuse("its log is another one than the database follows: put the right one back")
+
+	if err := os.RemoveAll(dir); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Rename(older, dir); err != nil {
+		t.Fatal(err)
+	}
+	refuse("the database has the first 3 of a log, and that in " + dir + " ends at 1: it lacks what was last in it: put the right one back")
 
 	if err := os.WriteFile(filepath.Join(dir, "jetstream", "$G", "streams", streamName, "meta.inf"), []byte("damaged"), 0o600); err != nil {
 		t.Fatal(err)
@@ -370,12 +396,9 @@ func TestLogThatDoesNotFitIsRefused(t *testing.T) {
 	if err := os.Rename(kept, dir); err != nil {
 		t.Fatal(err)
 	}
-	again, err := p.leader.Connect(p.path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer again.Close()
-	mustExec(t, again.DB(), "INSERT INTO a VALUES (3)")
+	db = connect()
+	defer db.Close()
+	mustExec(t, db, "INSERT INTO a VALUES (3)")
 	p.same(t)
 }
 

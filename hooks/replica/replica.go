@@ -141,7 +141,10 @@ func (n *Node) openLog(a *applier, dir string) error {
 	if err := n.log.open(dir, position); err != nil {
 		return err
 	}
-	if err := n.catchUp(a); err != nil {
+	if err = a.follow(n.log.id); err == nil {
+		err = n.catchUp(a)
+	}
+	if err != nil {
 		return errors.Join(err, n.log.close())
 	}
 	return nil
