@@ -203,14 +203,17 @@ func (n *Node) heal(ctx context.Context) {
 		case cause := <-n.fell:
 			n.logger().Error("The log didn't take a change: nothing is written until it is read again", "error", cause)
 		}
-		for {
+		for said := ""; ; {
 			err := n.resume()
 			if err == nil {
 				n.logger().Info("The log takes changes again")
 				n.ready.Store(true)
 				break
 			}
-			n.logger().Error("The log can't be read: nothing is written until it is", "error", err)
+			if text := err.Error(); text != said { // it may go on for long
+				n.logger().Error("The log can't be read: nothing is written until it is", "error", err)
+				said = text
+			}
 			select {
 			case <-ctx.Done():
 				return
