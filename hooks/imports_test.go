@@ -7,6 +7,21 @@ import (
 	"testing"
 )
 
+// Who has one node doesn't link the server of a log of several.
+func TestOneNodeLinksNoLog(t *testing.T) {
+	t.Parallel()
+	const module = "github.com/pocketriver/pocketriver"
+	for room, links := range map[string]bool{"": false, "/hooks": false, "/hooks/replica": true} {
+		out, err := exec.Command("go", "list", "-deps", module+room).Output()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := strings.Contains(string(out), "github.com/nats-io/"); got != links {
+			t.Errorf("%s links NATS: %v", module+room, got)
+		}
+	}
+}
+
 // Imports point one way: each package may import these of the module's, and no others.
 func TestImportsPointOneWay(t *testing.T) {
 	t.Parallel()

@@ -31,7 +31,9 @@ func init() {
 	if err != nil {
 		return
 	}
-	app := pocketbase.NewWithConfig(pocketbase.Config{DBConnect: hostConnect()})
+	connect, register := hostConnect()
+	app := pocketbase.NewWithConfig(pocketbase.Config{DBConnect: connect})
+	register(app)
 	config, _ := hooks.ConfigFromEnv()
 	config.CallbackWindow, config.CallbackTimeout = window, max(time.Second, window/30)
 	hooks.MustRegister(app, app.RootCmd, config)
@@ -45,12 +47,16 @@ func init() {
 	os.Exit(0)
 }
 
-// hostConnect opens the databases as the binary does, or as PocketBase does.
-func hostConnect() core.DBConnectFunc {
-	if os.Getenv("TEST_DEFAULT_CONNECT") != "" {
-		return core.DefaultDBConnect
+// hostConnect returns what opens the databases: as the binary does, as PocketBase does, or
+// with a log, and what that needs of the app.
+func hostConnect() (connect core.DBConnectFunc, register func(core.App)) {
+	switch {
+	case os.Getenv("TEST_DEFAULT_CONNECT") != "":
+		return core.DefaultDBConnect, func(core.App) {}
+	case os.Getenv("TEST_NODE") != "":
+		return connectNode()
 	}
-	return hooks.DBConnect
+	return hooks.DBConnect, func(core.App) {}
 }
 
 // startHost starts the server of init.

@@ -17,12 +17,15 @@ func TestAcknowledgedMeansSynced(t *testing.T) {
 	for _, row := range []struct {
 		name   string
 		start  func(dir string) *server
+		file   string // the end of its path
 		synced bool
 	}{
-		{"the binary", func(dir string) *server { return startServer(t, dir) }, true},
+		{"the binary", func(dir string) *server { return startServer(t, dir) }, "data.db-wal", true},
 		{"a host with synchronous=NORMAL", func(dir string) *server {
 			return startHost(t, dir, time.Minute, "TEST_DEFAULT_CONNECT=1")
-		}, false},
+		}, "data.db-wal", false},
+		{"a node", func(dir string) *server { return startNode(t, dir) }, ".blk", true},
+		{"a node's database, which its log makes up for", func(dir string) *server { return startNode(t, dir) }, "data.db-wal", false},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			t.Parallel()
@@ -35,7 +38,7 @@ func TestAcknowledgedMeansSynced(t *testing.T) {
 				m.mustPost(m.newWebhook(kindNoCallback, "", 1000))
 			}
 			stop()
-			answered, early := syncReport(t, trace)
+			answered, early := syncReport(t, trace, row.file)
 			if answered != n {
 				t.Fatalf("answers in the trace: got %d, want %d", answered, n)
 			}
@@ -50,15 +53,15 @@ func TestAcknowledgedMeansSynced(t *testing.T) {
 }
 
 // syncReport reads what strace saw and returns how many webhooks were answered 200, and
-// how many of those before their commit was on disk.
-func syncReport(t testing.TB, path string) (answered, early int) {
+// how many of those before their commit was on disk, in a file whose path ends so.
+func syncReport(t testing.TB, path, file string) (answered, early int) {
 	t.Helper()
 	trace, err := os.ReadFile(path)
 	if err != nil {
 		t.Fatal(err)
 	}
 	var (
-		written = 0 // calls that wrote to the WAL, begun
+		written = 0 // calls that wrote to the file, begun
 		synced  = 0 // of those, on disk
 		last    = 0 // written when the last webhook was answered
 		syncing = map[string]int{}
@@ -67,10 +70,10 @@ func syncReport(t testing.TB, path string) (answered, early int) {
 		pid, call, _ := strings.Cut(line, " ")
 		call = strings.TrimLeft(call, " ")
 		switch {
-		case strings.HasPrefix(call, "pwrite64(") && strings.Contains(call, "data.db-wal>"):
+		case strings.HasPrefix(call, "pwrite64(") && strings.Contains(call, file+">"):
 			written++
 		case strings.HasPrefix(call, "fdatasync(") || strings.HasPrefix(call, "fsync("):
-			if !strings.Contains(call, "data.db-wal>") {
+			if !strings.Contains(call, file+">") {
 				continue
 			}
 			if strings.Contains(call, "<unfinished") {

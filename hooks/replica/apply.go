@@ -10,7 +10,8 @@ import (
 	"strings"
 )
 
-// positionTable has one row: the position of the last entry that the database has.
+// positionTable has one row: which log the database follows, and the position of the last entry
+// of it that the database has.
 const positionTable = "_replicaPosition"
 
 // An applier plays entries into a database, past the log.
@@ -21,6 +22,8 @@ type applier struct {
 	// By SQL and by table, until the schema changes.
 	statements map[string]*sql.Stmt
 	tables     map[string]*table
+
+	collections, settings bool // which PocketBase has in memory: whether an entry has changed them
 }
 
 // A table is what must be known of one to change its rows.
@@ -54,8 +57,17 @@ func (a *applier) begin(ctx context.Context) error {
 	if tables > 0 {
 		return errors.New("it has tables but no position in the log, which doesn't have their rows")
 	}
-	_, err = a.conn.ExecContext(ctx, "BEGIN IMMEDIATE; CREATE TABLE "+positionTable+" (id INTEGER PRIMARY KEY CHECK (id = 1), position INTEGER NOT NULL);"+
-		"INSERT INTO "+positionTable+" VALUES (1, 0); COMMIT")
+	_, err = a.conn.ExecContext(ctx, "BEGIN IMMEDIATE; CREATE TABLE "+positionTable+" (id INTEGER PRIMARY KEY CHECK (id = 1), position INTEGER NOT NULL, log TEXT NOT NULL);"+
+		"INSERT INTO "+positionTable+" VALUES (1, 0, ''); COMMIT")
+	return err
+}
+
+// follow notes which log the database follows, unless it follows another one already.
+func (a *applier) follow(log string) error {
+	err := a.change(context.Background(), "UPDATE "+positionTable+" SET log = ? WHERE log = ? OR position = 0", log, log)
+	if errors.Is(err, errDiverged) {
+		return errors.New("its log is another one than the database follows: put the right one back")
+	}
 	return err
 }
 
@@ -95,8 +107,10 @@ func (a *applier) position() (position uint64, err error) {
 	return position, err
 }
 
-// apply plays one entry, as one transaction.
-func (a *applier) apply(position uint64, entry []byte) (err error) {
+// apply plays an entry of the log that follows the position after, and ends at the other, as one
+// transaction. An entry that doesn't find the rows it changes is an error and changes nothing:
+// this database isn't what the log says, and must be replaced.
+func (a *applier) apply(after, position uint64, entry []byte) (err error) {
 	ctx := context.Background()
 	if err := a.exec(ctx, "BEGIN IMMEDIATE"); err != nil {
 		return fmt.Errorf("entry %d: %w", position, err)
@@ -108,7 +122,7 @@ func (a *applier) apply(position uint64, entry []byte) (err error) {
 			a.forget()
 		}
 	}()
-	if err := a.change(ctx, "UPDATE "+positionTable+" SET position = ? WHERE position = ?", int64(position), int64(position)-1); err != nil {
+	if err := a.change(ctx, "UPDATE "+positionTable+" SET position = ? WHERE position = ?", int64(position), int64(after)); err != nil {
 		at, _ := a.position()
 		return fmt.Errorf("the database has the log's first %d: %w", at, err)
 	}
@@ -165,8 +179,11 @@ func (a *applier) change(ctx context.Context, query string, args ...any) error {
 func (a *applier) play(ctx context.Context, c change) error {
 	if c.kind == 'S' {
 		a.forget()
+		a.collections = true // a view's, whose rows say nothing of it
 		return a.exec(ctx, c.sql)
 	}
+	a.collections = a.collections || c.table == "_collections"
+	a.settings = a.settings || c.table == "_params"
 	t, err := a.table(ctx, c.table)
 	if err != nil {
 		return err

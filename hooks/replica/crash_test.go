@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -44,16 +45,14 @@ func replay(t *testing.T, dir string, want [2]int) {
 	p := newPair(t)
 	p.log.entries = readEntries(t, dir)
 	p.path = filepath.Join(dir, "data.db")
+	if position := positionOf(t, p.path); len(p.log.entries) != want[0] || position != uint64(want[1]) {
+		t.Errorf("%d entries, position %d: want %v", len(p.log.entries), position, want)
+	}
 	db, err := p.leader.Connect(p.path)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer db.Close()
-	position, err := p.leader.Position()
-	if err != nil || len(p.log.entries) != want[0] || position != uint64(want[1]) {
-		t.Errorf("%d entries, position %d, %v: want %v", len(p.log.entries), position, err, want)
-	}
-	catchUp(t, p.leader, p.log)
 	p.same(t)
 	for _, s := range written[:3] { // and goes on
 		if _, err := db.NewQuery("INSERT INTO a (b) VALUES ({:s})").Bind(map[string]any{"s": s}).Execute(); err != nil {
@@ -61,6 +60,72 @@ func replay(t *testing.T, dir string, want [2]int) {
 		}
 	}
 	p.same(t)
+}
+
+// An entry of many messages is in the log or not, wherever its process is killed: while the
+// messages come, and while the stream takes them.
+func TestKilledInALargeEntry(t *testing.T) {
+	t.Parallel()
+	if dir := os.Getenv("REPLICA_LARGE_IN"); dir != "" {
+		writeLarge(t, dir)
+		return
+	}
+	for _, written := range []int64{1 << 20, 10 << 20, 22 << 20, 28 << 20} {
+		t.Run(fmt.Sprintf("after %d MB", written>>20), func(t *testing.T) {
+			t.Parallel()
+			p := newStreamPair(t)
+			p.path = filepath.Join(t.TempDir(), "data.db")
+			killed := exec.Command(os.Args[0], "-test.run=^TestKilledInALargeEntry$")
+			killed.Env = append(os.Environ(), "REPLICA_LARGE_IN="+filepath.Dir(p.path))
+			if err := killed.Start(); err != nil {
+				t.Fatal(err)
+			}
+			// The messages are collected first, and gone once the stream has them.
+			for most, now := int64(0), int64(0); now < written && most-now < 5<<20; now = sizeOf(p.path + logSuffix) {
+				most = max(most, now)
+			}
+			killed.Process.Kill()
+			if killed.Wait() == nil {
+				t.Error("it ended by itself")
+			}
+			db, err := p.leader.Connect(p.path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer db.Close()
+			t.Logf("killed with %d MB in the log, of which the row is %v", sizeOf(p.path+logSuffix)>>20, query(t, db.DB(), "SELECT count(*), max(length(b)) FROM a"))
+			p.same(t)
+			mustExec(t, db.DB(), "INSERT INTO a VALUES ('after')")
+			p.same(t)
+		})
+	}
+}
+
+// writeLarge writes 20 MB, and then stands still.
+func writeLarge(t *testing.T, dir string) {
+	node, err := Open()
+	if err != nil {
+		t.Fatal(err)
+	}
+	db, err := node.Connect(filepath.Join(dir, "data.db"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	mustExec(t, db.DB(), "CREATE TABLE a (b)", "INSERT INTO a VALUES (randomblob(20000000))")
+	select {}
+}
+
+// sizeOf returns how much all files of a folder have, which may come and go.
+func sizeOf(dir string) (size int64) {
+	_ = filepath.WalkDir(dir, func(_ string, entry fs.DirEntry, _ error) error {
+		if entry != nil {
+			if info, err := entry.Info(); err == nil && !entry.IsDir() {
+				size += info.Size()
+			}
+		}
+		return nil
+	})
+	return size
 }
 
 // What a power failure takes from the end of the file, which isn't synced with each commit, is
@@ -76,17 +141,31 @@ func TestEndOfFileLostIsReplayed(t *testing.T) {
 	copyFile(t, p.path, filepath.Join(killed, "data.db"), 1)
 	copyFile(t, p.path+"-wal", filepath.Join(killed, "data.db-wal"), 0.7)
 	q := newPair(t)
-	q.log, q.path = p.log, filepath.Join(killed, "data.db")
+	q.log.entries, q.path = p.log.entries, filepath.Join(killed, "data.db")
+	if position := positionOf(t, q.path); position == 0 || position >= 6 {
+		t.Fatalf("position %d: nothing was lost", position)
+	}
 	again, err := q.leader.Connect(q.path)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer again.Close()
-	if position, err := q.leader.Position(); err != nil || position == 0 || position >= 6 {
-		t.Fatalf("position %d, %v: nothing was lost", position, err)
-	}
-	catchUp(t, q.leader, q.log)
 	q.same(t)
+}
+
+// positionOf returns the position of a database that no node has open.
+func positionOf(t *testing.T, path string) uint64 {
+	t.Helper()
+	a, err := newApplier(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer a.close()
+	position, err := a.position()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return position
 }
 
 // copyFile copies a part of a file, from its beginning.
@@ -130,12 +209,13 @@ func writeUntilKilled(t *testing.T, dir, where string) {
 			select {}
 		}
 	}
-	node := newNode(t, func(position uint64, entry []byte) error {
-		kill(position, "before the log")
+	node := newNode(t, &memoryLog{})
+	node.append = func(after uint64, entry []byte) error {
+		kill(after+1, "before the log")
 		_, err := file.Write(append(binary.BigEndian.AppendUint32(nil, uint32(len(entry))), entry...))
-		kill(position, "after the log")
+		kill(after+1, "after the log")
 		return err
-	})
+	}
 	db, err := node.Connect(filepath.Join(dir, "data.db"))
 	if err != nil {
 		t.Fatal(err)
@@ -180,7 +260,7 @@ func TestEntryThatDoesNotFitIsRefused(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	catchUp(t, p.follower, p.log)
+	p.catchUp(t)
 	before := p.dump(t, p.copy)
 	first := change{kind: 'I', table: "a", to: 9, values: []value{"first"}}
 	rows := []struct {
@@ -203,7 +283,7 @@ func TestEntryThatDoesNotFitIsRefused(t *testing.T) {
 		{"a newer version", 3, []byte{2}, "run a newer one"},
 	}
 	for _, row := range rows {
-		err := p.follower.Apply(row.position, row.entry)
+		err := p.follower.applier.apply(row.position-1, row.position, row.entry)
 		if err == nil || !strings.Contains(err.Error(), row.want) {
 			t.Errorf("%s: got %v, want %s", row.name, err, row.want)
 		}

@@ -98,13 +98,6 @@ func TestOtherDriversAreRefused(t *testing.T) {
 
 type otherDriver struct{ sqlite.Driver }
 
-func TestOpenWithoutALogIsRefused(t *testing.T) {
-	t.Parallel()
-	if _, err := Open(Config{}); err == nil || !strings.Contains(err.Error(), "Config.Append") {
-		t.Errorf("got %v", err)
-	}
-}
-
 // A database that has rows that the log doesn't have would differ from every other one.
 func TestDatabaseOfAnotherOriginIsRefused(t *testing.T) {
 	t.Parallel()
@@ -115,14 +108,11 @@ func TestDatabaseOfAnotherOriginIsRefused(t *testing.T) {
 	}
 	mustExec(t, stock.DB(), "CREATE TABLE a (b)")
 	stock.Close()
-	node := newNode(t, (&memoryLog{}).append)
+	node := newNode(t, &memoryLog{})
 	if _, err := node.Connect(path); err == nil || !strings.Contains(err.Error(), "no position in the log") {
 		t.Errorf("got %v", err)
 	}
 	if _, err := node.Position(); !errors.Is(err, errNotConnected) {
-		t.Errorf("got %v", err)
-	}
-	if err := node.Apply(1, nil); !errors.Is(err, errNotConnected) {
 		t.Errorf("got %v", err)
 	}
 }
@@ -152,47 +142,98 @@ func TestRefusedAppendRollsBack(t *testing.T) {
 	db := p.open(t)
 	db.SetMaxOpenConns(1) // which must be as new afterwards
 	before := p.dump(t, p.path)
-	p.log.refuse = errors.New("there is no quorum")
-	if _, err := db.Exec("CREATE TABLE a (b)"); !errors.Is(err, p.log.refuse) {
-		t.Errorf("got %v", err)
-	}
+	noQuorum := errors.New("there is no quorum")
 	tx, err := db.Begin()
 	if err != nil {
 		t.Fatal(err)
 	}
 	mustExec(t, tx, "CREATE TABLE a (b)", "INSERT INTO a VALUES (1)")
-	if err := tx.Commit(); !errors.Is(err, p.log.refuse) {
+	p.log.set(noQuorum, nil)
+	if err := tx.Commit(); !errors.Is(err, noQuorum) || !errors.Is(err, ErrUnavailable) {
+		t.Errorf("got %v", err)
+	}
+	if _, err := db.Begin(); !errors.Is(err, ErrUnavailable) { // rather than its commit
+		t.Errorf("got %v", err)
+	}
+	if _, err := db.Exec("CREATE TABLE a (b)"); !errors.Is(err, ErrUnavailable) {
 		t.Errorf("got %v", err)
 	}
 	if fmt.Sprint(p.dump(t, p.path)) != fmt.Sprint(before) {
 		t.Error("it happened")
 	}
-	p.log.refuse = nil
+	p.log.set(nil, nil)
+	awaitReady(t, p.leader)
 	mustExec(t, db, "CREATE TABLE a (b)", "INSERT INTO a VALUES (2)")
 	p.same(t)
 }
 
 // When the append fails and yet the entry is in the log, this database is behind: it writes
-// nothing more until it has applied what the log has.
+// nothing more until it has applied what the log has, which it does by itself.
 func TestUnsureAppendIsCaughtUp(t *testing.T) {
 	t.Parallel()
 	p := newPair(t)
 	db := p.open(t)
 	mustExec(t, db, "CREATE TABLE a (b)")
-	p.log.lose = errors.New("the answer was lost")
-	if _, err := db.Exec("INSERT INTO a VALUES (1)"); !errors.Is(err, p.log.lose) {
+	lost := errors.New("the answer was lost")
+	p.log.set(nil, lost)
+	if _, err := db.Exec("INSERT INTO a VALUES (1)"); !errors.Is(err, lost) || !errors.Is(err, ErrUnavailable) {
 		t.Errorf("got %v", err)
 	}
-	p.log.lose = nil
-	if _, err := db.Exec("INSERT INTO a VALUES (2)"); !errors.Is(err, errBehind) {
-		t.Errorf("got %v", err)
-	}
-	catchUp(t, p.leader, p.log)
+	p.log.set(nil, nil)
+	awaitReady(t, p.leader)
 	mustExec(t, db, "INSERT INTO a VALUES (3)")
 	if got := query(t, db, "SELECT b FROM a ORDER BY b"); fmt.Sprint(got) != "[1 3]" {
 		t.Errorf("got %v", got)
 	}
 	p.same(t)
+}
+
+// A commit that fails when the log has its entry is caught up like one whose answer was lost.
+func TestCommitThatFailsAfterTheLog(t *testing.T) {
+	t.Parallel()
+	p := newPair(t)
+	db := p.open(t)
+	mustExec(t, db, "CREATE TABLE a (b)")
+	only, err := db.Conn(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer only.Close()
+	err = only.Raw(func(inner any) error {
+		c := inner.(*conn)
+		begun, err := c.BeginTx(t.Context(), driver.TxOptions{})
+		if err != nil {
+			return err
+		}
+		if _, err := c.ExecContext(t.Context(), "INSERT INTO a VALUES (1)", nil); err != nil {
+			return err
+		}
+		begun.(*tx).Tx = failingTx{begun.(*tx).Tx, c}
+		return begun.Commit()
+	})
+	if !errors.Is(err, errDisk) || !errors.Is(err, ErrUnavailable) {
+		t.Errorf("got %v", err)
+	}
+	awaitReady(t, p.leader)
+	if got := fmt.Sprint(query(t, db, "SELECT b FROM a")); got != "[1]" {
+		t.Errorf("got %s", got)
+	}
+	p.same(t)
+}
+
+var errDisk = errors.New("the disk is broken")
+
+// A failingTx fails when SQLite has called the commit hook.
+type failingTx struct {
+	driver.Tx
+	conn *conn
+}
+
+func (t failingTx) Commit() error {
+	if t.conn.onCommit() != 0 {
+		return errors.New("the log was not asked")
+	}
+	return errors.Join(errDisk, t.Tx.Rollback())
 }
 
 // SQLite itself rolls some transactions back: nothing of them may be logged, nor of what
@@ -275,7 +316,7 @@ func TestCancelledStatementEndsItsTransaction(t *testing.T) {
 			err = only.Raw(func(inner any) error {
 				c := inner.(*conn)
 				_, err := c.run(ctx, parse(statement)[0], func() (driver.Result, error) {
-					if _, err := c.sqliteConn.ExecContext(ctx, statement, nil); err != nil {
+					if _, err := c.Conn.ExecContext(ctx, statement, nil); err != nil {
 						t.Error(err)
 					}
 					cancel() // once it is executed, and before the driver returns
@@ -356,7 +397,7 @@ func TestScriptsDoWhatTheyDidBefore(t *testing.T) {
 	}
 	defer connected.Close()
 	stock := connected.DB()
-	mustExec(t, stock, "CREATE TABLE _replicaPosition (id INTEGER PRIMARY KEY CHECK (id = 1), position INTEGER NOT NULL)")
+	mustExec(t, stock, "CREATE TABLE _replicaPosition (id INTEGER PRIMARY KEY CHECK (id = 1), position INTEGER NOT NULL, log TEXT NOT NULL)")
 	for _, db := range []*sql.DB{stock, captured} { // last_insert_rowid is a connection's
 		db.SetMaxOpenConns(1)
 	}
@@ -378,7 +419,7 @@ func TestScriptsDoWhatTheyDidBefore(t *testing.T) {
 			t.Errorf("%s: got row %d and %d rows, want %d and %d", s.script, gotID, gotRows, wantID, wantRows)
 		}
 	}
-	mustExec(t, stock, "INSERT INTO _replicaPosition SELECT 1, "+fmt.Sprint(p.log.len()))
+	mustExec(t, stock, "INSERT INTO _replicaPosition SELECT 1, "+fmt.Sprint(p.position(t))+", ''")
 	want, got := p.dump(t, path), p.dump(t, p.path)
 	if fmt.Sprint(got) != fmt.Sprint(want) {
 		t.Errorf("got  %q\nwant %q", got, want)
@@ -454,17 +495,23 @@ func BenchmarkCommit(b *testing.B) {
 	b.Run("stock", func(b *testing.B) { run(b, core.DefaultDBConnect) })
 	b.Run("captured", func(b *testing.B) {
 		log := &memoryLog{}
-		run(b, newNode(b, log.append).Connect)
+		run(b, newNode(b, log).Connect)
 		b.ReportMetric(float64(len(log.entries[log.len()-1])), "bytes/entry")
 
-		node := newNode(b, log.append)
-		db, err := node.Connect(filepath.Join(b.TempDir(), "data.db"))
+		began := time.Now()
+		db, err := newNode(b, log).Connect(filepath.Join(b.TempDir(), "data.db"))
 		if err != nil {
 			b.Fatal(err)
 		}
 		defer db.Close()
-		began := time.Now()
-		catchUp(b, node, log)
 		b.ReportMetric(float64(time.Since(began).Microseconds())/float64(log.len()), "µs/applied")
+	})
+	b.Run("logged", func(b *testing.B) {
+		node, err := Open()
+		if err != nil {
+			b.Fatal(err)
+		}
+		defer node.Close()
+		run(b, node.Connect)
 	})
 }

@@ -2,6 +2,7 @@ package replica
 
 import (
 	"bytes"
+	"crypto/sha256"
 	"database/sql"
 	"errors"
 	"fmt"
@@ -31,17 +32,46 @@ type memoryLog struct {
 
 var errBehind = errors.New("the log has another entry at this position")
 
-func (l *memoryLog) append(position uint64, entry []byte) error {
+func (l *memoryLog) append(after uint64, entry []byte) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.refuse != nil {
 		return l.refuse
 	}
-	if position != uint64(len(l.entries))+1 {
+	end := uint64(0)
+	for _, e := range l.entries {
+		end += messages(e)
+	}
+	if after != end {
 		return errBehind
 	}
 	l.entries = append(l.entries, slices.Clone(entry))
 	return l.lose
+}
+
+func (l *memoryLog) read(after uint64, apply func(position uint64, entry []byte) error) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.refuse != nil {
+		return l.refuse
+	}
+	end := uint64(0)
+	for _, e := range l.entries {
+		end += messages(e)
+		if end <= after {
+			continue
+		}
+		if err := apply(end, e); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (l *memoryLog) set(refuse, lose error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.refuse, l.lose = refuse, lose
 }
 
 func (l *memoryLog) len() int {
@@ -50,21 +80,25 @@ func (l *memoryLog) len() int {
 	return len(l.entries)
 }
 
-func newNode(t testing.TB, append func(uint64, []byte) error) *Node {
+// newNode returns a node whose log is in memory.
+func newNode(t testing.TB, log *memoryLog) *Node {
 	t.Helper()
-	node, err := Open(Config{Append: append})
-	if err != nil {
-		t.Fatal(err)
-	}
+	node := &Node{append: log.append, read: log.read}
 	t.Cleanup(func() { node.Close() })
 	return node
 }
 
+// awaitReady waits until what the node didn't know of its log is known.
+func awaitReady(t testing.TB, node *Node) {
+	t.Helper()
+	apptest.Eventually(t, "the node can be written to", node.ready.Load)
+}
+
 // A pair is a database that is written to, and one that its log is applied to.
 type pair struct {
-	log      *memoryLog
+	log      *memoryLog // nil if it is a stream
 	leader   *Node
-	follower *Node
+	follower *Node  // without a database until the leader has one
 	path     string // of the leader's database
 	copy     string // of the follower's
 
@@ -72,17 +106,40 @@ type pair struct {
 	rows    map[string]string  // the query for all rows, by the schema of the table
 }
 
+// newPair returns a pair whose log is in memory.
 func newPair(t testing.TB) *pair {
 	t.Helper()
 	log := &memoryLog{}
-	p := &pair{log: log, leader: newNode(t, log.append), copy: filepath.Join(t.TempDir(), "data.db"), readers: map[string]*sql.DB{}, rows: map[string]string{}}
-	p.follower = newNode(t, func(uint64, []byte) error { return errors.New("this node follows") })
-	db, err := p.follower.Connect(p.copy)
+	p := pairOf(t, newNode(t, log))
+	p.log = log
+	return p
+}
+
+// newStreamPair returns a pair whose log is on disk, as outside of tests.
+func newStreamPair(t testing.TB) *pair {
+	t.Helper()
+	node, err := Open()
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { db.Close() })
-	return p
+	t.Cleanup(func() { node.Close() })
+	return pairOf(t, node)
+}
+
+func pairOf(t testing.TB, leader *Node) *pair {
+	follower := &Node{read: leader.read, append: func(uint64, []byte) error { return errors.New("this node follows") }}
+	t.Cleanup(func() { follower.Close() })
+	return &pair{leader: leader, follower: follower, copy: filepath.Join(t.TempDir(), "data.db"), readers: map[string]*sql.DB{}, rows: map[string]string{}}
+}
+
+// position returns how far the leader has come.
+func (p *pair) position(t testing.TB) uint64 {
+	t.Helper()
+	position, err := p.leader.Position()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return position
 }
 
 // open opens the leader's database, without an app.
@@ -100,7 +157,7 @@ func (p *pair) open(t testing.TB) *sql.DB {
 // same applies what the log has and fails unless both databases are the same.
 func (p *pair) same(t testing.TB) {
 	t.Helper()
-	catchUp(t, p.follower, p.log)
+	p.catchUp(t)
 	want, got := p.dump(t, p.path), p.dump(t, p.copy)
 	for i := range max(len(want), len(got)) {
 		w, g := "nothing", "nothing"
@@ -116,20 +173,16 @@ func (p *pair) same(t testing.TB) {
 	}
 }
 
-// catchUp applies the entries that the node doesn't have.
-func catchUp(t testing.TB, node *Node, log *memoryLog) {
+// catchUp has the follower apply the entries that it doesn't have.
+func (p *pair) catchUp(t testing.TB) {
 	t.Helper()
-	at, err := node.Position()
-	if err != nil {
+	if err := p.follower.open(p.copy); err != nil {
 		t.Fatal(err)
 	}
-	log.mu.Lock()
-	entries := log.entries[at:]
-	log.mu.Unlock()
-	for i, entry := range entries {
-		if err := node.Apply(at+uint64(i)+1, entry); err != nil {
-			t.Fatal(err)
-		}
+	p.follower.mu.Lock()
+	defer p.follower.mu.Unlock()
+	if err := p.follower.catchUp(p.follower.applier); err != nil {
+		t.Fatal(err)
 	}
 }
 
@@ -162,6 +215,9 @@ func (p *pair) dump(t testing.TB, path string) []string {
 func selectRows(t testing.TB, db *sql.DB, schema string) string {
 	t.Helper()
 	table := query(t, db, "SELECT name FROM sqlite_schema WHERE sql = ?", schema)[0]
+	if table == positionTable {
+		return "SELECT position FROM " + positionTable // a pair has one log
+	}
 	columns := query(t, db, "SELECT name FROM pragma_table_xinfo(?) ORDER BY cid", table)
 	expressions := []string{"_rowid_"}
 	if slices.Contains(columns, "_rowid_") {
@@ -199,7 +255,9 @@ func query(t testing.TB, db *sql.DB, q string, args ...any) []string {
 		for i, v := range values {
 			switch v := v.(type) {
 			case []byte:
-				texts[i] = fmt.Sprintf("%q", v)
+				if texts[i] = fmt.Sprintf("%x", sha256.Sum256(v)); len(v) < 1000 {
+					texts[i] = fmt.Sprintf("%q", v)
+				}
 			case float64:
 				texts[i] = fmt.Sprintf("%x", math.Float64bits(v))
 			default:
@@ -233,6 +291,7 @@ func (p *pair) newApp(t testing.TB) *tests.TestApp {
 		t.Fatal(err)
 	}
 	t.Cleanup(app.Cleanup)
+	p.leader.Register(app)
 	p.path = filepath.Join(app.DataDir(), "data.db")
 	return app
 }

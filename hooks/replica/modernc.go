@@ -1,7 +1,6 @@
 package replica
 
 import (
-	"database/sql"
 	"database/sql/driver"
 	"fmt"
 	"math"
@@ -12,6 +11,8 @@ import (
 	"modernc.org/libc"
 	"modernc.org/sqlite"
 	sqlite3 "modernc.org/sqlite/lib"
+
+	"github.com/pocketriver/pocketriver/hooks/internal/prepared"
 )
 
 // What leans on the inside of modernc.org/sqlite is in this file: the values of a row that
@@ -19,27 +20,13 @@ import (
 // NUL and takes an empty blob for NULL, and triggers are turned off by the connection's handle,
 // which no statement does.
 
-// sqliteConn is a connection of the driver.
-type sqliteConn interface {
-	driver.Conn
-	driver.ConnBeginTx
-	driver.ConnPrepareContext
-	driver.ExecerContext
-	driver.QueryerContext
-	driver.SessionResetter
-	driver.Validator
-	driver.Pinger
-}
-
-// sqliteDriver returns the driver that is registered as sqlite, with the functions that the
-// program has added to it.
+// sqliteDriver returns the driver that [Open] has checked.
 func sqliteDriver() driver.Driver {
-	db, err := sql.Open("sqlite", "")
+	sqlite, err := prepared.Driver()
 	if err != nil { // unknown, but this file imports it
 		panic(err)
 	}
-	defer db.Close()
-	return db.Driver()
+	return sqlite
 }
 
 // rowHandle is how [sqlite.SQLitePreUpdateData] begins.

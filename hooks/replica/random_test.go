@@ -22,7 +22,7 @@ func TestRandomChangesAreApplied(t *testing.T) {
 		seed := *seed + i
 		t.Run(fmt.Sprint("seed ", seed), func(t *testing.T) {
 			t.Parallel()
-			p := newPair(t)
+			p := newStreamPair(t)
 			app := p.newApp(t)
 			r := &random{Rand: rand.New(rand.NewPCG(seed, 0)), app: app}
 			for range 8 {
@@ -31,7 +31,7 @@ func TestRandomChangesAreApplied(t *testing.T) {
 				}
 				p.same(t)
 			}
-			t.Logf("%d steps: %d done, %d refused by PocketBase or SQLite, %d entries", r.steps, r.steps-r.refused, r.refused, p.log.len())
+			t.Logf("%d steps: %d done, %d refused by PocketBase or SQLite, position %d", r.steps, r.steps-r.refused, r.refused, p.position(t))
 			if r.refused > r.steps/2 {
 				t.Errorf("%d of %d steps were refused, the last with %v", r.refused, r.steps, r.last)
 			}

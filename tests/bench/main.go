@@ -44,6 +44,7 @@ var roles = map[string]func() error{
 	"inserts":    runInserts,
 	"verify":     runVerifyOnly,
 	"stock-full": runStockFull,
+	"node":       runNode,
 }
 
 // parts are what can be measured, in this order.
@@ -54,6 +55,7 @@ var parts = []struct {
 	{"ingest", (*bench).ingest},
 	{"keep", (*bench).keep},
 	{"replica", (*bench).replica},
+	{"node", (*bench).node},
 	{"recovery", (*bench).recovery},
 	{"fanout", (*bench).fanout},
 	{"viewers", (*bench).viewers},
@@ -90,7 +92,7 @@ type bench struct {
 func main() {
 	if len(os.Args) > 1 && roles[os.Args[1]] != nil {
 		role := os.Args[1]
-		if role == "stock-full" || role == "verify" {
+		if role == "stock-full" || role == "verify" || role == "node" {
 			os.Args = append(os.Args[:1], os.Args[2:]...)
 		}
 		if err := roles[role](); err != nil {

@@ -194,6 +194,7 @@ type serverKind struct {
 	args    []string // before "serve"
 	env     []string
 	script  bool // with webhook.pb.js in pb_hooks
+	fresh   bool // on an empty data directory
 	request string
 }
 
@@ -204,8 +205,10 @@ func (b *bench) serve(kind serverKind, data string) (s *server, took time.Durati
 	if err != nil {
 		return nil, 0, err
 	}
-	if err := copyData(data, filepath.Join(dir, "pb_data")); err != nil {
-		return nil, 0, err
+	if !kind.fresh {
+		if err := copyData(data, filepath.Join(dir, "pb_data")); err != nil {
+			return nil, 0, err
+		}
 	}
 	s, took, err = b.serveIn(kind, dir)
 	if err != nil {

@@ -21,18 +21,25 @@ const (
 	maxText = 4 << 10 // bytes
 )
 
+const name = "sqlite" // as PocketBase's own driver is called
+
 // Open is dbx.Open for a SQLite database.
 func Open(dsn string) (*dbx.DB, error) {
-	const name = "sqlite" // as PocketBase's own driver is called
-	db, err := sql.Open(name, dsn)
+	sqlite, err := Driver()
 	if err != nil {
 		return nil, err
 	}
-	c := connector{db.Driver(), dsn}
-	if err := db.Close(); err != nil {
+	return dbx.NewFromDB(sql.OpenDB(connector{sqlite, dsn}), name), nil
+}
+
+// Driver returns the driver that PocketBase uses, with the functions that the program has
+// added to it.
+func Driver() (driver.Driver, error) {
+	db, err := sql.Open(name, "")
+	if err != nil {
 		return nil, err
 	}
-	return dbx.NewFromDB(sql.OpenDB(c), name), nil
+	return db.Driver(), db.Close()
 }
 
 type connector struct {
@@ -52,15 +59,15 @@ func (c connector) Connect(context.Context) (driver.Conn, error) {
 
 // Keep has a connection that has prepared nothing yet keep its statements.
 func Keep(opened driver.Conn) driver.Conn {
-	inner, ok := opened.(sqliteConn)
+	inner, ok := opened.(Conn)
 	if !ok {
 		return opened // another driver has the name
 	}
-	return &conn{sqliteConn: inner}
+	return &conn{Conn: inner}
 }
 
-// A sqliteConn is what the driver's connections are to database/sql.
-type sqliteConn interface {
+// A Conn is what the driver's connections are to database/sql.
+type Conn interface {
 	driver.Conn
 	driver.ConnPrepareContext
 	driver.ConnBeginTx
@@ -73,7 +80,7 @@ type sqliteConn interface {
 
 // A conn is used by one goroutine at a time, and so are its statements and rows.
 type conn struct {
-	sqliteConn
+	Conn
 	kept []*statement // that nobody uses, in the order of their last use
 }
 
@@ -83,7 +90,7 @@ func (c *conn) Close() error {
 		errs = append(errs, s.sqliteStmt.Close())
 	}
 	c.kept = nil
-	return errors.Join(append(errs, c.sqliteConn.Close())...)
+	return errors.Join(append(errs, c.Conn.Close())...)
 }
 
 // keeps reports whether the query is kept: others, such as those that change the schema, are run
@@ -104,7 +111,7 @@ func (c *conn) Prepare(query string) (driver.Stmt, error) {
 
 func (c *conn) PrepareContext(ctx context.Context, query string) (driver.Stmt, error) {
 	if !keeps(query) {
-		return c.sqliteConn.PrepareContext(ctx, query)
+		return c.Conn.PrepareContext(ctx, query)
 	}
 	return c.statement(ctx, query)
 }
@@ -118,7 +125,7 @@ func (c *conn) statement(ctx context.Context, query string) (*statement, error) 
 			return s, nil
 		}
 	}
-	prepared, err := c.sqliteConn.PrepareContext(ctx, query)
+	prepared, err := c.Conn.PrepareContext(ctx, query)
 	if err != nil {
 		return nil, err
 	}
@@ -127,7 +134,7 @@ func (c *conn) statement(ctx context.Context, query string) (*statement, error) 
 
 func (c *conn) ExecContext(ctx context.Context, query string, args []driver.NamedValue) (driver.Result, error) {
 	if !keeps(query) {
-		return c.sqliteConn.ExecContext(ctx, query, args)
+		return c.Conn.ExecContext(ctx, query, args)
 	}
 	s, err := c.statement(ctx, query)
 	if err != nil {
@@ -139,7 +146,7 @@ func (c *conn) ExecContext(ctx context.Context, query string, args []driver.Name
 
 func (c *conn) QueryContext(ctx context.Context, query string, args []driver.NamedValue) (driver.Rows, error) {
 	if !keeps(query) {
-		return c.sqliteConn.QueryContext(ctx, query, args)
+		return c.Conn.QueryContext(ctx, query, args)
 	}
 	s, err := c.statement(ctx, query)
 	if err != nil {

@@ -1,0 +1,68 @@
+package replica
+
+import (
+	"errors"
+	"fmt"
+	"net/http"
+	"strings"
+
+	"github.com/pocketbase/pocketbase/apis"
+	"github.com/pocketbase/pocketbase/core"
+	"github.com/pocketbase/pocketbase/tools/hook"
+	"github.com/pocketbase/pocketbase/tools/router"
+)
+
+// retryAfter is how many seconds whoever wrote in vain is told to wait.
+const retryAfter = "5"
+
+// Register adds to the app, whose database the node has, what it needs of it: writes that the log
+// doesn't take are answered 503, whatever route they came by; the log is closed when the app
+// terminates or restarts itself; backups leave the log out, and restoring one is refused, as the
+// log would undo it. Register before the app is bootstrapped.
+func (n *Node) Register(app core.App) {
+	n.app.Store(app)
+	app.OnServe().Bind(&hook.Handler[*core.ServeEvent]{Id: "replicaServe", Func: serve})
+	app.OnTerminate().Bind(&hook.Handler[*core.TerminateEvent]{
+		Id: "replicaClose", Func: n.terminate, Priority: 10000, // after all that may still write
+	})
+	app.OnBackupCreate().Bind(&hook.Handler[*core.BackupEvent]{Id: "replicaBackup", Func: func(e *core.BackupEvent) error {
+		e.Exclude = append(e.Exclude, "data.db"+logSuffix)
+		return e.Next()
+	}})
+	app.OnBackupRestore().Bind(&hook.Handler[*core.BackupEvent]{Id: "replicaRestore", Func: func(*core.BackupEvent) error { return errRestore }})
+}
+
+var errRestore = errors.New("a backup can't be restored into a database that has a log: unpack it into another data directory, for an app without one")
+
+// terminate closes the log before PocketBase closes its connections: when it restarts itself,
+// nothing of this process runs after that.
+func (n *Node) terminate(e *core.TerminateEvent) error {
+	return errors.Join(n.Close(), e.Next())
+}
+
+func serve(e *core.ServeEvent) error {
+	e.Router.Bind(&hook.Handler[*core.RequestEvent]{
+		Id: "replicaUnavailable", Func: answerUnavailable, Priority: apis.DefaultActivityLoggerMiddlewarePriority + 1, // so that the logs have it too
+	})
+	return e.Next()
+}
+
+// answerUnavailable answers 503 to what PocketBase answers 400, and other statuses: the request
+// was right, and may come again.
+func answerUnavailable(e *core.RequestEvent) error {
+	err := e.Next()
+	if !isUnavailable(err) {
+		return err
+	}
+	e.Response.Header().Set("Retry-After", retryAfter)
+	return apis.NewApiError(http.StatusServiceUnavailable, "The database can't be written to now. Try again later.", err)
+}
+
+func isUnavailable(err error) bool {
+	if errors.Is(err, ErrUnavailable) {
+		return true
+	}
+	// Routes that change collections keep only the text of an error.
+	var answer *router.ApiError
+	return errors.As(err, &answer) && strings.Contains(fmt.Sprint(answer.Message, answer.RawData()), ErrUnavailable.Error())
+}
