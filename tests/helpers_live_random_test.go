@@ -191,14 +191,18 @@ func (r *liveRun) note(format string, values ...any) {
 // refresh finds out which rows there are.
 func (r *liveRun) refresh() {
 	r.t.Helper()
-	var list struct{ Items []struct{ ID string } }
-	r.API(r.token, http.MethodGet, "/api/collections/aiContent/records?perPage=1000&skipTotal=1&fields=id", nil, &list)
+	const most = 1000 // in a page of PocketBase's
+	var ids []string
+	for page := 1; len(ids) == (page-1)*most; page++ {
+		var list struct{ Items []struct{ ID string } }
+		r.API(r.token, http.MethodGet, fmt.Sprint("/api/collections/aiContent/records?skipTotal=1&fields=id&perPage=", most, "&page=", page), nil, &list)
+		for _, item := range list.Items {
+			ids = append(ids, item.ID)
+		}
+	}
 	r.pool.Lock()
 	defer r.pool.Unlock()
-	r.ids = nil
-	for _, item := range list.Items {
-		r.ids = append(r.ids, item.ID)
-	}
+	r.ids = ids
 }
 
 func pick[T any](rng *rand.Rand, options ...T) T { return options[rng.IntN(len(options))] }
