@@ -194,12 +194,8 @@ func TestCommitThatFailsAfterTheLog(t *testing.T) {
 	p := newPair(t)
 	db := p.open(t)
 	mustExec(t, db, "CREATE TABLE a (b)")
-	only, err := db.Conn(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer only.Close()
-	err = only.Raw(func(inner any) error {
+	only := connOf(t, db)
+	err := only.Raw(func(inner any) error {
 		c := inner.(*conn)
 		begun, err := c.BeginTx(t.Context(), driver.TxOptions{})
 		if err != nil {
@@ -302,11 +298,7 @@ func TestCancelledStatementEndsItsTransaction(t *testing.T) {
 			p := newPair(t)
 			db := p.open(t)
 			mustExec(t, db, "CREATE TABLE a (b)")
-			only, err := db.Conn(t.Context())
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer only.Close()
+			only := connOf(t, db)
 			tx, err := only.BeginTx(t.Context(), nil)
 			if err != nil {
 				t.Fatal(err)

@@ -283,6 +283,17 @@ func mustExec(t testing.TB, db interface {
 	}
 }
 
+// connOf returns a connection that nobody else uses during the test.
+func connOf(t testing.TB, db *sql.DB) *sql.Conn {
+	t.Helper()
+	conn, err := db.Conn(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { conn.Close() })
+	return conn
+}
+
 // newApp returns an app whose database is the leader's, from its first migration on.
 func (p *pair) newApp(t testing.TB) *tests.TestApp {
 	t.Helper()
@@ -302,15 +313,21 @@ type client struct {
 	token string
 }
 
-// send sends a request, which must succeed, and returns the answer's body.
-func (c *client) send(t testing.TB, method, path, contentType string, body io.Reader) string {
+// request returns a request of a superuser.
+func (c *client) request(t testing.TB, method, path, body string) *http.Request {
 	t.Helper()
-	request, err := http.NewRequest(method, c.URL+path, body)
+	request, err := http.NewRequest(method, c.URL+path, strings.NewReader(body))
 	if err != nil {
 		t.Fatal(err)
 	}
-	request.Header.Set("Content-Type", contentType)
+	request.Header.Set("Content-Type", "application/json")
 	request.Header.Set("Authorization", c.token)
+	return request
+}
+
+// send sends a request, which must succeed, and returns the answer's body.
+func send(t testing.TB, request *http.Request) string {
+	t.Helper()
 	response, err := http.DefaultClient.Do(request)
 	if err != nil {
 		t.Fatal(err)
@@ -321,14 +338,14 @@ func (c *client) send(t testing.TB, method, path, contentType string, body io.Re
 		t.Fatal(err)
 	}
 	if response.StatusCode >= 300 {
-		t.Fatalf("%s %s: %d %s", method, path, response.StatusCode, answer)
+		t.Fatalf("%s %s: %d %s", request.Method, request.URL.Path, response.StatusCode, answer)
 	}
 	return string(answer)
 }
 
 func (c *client) call(t testing.TB, method, path, body string) string {
 	t.Helper()
-	return c.send(t, method, path, "application/json", strings.NewReader(body))
+	return send(t, c.request(t, method, path, body))
 }
 
 // sql runs statements in the dashboard's console.
@@ -347,19 +364,15 @@ func (c *client) upload(t testing.TB, method, path, field, name, content string)
 	}
 	io.WriteString(part, content)
 	form.Close()
-	c.send(t, method, path, form.FormDataContentType(), &body)
+	request := c.request(t, method, path, body.String())
+	request.Header.Set("Content-Type", form.FormDataContentType())
+	send(t, request)
 }
 
 // status sends a request and returns the status of the answer.
 func (c *client) status(t testing.TB, method, path, body string) int {
 	t.Helper()
-	request, err := http.NewRequest(method, c.URL+path, strings.NewReader(body))
-	if err != nil {
-		t.Fatal(err)
-	}
-	request.Header.Set("Content-Type", "application/json")
-	request.Header.Set("Authorization", c.token)
-	response, err := http.DefaultClient.Do(request)
+	response, err := http.DefaultClient.Do(c.request(t, method, path, body))
 	if err != nil {
 		t.Fatal(err)
 	}

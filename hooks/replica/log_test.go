@@ -80,18 +80,6 @@ func mustBeUnavailable(t *testing.T, name string, request *http.Request) {
 	}
 }
 
-// request returns a request of a superuser.
-func (c *client) request(t testing.TB, method, path, body string) *http.Request {
-	t.Helper()
-	request, err := http.NewRequest(method, c.URL+path, strings.NewReader(body))
-	if err != nil {
-		t.Fatal(err)
-	}
-	request.Header.Set("Content-Type", "application/json")
-	request.Header.Set("Authorization", c.token)
-	return request
-}
-
 // While the log can't be written to, every write is answered 503 and changes nothing, every
 // read is answered, and when it can, so are writes.
 func TestLogThatIsDownIsAnswered503(t *testing.T) {
