@@ -17,8 +17,8 @@ func (r *Recovery) begin(ctx context.Context, f findings) error {
 	if len(f.epochs) > 0 {
 		number = f.newest().Number + 1
 	}
-	if place, ok := r.bucket.(folder); ok && place.isMissing() {
-		r.say(fmt.Sprintf("created %s, which was not there: is its disk mounted?", place))
+	if dir, ok := r.bucket.(folder); ok && dir.isMissing() {
+		r.say(fmt.Sprintf("created %s, which was not there: is its disk mounted?", dir))
 	}
 	id, err := r.claim(ctx, f.id)
 	if err != nil {
@@ -75,7 +75,7 @@ func (r *Recovery) takeOver(ctx context.Context, f findings) error {
 		return err
 	}
 	missing := ""
-	if !f.last.Ended || !f.last.isOfEnd(f.newest()) {
+	if !f.last.ended(f.newest()) {
 		missing = "; what the server before wrote in its last second may be missing, but for webhooks that it answered with REPLICA_ACK=wait"
 	}
 	r.say(fmt.Sprintf("restored the database as of %s, its last change there, from %s, in %s%s",

@@ -200,11 +200,12 @@ func readSign(ctx context.Context, b bucket) (s sign, err error) {
 	return s, json.Unmarshal(content, &s)
 }
 
-// isOfEnd reports whether who wrote in the newest epoch has ended, or nobody gave a sign yet. Who was
-// stopped before it noticed that its own epoch was over tells nothing of that one.
-func (s sign) isOfEnd(newest epoch) bool {
-	return s.Run == "" || s.Ended && s.Epoch == newest.Number
-}
+// isOfEnd reports whether who wrote in the newest epoch has ended, or nobody gave a sign yet.
+func (s sign) isOfEnd(newest epoch) bool { return s.Run == "" || s.ended(newest) }
+
+// ended reports whether the sign is of the end of who wrote in the epoch. Who was stopped before it
+// noticed that its own epoch was over tells nothing of the next one.
+func (s sign) ended(e epoch) bool { return s.Ended && s.Epoch == e.Number }
 
 // awaitSilence returns a refusal that says who writes to the replica, if anybody does.
 func awaitSilence(ctx context.Context, b bucket, newest epoch, wait time.Duration, say func(string)) error {
