@@ -158,6 +158,8 @@ func answersByPath(t testing.TB) *httptest.Server {
 			http.Error(w, "a long reason "+strings.Repeat("x", 200), http.StatusBadRequest)
 		case strings.Contains(r.URL.Path, "later"):
 			http.Error(w, "later", http.StatusServiceUnavailable)
+		case strings.Contains(r.URL.Path, "slow"):
+			time.Sleep(300 * time.Millisecond)
 		}
 	}))
 	t.Cleanup(server.Close)
