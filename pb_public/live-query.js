@@ -246,7 +246,7 @@ class List {
 		const { status, response } = /** @type {import("pocketbase").ClientResponseError} */ (err);
 		this.refused = status >= 400 && status < 500 && ![408, 425, 429].includes(status) && response?.status === status;
 		if (this.refused) this.fetched = false;
-		this.loadIn(this.refused ? POLL_OFFLINE : backoff(this.failures++));
+		this.loadIn(this.refused && !this.stale ? POLL_OFFLINE : backoff(this.failures++)); // who may see it may have changed meanwhile
 		this.update({ items: this.refused ? [] : this.result.items, error: err });
 	}
 

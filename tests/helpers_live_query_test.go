@@ -14,13 +14,13 @@ const harness = `(async () => {
 	document.body.textContent = ""; // of the file that is open
 	// The polling that makes up for what no event tells would hide a failure to follow
 	// events: it never comes, or hurry times as fast. Nor does the end of the time that
-	// somebody patient has for signing in again.
+	// somebody patient has for signing in again. What failed is tried again as always.
 	const timeout = window.setTimeout;
 	window.hurry = 0;
 	window.patient = false;
 	window.setTimeout = (run, ms, ...rest) => {
 		const stack = new Error().stack;
-		const poll = ms > 4000 && /[.](poll|closed|failed) /.test(stack); // and not what an event asks of a slow machine
+		const poll = (ms > 4000 && /[.](poll|closed) /.test(stack)) || (ms > 9000 && /[.]failed /.test(stack)); // and not what an event asks of a slow machine
 		return (poll && !hurry) || (patient && ms === 2000 && stack.includes("recognize")) ? -1 : timeout(run, poll ? ms / hurry : ms, ...rest);
 	};
 	const { default: PocketBase } = await import("/vendor/pocketbase.es.mjs");
@@ -43,6 +43,7 @@ const harness = `(async () => {
 			q.result = result;
 			q.calls++;
 		});
+		q.list = [...streamOf(pb).listeners].at(-1);
 		q.stop = () => { q.stopped = true; stop(); };
 		return true;
 	};

@@ -164,6 +164,33 @@ func TestLiveQueryNoticesWhatNoEventTells(t *testing.T) {
 	p.Clean(true)
 }
 
+// A list that is refused while the rule opens is asked for again at once, not as late as one
+// that was refused for good.
+func TestLiveQueryWhoseRuleOpensMeanwhile(t *testing.T) {
+	t.Parallel()
+	s, token, p := startHarness(t)
+	s.create(token, "Public", "a", "")
+	rule := func(rule any) {
+		s.API(token, http.MethodPatch, "/api/collections/aiContent", map[string]any{"listRule": rule}, nil)
+	}
+	rule(nil)
+	p.Live(`"newest", {limit: 5}`)
+	p.Wait(`queries.newest.result.status === "failed" && queries.newest.list.active`)
+	eval[bool](p, `(window.held = [], window.fetch = ((fetch) => async (url, options) => {
+		const response = await fetch(url, options);
+		if (held && String(url).includes("/records?")) await new Promise((answer) => held.push(answer));
+		return response;
+	})(fetch), true)`)
+	rule(nil) // the stream says what it brings anew
+	p.Wait(`held.length === 1`)
+	rule("")
+	p.Wait(`queries.newest.list.stale`)
+	eval[bool](p, `(held[0](), held = null, true)`)
+	p.Wait(`queries.newest.result.items.length === 1`)
+	p.Converges("newest")
+	p.Clean(false)
+}
+
 // What was made for a user who is deleted goes from a page that is open, without a reload.
 func TestLiveQueryForgetsADeletedUser(t *testing.T) {
 	t.Parallel()

@@ -204,9 +204,13 @@ const liveSpy = `(() => {
 		const differ = [...new Set(rows.map(({ id }) => id))];
 		const topic = collection + "/*" + (filter ? "?" + JSON.stringify({ query: { filter } }) : "");
 		const events = heard.filter((line) => line.includes('"record"') ? differ.some((id) => line.includes(id)) : !line.includes("/*") || line.includes(topic));
+		const { active, synced, stale, says, failures, took, started, due, loading } = queries[name].list;
 		return {
 			query, shown, listed, differ, events: events.slice(-200),
-			state: { status: result.status, error: String(result.error), answered, refused: list.err && String(list.err) },
+			state: {
+				status: result.status, error: String(result.error), answered, refused: list.err && String(list.err),
+				active, synced, stale, says, failures, took, began: started - performance.now(), due: due - performance.now(), loading: !!loading,
+			},
 		};
 	};
 	return true;

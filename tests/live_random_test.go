@@ -110,10 +110,12 @@ func (v *viewer) becomesEqual() {
 	v.unequal = v.nowUnequal(nil)
 	var last []string
 	asked := time.Duration(0)
-	// To list the others too would keep the server from what these wait for.
 	for len(v.unequal) > 0 && asked < patience {
 		last, asked = v.unequal, time.Since(began)
-		v.unequal = v.nowUnequal(last)
+		// To list the others too would keep the server from what these wait for.
+		if v.unequal = v.nowUnequal(last); len(v.unequal) == 0 {
+			v.unequal = v.nowUnequal(nil) // of some, what they show depends on the time of day
+		}
 	}
 	v.slowest = max(v.slowest, asked) // by then they were equal
 	if asked > within {
@@ -121,9 +123,6 @@ func (v *viewer) becomesEqual() {
 		if *liveFor > shortLive {
 			v.t.Logf("%s: equal after %s, the last were %s", v.name, asked.Round(time.Millisecond), eval[[]string](v.tab, fmt.Sprintf("asked(%s)", list(last))))
 		}
-	}
-	if len(last) > 0 && len(v.unequal) == 0 {
-		v.unequal = v.nowUnequal(nil)
 	}
 }
 
