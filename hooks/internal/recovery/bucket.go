@@ -65,14 +65,20 @@ func openBucket(rawURL string) (bucket, error) {
 	return nil, fmt.Errorf("its scheme is %q: use file:///path/of/a/folder, or s3://bucket/path?endpoint=…&region=…", u.Scheme)
 }
 
-// readAll returns a small object.
+// readAll returns a small object. An answer that is cut off is asked for again, as minio does with
+// a request that fails.
 func readAll(ctx context.Context, b bucket, key string) ([]byte, error) {
-	content, err := b.Get(ctx, key, 0, 0)
-	if err != nil {
-		return nil, err
+	for attempt := 1; ; attempt++ {
+		answer, err := b.Get(ctx, key, 0, 0)
+		if err != nil {
+			return nil, err
+		}
+		content, err := io.ReadAll(io.LimitReader(answer, 1<<20))
+		answer.Close()
+		if err == nil || attempt == 3 {
+			return content, err
+		}
 	}
-	defer content.Close()
-	return io.ReadAll(io.LimitReader(content, 1<<20))
 }
 
 // newId returns a name that no other run, directory or replica has.

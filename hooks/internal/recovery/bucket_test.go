@@ -15,6 +15,9 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/johannesboyne/gofakes3"
+	"github.com/johannesboyne/gofakes3/backend/s3mem"
 )
 
 func put(ctx context.Context, b bucket, key, content string, onlyNew bool) error {
@@ -70,6 +73,41 @@ func TestObjects(t *testing.T) {
 			t.Errorf("after a deletion: got %s", got)
 		}
 	})
+}
+
+// A start reads all epochs of a replica, so that what happens to few of its requests must not end it.
+func TestAnswersThatAreCutOff(t *testing.T) {
+	t.Parallel()
+	backend := s3mem.New()
+	if err := backend.CreateBucket("bucket"); err != nil {
+		t.Fatal(err)
+	}
+	store := gofakes3.New(backend, gofakes3.WithLogger(gofakes3.DiscardLog())).Server()
+	var cut atomic.Int64
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Method != http.MethodGet || cut.Add(-1) < 0 {
+			store.ServeHTTP(w, r)
+			return
+		}
+		w.Header().Set("Content-Length", "3")
+		w.Write([]byte("o"))
+		panic(http.ErrAbortHandler)
+	}))
+	defer server.Close()
+	b := mustOpen(t, "s3://bucket/some/path?region=us-east-1&endpoint="+server.URL)
+	if err := put(t.Context(), b, "a", "one", false); err != nil {
+		t.Fatal(err)
+	}
+	for _, times := range []int64{1, 2} {
+		cut.Store(times)
+		if got, err := readAll(t.Context(), b, "a"); string(got) != "one" || err != nil {
+			t.Errorf("cut off %d times: got %q, %v", times, got, err)
+		}
+	}
+	cut.Store(3)
+	if got, err := readAll(t.Context(), b, "a"); err == nil {
+		t.Errorf("cut off always: got %q", got)
+	}
 }
 
 func keys(ctx context.Context, t *testing.T, b bucket, prefix, after string) string {

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/superfly/ltx"
+	"golang.org/x/sync/errgroup"
 )
 
 // The objects of a replica:
@@ -53,19 +54,22 @@ func readEpochs(ctx context.Context, b bucket) ([]epoch, error) {
 	if err != nil {
 		return nil, err
 	}
-	var epochs []epoch
-	for _, object := range objects {
-		content, err := readAll(ctx, b, object.key)
-		if err != nil {
-			return nil, err
-		}
-		var e epoch
-		if err := json.Unmarshal(content, &e); err != nil {
-			return nil, fmt.Errorf("%s: %w", object.key, err)
-		}
-		epochs = append(epochs, e)
+	epochs := make([]epoch, len(objects))
+	group, ctx := errgroup.WithContext(ctx) // a replica that is years old has many
+	group.SetLimit(32)
+	for i, object := range objects {
+		group.Go(func() error {
+			content, err := readAll(ctx, b, object.key)
+			if err != nil {
+				return err
+			}
+			if err := json.Unmarshal(content, &epochs[i]); err != nil {
+				return fmt.Errorf("%s: %w", object.key, err)
+			}
+			return nil
+		})
 	}
-	return epochs, nil
+	return epochs, group.Wait()
 }
 
 var errIgnoresCondition = errors.New("the store overwrites objects though it is asked not to (If-None-Match: *), so that two servers could write to one replica: use one that honours it, as AWS S3, MinIO, Ceph and Cloudflare R2 do")
