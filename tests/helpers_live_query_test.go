@@ -13,15 +13,21 @@ import (
 const harness = `(async () => {
 	document.body.textContent = ""; // of the file that is open
 	// The polling that makes up for what no event tells would hide a failure to follow
-	// events: it never comes, or hurry times as fast. Nor does the end of the time that
-	// somebody patient has for signing in again. What failed is tried again as always.
+	// events: it never comes, see quiet, or hurry times as fast. Nor does the end of the time
+	// that somebody patient has for signing in again.
 	const timeout = window.setTimeout;
 	window.hurry = 0;
 	window.patient = false;
 	window.setTimeout = (run, ms, ...rest) => {
 		const stack = new Error().stack;
-		const poll = (ms > 4000 && /[.](poll|closed) /.test(stack)) || (ms > 9000 && /[.]failed /.test(stack)); // and not what an event asks of a slow machine
-		return (poll && !hurry) || (patient && ms === 2000 && stack.includes("recognize")) ? -1 : timeout(run, poll ? ms / hurry : ms, ...rest);
+		if (patient && ms === 2000 && stack.includes("recognize")) return -1;
+		const poll = hurry && ms > 4000 && /[.](poll|closed|failed) /.test(stack); // and not what an event asks of a slow machine
+		return timeout(run, poll ? ms / hurry : ms, ...rest);
+	};
+	const quiet = (list) => {
+		const { poll, loadIn } = list;
+		list.poll = () => hurry && poll.call(list);
+		list.loadIn = (delay) => (hurry || delay !== 10000) && loadIn.call(list, delay); // 10 s: of what was refused
 	};
 	const { default: PocketBase } = await import("/vendor/pocketbase.es.mjs");
 	const { liveQuery } = await import("/live-query.js");
@@ -43,7 +49,7 @@ const harness = `(async () => {
 			q.result = result;
 			q.calls++;
 		});
-		q.list = [...streamOf(pb).listeners].at(-1);
+		quiet(q.list = [...streamOf(pb).listeners].at(-1));
 		q.stop = () => { q.stopped = true; stop(); };
 		return true;
 	};
