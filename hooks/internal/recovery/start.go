@@ -34,6 +34,7 @@ func (r *Recovery) prepare(ctx context.Context) error {
 		}
 	}
 	var told time.Time
+	behind := false // of the replica, or of another line, when that answered last
 	for {
 		hasData, err := r.local.hasData()
 		if err != nil {
@@ -42,6 +43,9 @@ func (r *Recovery) prepare(ctx context.Context) error {
 		found, err := r.lookFor(ctx, hasData)
 		if err == nil {
 			found, err = r.alone(ctx, found)
+		}
+		if found.next != 0 {
+			behind = found.next == takeOver
 		}
 		if err == nil {
 			if hasData && found.next == takeOver {
@@ -52,7 +56,7 @@ func (r *Recovery) prepare(ctx context.Context) error {
 		switch {
 		case err == nil || isRefusal(err):
 			return err
-		case hasData && found.next != takeOver:
+		case hasData && !behind:
 			r.say(fmt.Sprintf("the store does not answer (%v): what is here is served meanwhile", err))
 			return nil
 		case time.Since(told) > 30*time.Second:
