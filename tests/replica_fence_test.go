@@ -5,6 +5,9 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+
+	"github.com/minio/minio-go/v7"
+	"github.com/minio/minio-go/v7/pkg/credentials"
 )
 
 // A server that cannot see whether another one has taken the replica over acknowledges nothing, also
@@ -34,7 +37,8 @@ func TestReplicaUnseenTakeover(t *testing.T) {
 }
 
 // Servers on equal copies of a data directory, where none saw the other's sign of life, never both
-// acknowledge, also after a failure of the store.
+// acknowledge: neither after a failure of the store, nor when the transactions of the one that the other
+// would write are put together already.
 func TestReplicaOfTwins(t *testing.T) {
 	t.Parallel()
 	for name, happens := range map[string]func(t *testing.T, store *replicaStore, twin *server){
@@ -44,6 +48,22 @@ func TestReplicaOfTwins(t *testing.T) {
 				t.Errorf("while the store is away: got %d", status)
 			}
 			store.set(storeIsWell)
+		},
+		"after five minutes": func(t *testing.T, store *replicaStore, _ *server) {
+			_, address, _ := strings.Cut(store.env[0], "endpoint=http://")
+			client, err := minio.New(address, &minio.Options{Creds: credentials.NewStaticV4("a-key-id", "a-secret-key", ""), Region: "us-east-1"})
+			if err != nil {
+				t.Fatal(err)
+			}
+			var keys []string
+			for object := range client.ListObjects(t.Context(), "bucket", minio.ListObjectsOptions{Prefix: "some/path/0000000001/0/", Recursive: true}) {
+				keys = append(keys, object.Key)
+			}
+			for _, key := range keys[:len(keys)-1] { // as keeper.forgetSeconds does
+				if err := client.RemoveObject(t.Context(), "bucket", key, minio.RemoveObjectOptions{}); err != nil {
+					t.Fatal(err)
+				}
+			}
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
