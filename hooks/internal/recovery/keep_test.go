@@ -294,7 +294,7 @@ func TestLostWAL(t *testing.T) {
 	for range 3 {
 		l.write()
 	}
-	if lost, err := l.local.lostWAL(t.Context()); lost || err != nil {
+	if lost, err := l.local.dropLost(t.Context()); lost || err != nil {
 		t.Fatalf("whole: got %t, %v", lost, err)
 	}
 	copied := newLocal(t.TempDir())
@@ -303,11 +303,16 @@ func TestLostWAL(t *testing.T) {
 	info, err := os.Stat(wal)
 	l.must(err)
 	l.must(os.Truncate(wal, info.Size()-100))
-	if lost, err := copied.lostWAL(t.Context()); !lost || err != nil {
+	last, err := copied.last()
+	l.must(err)
+	if lost, err := copied.dropLost(t.Context()); !lost || err != nil {
 		t.Errorf("its end is cut off: got %t, %v", lost, err)
 	}
+	if left, err := copied.last(); left != last-1 || err != nil {
+		t.Errorf("of what was read, up to %d is left of %d, %v", left, last, err)
+	}
 	l.must(os.Remove(wal))
-	if lost, err := copied.lostWAL(t.Context()); lost || err != nil {
+	if lost, err := copied.dropLost(t.Context()); lost || err != nil {
 		t.Errorf("it is all in the database: got %t, %v", lost, err)
 	}
 }

@@ -262,17 +262,10 @@ func (l local) goesOn(ctx context.Context, client *epochClient) (bool, error) {
 	return err == nil, err
 }
 
-// lostWAL reports whether a power failure took from the WAL what was shipped already, as it can
-// with synchronous=NORMAL.
-func (l local) lostWAL(ctx context.Context) (bool, error) {
-	last, err := l.last()
-	if err != nil || last == 0 {
-		return false, err
-	}
-	header, err := l.header(last)
-	if err != nil {
-		return false, err
-	}
+// dropLost deletes what was read of the end of the WAL that a power failure took from it, as it can
+// with synchronous=NORMAL, and reports whether there was any. If that was shipped, what is here is
+// behind the replica; else it goes on.
+func (l local) dropLost(ctx context.Context) (lost bool, err error) {
 	wal, err := os.Open(l.data() + "-wal")
 	if errors.Is(err, fs.ErrNotExist) {
 		return false, nil // it is all in the database
@@ -294,18 +287,35 @@ func (l local) lostWAL(ctx context.Context) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	if binary.BigEndian.Uint32(salts) != header.WALSalt1 || binary.BigEndian.Uint32(salts[4:]) != header.WALSalt2 {
-		return false, nil // another WAL has begun since
-	}
 	page := make([]byte, reader.PageSize())
 	end := int64(litestream.WALHeaderSize)
-	for end < header.WALOffset+header.WALSize {
+	for {
 		if _, _, err := reader.ReadFrame(ctx, page); errors.Is(err, io.EOF) {
-			return true, nil
+			break
 		} else if err != nil {
 			return false, err
 		}
 		end += litestream.WALFrameHeaderSize + int64(reader.PageSize())
 	}
-	return false, nil
+	last, err := l.last()
+	for ; err == nil && last > 0; last-- {
+		header, err := l.header(last)
+		if errors.Is(err, fs.ErrNotExist) {
+			break
+		}
+		if err != nil {
+			return false, err
+		}
+		if binary.BigEndian.Uint32(salts) != header.WALSalt1 || binary.BigEndian.Uint32(salts[4:]) != header.WALSalt2 {
+			break // another WAL has begun since
+		}
+		if header.WALOffset+header.WALSize <= end {
+			break
+		}
+		if err := os.Remove(l.ltxPath(last)); err != nil {
+			return false, err
+		}
+		lost = true
+	}
+	return lost, err
 }

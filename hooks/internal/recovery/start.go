@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"time"
 )
 
@@ -23,15 +22,12 @@ func (r *Recovery) prepare(ctx context.Context) error {
 	if err := r.local.dropReplaced(); err != nil {
 		return err
 	}
-	lost, err := r.local.lostWAL(ctx)
+	lost, err := r.local.dropLost(ctx)
 	if err != nil {
 		return err
 	}
 	if lost {
 		r.say("the end of the WAL is lost, as after a power failure: what was shipped of it is in the replica")
-		if err := os.RemoveAll(r.local.ltxDir()); err != nil {
-			return err
-		}
 	}
 	var told time.Time
 	behind := false // of the replica, or of another line, when that answered last
