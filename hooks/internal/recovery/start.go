@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"time"
 )
 
@@ -22,12 +23,21 @@ func (r *Recovery) prepare(ctx context.Context) error {
 	if err := r.local.dropReplaced(); err != nil {
 		return err
 	}
-	lost, err := r.local.dropLost(ctx)
+	lost, missed, err := r.local.checkWAL(ctx)
 	if err != nil {
 		return err
 	}
 	if lost {
 		r.say("the end of the WAL is lost, as after a power failure: what was shipped of it is in the replica")
+	}
+	if missed {
+		r.say("something else wrote to the database while no server ran: all of it is shipped anew")
+		if err := r.markReplaced(true); err != nil {
+			return err
+		}
+		if err := os.RemoveAll(r.local.ltxDir()); err != nil {
+			return err
+		}
 	}
 	var told time.Time
 	behind := false // of the replica, or of another line, when that answered last
