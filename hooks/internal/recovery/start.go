@@ -32,7 +32,7 @@ func (r *Recovery) prepare(ctx context.Context) error {
 	}
 	if missed {
 		r.say("something else wrote to the database while no server ran: all of it is shipped anew")
-		if err := r.markReplaced(true); err != nil {
+		if err := r.markReplaced(); err != nil {
 			return err
 		}
 		if err := os.RemoveAll(r.local.ltxDir()); err != nil {
