@@ -250,12 +250,10 @@ func (r *Recovery) finish() {
 	ctx, cancel := context.WithTimeout(context.Background(), stopWithin)
 	defer cancel()
 	r.stop()
-	select {
-	case <-r.done:
-	case <-ctx.Done(): // a folder that hangs
-		return
-	}
-	err := within(ctx, func() error { return r.ship(ctx) })
+	err := within(ctx, func() error {
+		<-r.done // not where a folder hangs
+		return r.ship(ctx)
+	})
 	r.mu.Lock()
 	r.paused = true
 	r.mu.Unlock()
