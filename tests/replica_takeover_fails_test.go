@@ -79,4 +79,8 @@ func TestReplicaStoreGoesAwayWhileItIsTakenOver(t *testing.T) {
 	old.Start()
 	old.sendTitled("And on")
 	old.wantTitles([]string{"Before", "After", "And on"}, "Only here")
+	wantText(t, old.output.String(), "nothing is served yet: the replica's cannot be restored")
+	if n := strings.Count(old.output.String(), "it has changes that the database here has not"); n != 1 {
+		t.Errorf("it is said %d times that what is here is behind", n)
+	}
 }

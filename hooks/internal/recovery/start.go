@@ -54,7 +54,7 @@ func (r *Recovery) prepare(ctx context.Context) error {
 			behind = found.next == takeOver
 		}
 		if err == nil {
-			if hasData && found.next == takeOver {
+			if hasData && found.next == takeOver && told.IsZero() {
 				r.say("it has changes that the database here has not")
 			}
 			err = r.act(ctx, found)
@@ -66,7 +66,7 @@ func (r *Recovery) prepare(ctx context.Context) error {
 			r.say(fmt.Sprintf("the store does not answer (%v): what is here is served meanwhile", err))
 			return nil
 		case time.Since(told) > 30*time.Second:
-			r.say(fmt.Sprintf("there is no database to serve, and the replica's cannot be restored: %v; trying again", err))
+			r.say(fmt.Sprintf("nothing is served yet: the replica's cannot be restored: %v; trying again", err))
 			told = time.Now()
 		}
 		select {
@@ -182,7 +182,7 @@ func (r *Recovery) compare(ctx context.Context) (f findings, err error) {
 	case hasData && !known && r.local.isUntouched(ctx):
 		r.say("the database here has nothing yet but what commands made before the first start")
 	case hasData && !known:
-		return f, refuse("REPLICA_URL: %s holds a database already, and the one in %s was never shipped there. To go on with the replica's, move %s away, with its -wal and -shm; to ship the one that is here, set REPLICA_URL to an empty place; to look at it, unset REPLICA_URL",
+		return f, refuse("REPLICA_URL: %s holds a database already, and the one in %s was never shipped there, or elsewhere since. To go on with the replica's, move %s away, with its -wal and -shm; to ship the one that is here, set REPLICA_URL to an empty place; to look at it, unset REPLICA_URL",
 			r.options.URL, r.local.dataDir, r.local.data())
 	case f.owned && hasData && f.id.Replaced && f.newest().Number == f.id.Epoch:
 		shipped, err := newEpochClient(r.bucket, f.newest()).lastOf(ctx)
