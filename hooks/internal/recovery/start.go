@@ -23,21 +23,8 @@ func (r *Recovery) prepare(ctx context.Context) error {
 	if err := r.local.dropReplaced(); err != nil {
 		return err
 	}
-	lost, missed, err := r.local.checkWAL(ctx)
-	if err != nil {
+	if err := r.checkWAL(ctx); err != nil {
 		return err
-	}
-	if lost {
-		r.say("the end of the WAL is lost, as after a power failure: what was shipped of it is in the replica")
-	}
-	if missed {
-		r.say("something else wrote to the database while no server ran: all of it is shipped anew")
-		if err := r.markReplaced(); err != nil {
-			return err
-		}
-		if err := os.RemoveAll(r.local.ltxDir()); err != nil {
-			return err
-		}
 	}
 	var told time.Time
 	behind := false // of the replica, or of another line, when that answered last
@@ -75,6 +62,27 @@ func (r *Recovery) prepare(ctx context.Context) error {
 		case <-time.After(time.Second):
 		}
 	}
+}
+
+// checkWAL has all of the database read anew where what was read of it may have gaps.
+func (r *Recovery) checkWAL(ctx context.Context) error {
+	lost, missed, err := r.local.checkWAL(ctx)
+	if err != nil {
+		return err
+	}
+	if lost {
+		r.say("the end of the WAL is lost, as after a power failure: what was shipped of it is in the replica")
+	}
+	if missed {
+		r.say("something else wrote to the database while no server ran: all of it is shipped anew")
+		if err := r.markReplaced(); err != nil {
+			return err
+		}
+		if err := os.RemoveAll(r.local.ltxDir()); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // lookFor is look for a start. With a database that can be served meanwhile, a slow store is not
