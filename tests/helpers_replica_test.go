@@ -251,6 +251,15 @@ func (s *server) runToEnd() (text string, code int) {
 	}
 }
 
+// serves reports whether the server answers.
+func (s *server) serves() bool {
+	response, err := http.Get(s.URL + "/api/health")
+	if err == nil {
+		response.Body.Close()
+	}
+	return err == nil
+}
+
 // titleSet returns the titles of all records, as a page would list them.
 func (s *server) titleSet() map[string]bool {
 	s.t.Helper()

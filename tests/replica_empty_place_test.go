@@ -1,8 +1,11 @@
 package tests
 
 import (
+	"net/http"
 	"os"
 	"path/filepath"
+	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 )
@@ -34,5 +37,29 @@ func TestReplicaInAnEmptyPlaceAfterFiveMinutes(t *testing.T) {
 	if status != 200 {
 		state, _ := os.ReadFile(filepath.Join(s.Dir, ".replica/state.json"))
 		t.Errorf("webhook: got %d for 20 seconds: %s", status, state)
+	}
+}
+
+// Where the store fails when a server begins in another place, that is begun when it answers: it is not
+// taken for one that was emptied.
+func TestReplicaInAnotherPlaceThatFails(t *testing.T) {
+	t.Parallel()
+	s, _ := startShipping(t, newFolderStore(t), "First")
+	s.Stop()
+	store := newBucketStore(t)
+	var refused atomic.Bool
+	store.set(func(w http.ResponseWriter, r *http.Request, s3 http.Handler) {
+		if r.Method == http.MethodPut && strings.Contains(r.URL.Path, "/epochs/") && !s.serves() {
+			refused.Store(true)
+			storeFails(w, r, s3)
+			return
+		}
+		s3.ServeHTTP(w, r)
+	})
+	s.env = append(s.env, store.env...)
+	s.Start()
+	s.awaitShipped(s.SignIn("_superusers", testEmail, testPassword))
+	if !refused.Load() {
+		t.Error("the store did not fail")
 	}
 }

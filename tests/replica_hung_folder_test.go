@@ -34,6 +34,7 @@ func TestReplicaFolderHangs(t *testing.T) {
 		t.Error("the server does not end within 20 seconds of SIGTERM")
 		s.Kill()
 	}
+	wantText(t, s.output.String(), "the last changes are not shipped yet")
 	mend()
 	mend = hang("replica.json")
 	defer mend()

@@ -43,3 +43,44 @@ func TestReplicaTakeoverFailsHalfway(t *testing.T) {
 	wantText(t, old.output.String(), "trying again", "records that only it has: aiContent 1")
 	old.wantTitles([]string{"Before", "After"}, "Only here")
 }
+
+// A machine that comes back after its successor, and cannot restore what that wrote since the store goes
+// away in the middle of it, serves nothing until it can.
+func TestReplicaStoreGoesAwayWhileItIsTakenOver(t *testing.T) {
+	t.Parallel()
+	store := newBucketStore(t)
+	old, _ := startShipping(t, store, "Before")
+	store.set(storeCuts)
+	old.sendTitled("Only here")
+	old.Kill()
+	store.set(storeIsWell)
+	next := old.another(newDataDir(t, t.TempDir()))
+	next.env = append(slices.Clone(old.env), "REPLICA_ACK=wait")
+	next.args = []string{"--takeover"}
+	next.Start()
+	next.sendTitled("After")
+	next.Stop()
+
+	var begun, asked atomic.Int32
+	store.set(func(w http.ResponseWriter, r *http.Request, s3 http.Handler) {
+		if begun.Load() == 2 && asked.Load() < 6 && !old.serves() {
+			if strings.HasSuffix(r.URL.Path, "/replica.json") {
+				asked.Add(1) // with which each try begins, three times
+			}
+			storeFails(w, r, s3)
+			return
+		}
+		s3.ServeHTTP(w, r)
+		if r.Method == http.MethodPut && strings.HasSuffix(r.URL.Path, "/epochs/0000000003.json") {
+			begun.Add(1) // and once more, to see that it is not overwritten
+		}
+	})
+	old.env = next.env
+	old.Start()
+	old.sendTitled("And on")
+	old.wantTitles([]string{"Before", "After", "And on"}, "Only here")
+	wantText(t, old.output.String(), "nothing is served yet: the replica's cannot be restored")
+	if n := strings.Count(old.output.String(), "it has changes that the database here has not"); n != 1 {
+		t.Errorf("it is said %d times that what is here is behind", n)
+	}
+}

@@ -3,6 +3,8 @@ package tests
 import (
 	"errors"
 	"io/fs"
+	"net/http"
+	"net/url"
 	"os"
 	"path/filepath"
 	"testing"
@@ -41,4 +43,35 @@ func givenUp(t testing.TB, dir string) bool {
 		}
 	}
 	return false
+}
+
+// A backup that cannot be restored lets nobody forget that what waited for the store was given up.
+func TestReplicaBackupFailsAfterWhatWaitsIsGivenUp(t *testing.T) {
+	t.Parallel()
+	store := newBucketStore(t)
+	s, token := startShipping(t, store, numbered("Shipped", 3)...)
+	store.set(storeCuts)
+	s.sendTitled("While the store is away")
+	if !givenUp(t, s.Dir) {
+		t.Fatal("what waits is not given up within 30 seconds")
+	}
+	backup := filepath.Join(s.Dir, "backups", "damaged.zip")
+	if err := os.MkdirAll(filepath.Dir(backup), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(backup, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	logged := func() int {
+		var logs struct{ TotalItems int }
+		s.API(token, http.MethodGet, "/api/logs?filter="+url.QueryEscape(`message = "Failed to restore backup"`), nil, &logs)
+		return logs.TotalItems
+	}
+	s.API(token, http.MethodPost, "/api/backups/damaged.zip/restore", nil, nil)
+	await(t, "it cannot be restored", func() bool { return logged() > 0 })
+	store.set(storeIsWell)
+	s.awaitShipped(token) // it would have ended
+	if state := s.replicaState(token); state.Epoch != 2 {
+		t.Errorf("got %+v, want epoch 2", state)
+	}
 }

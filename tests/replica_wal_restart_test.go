@@ -71,3 +71,41 @@ func TestReplicaMissesWhatWasCheckpointedWhileTheStoreWasAway(t *testing.T) {
 	s.Start()
 	s.wantTitles(titles)
 }
+
+// What wrote while no server ran, began the WAL anew, and has the database open still, as an sqlite3 in
+// another window has, leaves no gap in the replica.
+func TestReplicaMissesWhatAnotherWroteBeforeItStarted(t *testing.T) {
+	t.Parallel()
+	s := startServer(t, newDataDir(t, t.TempDir()), append(newBucketStore(t).env, "REPLICA_ACK=wait")...)
+	token := s.Superuser()
+	for i := 0; ; i++ {
+		if _, frames := walState(t, s.Dir); frames > 600 && frames < 900 {
+			break
+		}
+		s.sendTitled(fmt.Sprint("Shipped ", i))
+	}
+	s.awaitShipped(token)
+	s.Stop()
+	db := openDatabase(t, s.Dir)
+	if _, err := db.NewQuery("CREATE TABLE beside (content)").Execute(); err != nil {
+		t.Fatal(err)
+	}
+	rows := 0
+	before, _ := walState(t, s.Dir)
+	for after := before; after == before; after, _ = walState(t, s.Dir) {
+		if _, err := db.NewQuery("INSERT INTO beside VALUES (randomblob(50000))").Execute(); err != nil {
+			t.Fatal(err)
+		}
+		rows++
+	}
+	s.Start()
+	s.sendTitled("After")
+	s.awaitShipped(token)
+	copied := t.TempDir()
+	if out, errs, ok := runOn(t, s.binary, t.TempDir(), s.env, "restore", "--into", copied); !ok {
+		t.Fatalf("restore: %s%s", out, errs)
+	}
+	if n := countRows(t, openDatabase(t, copied), "beside"); n != rows {
+		t.Errorf("got %d of %d rows", n, rows)
+	}
+}

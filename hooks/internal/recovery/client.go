@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"os"
 	"path"
+	"path/filepath"
 	"strconv"
 	"sync/atomic"
 	"time"
@@ -160,7 +161,12 @@ func (c *epochClient) WriteLTXFile(ctx context.Context, level int, minTXID, maxT
 		return nil, err
 	}
 	e, key, size := *c.epoch.Load(), c.key(level, minTXID, maxTXID), int64(-1)
-	if err := e.isThere(ctx, c.bucket); err != nil {
+	if local, ok := content.(*os.File); ok && minTXID > 1 {
+		err = c.follows(ctx, local.Name(), level, minTXID-1)
+	} else {
+		err = e.isThere(ctx, c.bucket)
+	}
+	if err != nil {
 		return nil, err
 	}
 	if local, ok := content.(*os.File); ok {
@@ -194,6 +200,29 @@ func (c *epochClient) WriteLTXFile(ctx context.Context, level int, minTXID, maxT
 	return &ltx.FileInfo{
 		Level: level, MinTXID: minTXID, MaxTXID: maxTXID, Size: size, CreatedAt: time.UnixMilli(header.Timestamp).UTC(),
 	}, nil
+}
+
+// follows returns an error unless the replica has what a local file follows on: another server, on a
+// copy of the data directory, may have stored other files and deleted them again.
+func (c *epochClient) follows(ctx context.Context, name string, level int, before ltx.TXID) error {
+	local, err := os.Open(filepath.Join(filepath.Dir(name), ltx.FormatFilename(before, before)))
+	if err != nil {
+		return err
+	}
+	defer local.Close()
+	ours, _, err := ltx.PeekHeader(local)
+	if err != nil {
+		return err
+	}
+	stored, err := c.header(ctx, &ltx.FileInfo{Level: level, MinTXID: before, MaxTXID: before})
+	if errors.Is(err, os.ErrNotExist) {
+		err = c.epoch.Load().isThere(ctx, c.bucket)
+	}
+	if err == nil && stored != ours {
+		c.over.Store(true)
+		return errOver
+	}
+	return err
 }
 
 // peekHeader returns a file's header, and the whole file to be read.

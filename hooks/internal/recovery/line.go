@@ -46,7 +46,7 @@ func (r *Recovery) join(ctx context.Context, s *shipping) error {
 
 // readAnew has all of the database read, for an epoch that begins with it.
 func (r *Recovery) readAnew(ctx context.Context, s *shipping) error {
-	if err := r.markReplaced(true); err != nil {
+	if err := r.markReplaced(); err != nil {
 		return err
 	}
 	if err := s.db.ResetLocalState(ctx); err != nil {
@@ -76,14 +76,14 @@ func (r *Recovery) boundUnshipped(ctx context.Context, s *shipping) error {
 	return r.readAnew(ctx, s)
 }
 
-// markReplaced notes whether a new epoch must begin with all of the database. A database that was
+// markReplaced notes that a new epoch must begin with all of the database. A database that was
 // never shipped needs no note.
-func (r *Recovery) markReplaced(replaced bool) error {
+func (r *Recovery) markReplaced() error {
 	id, err := r.local.readIdentity()
-	if err != nil || id.Epoch == 0 || id.Replaced == replaced {
+	if err != nil || id.Epoch == 0 || id.Replaced {
 		return err
 	}
-	id.Replaced = replaced
+	id.Replaced = true
 	if id.Last, err = r.local.last(); err != nil {
 		return err
 	}

@@ -262,50 +262,64 @@ func (l local) goesOn(ctx context.Context, client *epochClient) (bool, error) {
 	return err == nil, err
 }
 
-// lostWAL reports whether a power failure took from the WAL what was shipped already, as it can
-// with synchronous=NORMAL.
-func (l local) lostWAL(ctx context.Context) (bool, error) {
-	last, err := l.last()
-	if err != nil || last == 0 {
-		return false, err
-	}
-	header, err := l.header(last)
-	if err != nil {
-		return false, err
-	}
+// checkWAL compares the WAL with what was read of it. lost reports whether a power failure took its end,
+// as it can with synchronous=NORMAL: what was read of that is deleted, and if it was shipped, what is here
+// is behind the replica. missed reports whether the WAL was begun anew over something that was not read,
+// by what wrote while no server ran.
+func (l local) checkWAL(ctx context.Context) (lost, missed bool, err error) {
 	wal, err := os.Open(l.data() + "-wal")
 	if errors.Is(err, fs.ErrNotExist) {
-		return false, nil // it is all in the database
+		return false, false, nil // it is all in the database
 	}
 	if err != nil {
-		return false, err
+		return false, false, err
 	}
 	defer wal.Close()
-	salts := make([]byte, 8)
-	if _, err := wal.ReadAt(salts, 16); err == io.EOF {
-		return false, nil
-	} else if err != nil {
-		return false, err
-	}
 	reader, err := litestream.NewWALReader(wal, slog.New(slog.DiscardHandler))
 	if errors.Is(err, io.EOF) {
-		return false, nil
+		return false, false, nil
 	}
 	if err != nil {
-		return false, err
+		return false, false, err
 	}
-	if binary.BigEndian.Uint32(salts) != header.WALSalt1 || binary.BigEndian.Uint32(salts[4:]) != header.WALSalt2 {
-		return false, nil // another WAL has begun since
-	}
+	begun := readSalts(wal, 16)
 	page := make([]byte, reader.PageSize())
 	end := int64(litestream.WALHeaderSize)
-	for end < header.WALOffset+header.WALSize {
+	for {
 		if _, _, err := reader.ReadFrame(ctx, page); errors.Is(err, io.EOF) {
-			return true, nil
+			break
 		} else if err != nil {
-			return false, err
+			return false, false, err
 		}
 		end += litestream.WALFrameHeaderSize + int64(reader.PageSize())
 	}
-	return false, nil
+	last, err := l.last()
+	for ; err == nil && last > 0; last-- {
+		header, err := l.header(last)
+		if errors.Is(err, fs.ErrNotExist) {
+			break
+		}
+		if err != nil {
+			return lost, false, err
+		}
+		salts, read := [2]uint32{header.WALSalt1, header.WALSalt2}, header.WALOffset+header.WALSize
+		if begun != salts { // it began anew: SQLite counts how often
+			return lost, begun[0] != salts[0]+1 || readSalts(wal, read+8) == salts, nil
+		}
+		if read <= end {
+			break
+		}
+		if err := os.Remove(l.ltxPath(last)); err != nil {
+			return lost, false, err
+		}
+		lost = true
+	}
+	return lost, false, err
+}
+
+// readSalts returns what differs whenever a WAL begins anew, from its header or from a frame's.
+func readSalts(wal io.ReaderAt, offset int64) [2]uint32 {
+	var salts [8]byte
+	_, _ = wal.ReadAt(salts[:], offset) // none of a frame that is not there
+	return [2]uint32{binary.BigEndian.Uint32(salts[:]), binary.BigEndian.Uint32(salts[4:])}
 }

@@ -54,7 +54,7 @@ func (r *Recovery) bootstrap(e *core.BootstrapEvent) error {
 		return e.Next()
 	case !r.Configured():
 		// What is changed without the replica cannot be told from what it has, once it is back.
-		if err := r.markReplaced(true); err != nil {
+		if err := r.markReplaced(); err != nil {
 			return err
 		}
 		r.lock, _ = r.local.lock()                           // so that nothing is restored beneath it
@@ -149,13 +149,16 @@ func (r *Recovery) restoreBackup(e *core.BackupEvent) error {
 		return r.leaveOut(e) // it is not this process that ships the data
 	}
 	r.pause(true)
-	if err := r.markReplaced(true); err != nil {
+	before, err := r.local.readIdentity()
+	if err == nil {
+		err = r.markReplaced()
+	}
+	if err != nil {
 		r.pause(false)
 		return err
 	}
-	err := r.leaveOut(e)
-	if err != nil { // PocketBase has put everything back
-		_ = r.markReplaced(false)
+	if err = r.leaveOut(e); err != nil { // PocketBase has put everything back
+		_ = r.local.writeIdentity(before)
 		r.pause(false)
 	}
 	return err

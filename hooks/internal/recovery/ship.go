@@ -210,10 +210,35 @@ func (r *Recovery) upload(ctx context.Context, s *shipping) error {
 	if s.keep == nil {
 		s.keep = newKeeper(s.db, r.bucket, *r.client.epoch.Load(), r.options.Retention, r.app.Logger())
 	}
+	asks := s.db.Replica.Pos().IsZero() // for what is there: after a failure, that may have been stored
 	if err := s.db.Replica.Sync(ctx); err != nil {
 		return err
 	}
+	if asks {
+		if err := r.isShipped(ctx); err != nil {
+			s.db.Replica.SetPos(ltx.Pos{}) // it is asked again
+			return err
+		}
+	}
 	s.keep.do(ctx)
+	return nil
+}
+
+// isShipped returns an error unless the newest that the replica has was shipped from here, before
+// another server took it over.
+func (r *Recovery) isShipped(ctx context.Context) error {
+	goesOn, err := r.local.goesOn(ctx, r.client)
+	if err != nil {
+		return err
+	}
+	over, err := r.client.epoch.Load().isOver(ctx, r.bucket)
+	if err != nil {
+		return err
+	}
+	if over || !goesOn {
+		r.client.over.Store(true)
+		return errOver
+	}
 	return nil
 }
 
@@ -225,12 +250,10 @@ func (r *Recovery) finish() {
 	ctx, cancel := context.WithTimeout(context.Background(), stopWithin)
 	defer cancel()
 	r.stop()
-	select {
-	case <-r.done:
-	case <-ctx.Done(): // a folder that hangs
-		return
-	}
-	err := within(ctx, func() error { return r.ship(ctx) })
+	err := within(ctx, func() error {
+		<-r.done // not where a folder hangs
+		return r.ship(ctx)
+	})
 	r.mu.Lock()
 	r.paused = true
 	r.mu.Unlock()

@@ -23,17 +23,11 @@ func (r *Recovery) prepare(ctx context.Context) error {
 	if err := r.local.dropReplaced(); err != nil {
 		return err
 	}
-	lost, err := r.local.lostWAL(ctx)
-	if err != nil {
+	if err := r.checkWAL(ctx); err != nil {
 		return err
 	}
-	if lost {
-		r.say("the end of the WAL is lost, as after a power failure: what was shipped of it is in the replica")
-		if err := os.RemoveAll(r.local.ltxDir()); err != nil {
-			return err
-		}
-	}
 	var told time.Time
+	behind := false // of the replica, or of another line, when that answered last
 	for {
 		hasData, err := r.local.hasData()
 		if err != nil {
@@ -43,8 +37,11 @@ func (r *Recovery) prepare(ctx context.Context) error {
 		if err == nil {
 			found, err = r.alone(ctx, found)
 		}
+		if found.next != 0 {
+			behind = found.next == takeOver
+		}
 		if err == nil {
-			if hasData && found.next == takeOver {
+			if hasData && found.next == takeOver && told.IsZero() {
 				r.say("it has changes that the database here has not")
 			}
 			err = r.act(ctx, found)
@@ -52,11 +49,11 @@ func (r *Recovery) prepare(ctx context.Context) error {
 		switch {
 		case err == nil || isRefusal(err):
 			return err
-		case hasData && found.next != takeOver:
+		case hasData && !behind:
 			r.say(fmt.Sprintf("the store does not answer (%v): what is here is served meanwhile", err))
 			return nil
 		case time.Since(told) > 30*time.Second:
-			r.say(fmt.Sprintf("there is no database to serve, and the replica's cannot be restored: %v; trying again", err))
+			r.say(fmt.Sprintf("nothing is served yet: the replica's cannot be restored: %v; trying again", err))
 			told = time.Now()
 		}
 		select {
@@ -65,6 +62,27 @@ func (r *Recovery) prepare(ctx context.Context) error {
 		case <-time.After(time.Second):
 		}
 	}
+}
+
+// checkWAL has all of the database read anew where what was read of it may have gaps.
+func (r *Recovery) checkWAL(ctx context.Context) error {
+	lost, missed, err := r.local.checkWAL(ctx)
+	if err != nil {
+		return err
+	}
+	if lost {
+		r.say("the end of the WAL is lost, as after a power failure: what was shipped of it is in the replica")
+	}
+	if missed {
+		r.say("something else wrote to the database while no server ran: all of it is shipped anew")
+		if err := r.markReplaced(); err != nil {
+			return err
+		}
+		if err := os.RemoveAll(r.local.ltxDir()); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // lookFor is look for a start. With a database that can be served meanwhile, a slow store is not
@@ -158,7 +176,7 @@ func (r *Recovery) compare(ctx context.Context) (f findings, err error) {
 	if f.epochs, err = readEpochs(ctx, r.bucket); err != nil {
 		return f, err
 	}
-	if len(f.epochs) == 0 && f.id.Epoch > 0 && f.id.URL == r.options.URL {
+	if replica == "" && len(f.epochs) == 0 && f.id.Epoch > 0 && f.id.URL == r.options.URL {
 		return f, refuse("REPLICA_URL: %s is empty, though the database here was shipped to it. If it is a disk, mount it; to begin anew with what is here, delete %s",
 			r.options.URL, r.local.dir)
 	}
@@ -172,7 +190,7 @@ func (r *Recovery) compare(ctx context.Context) (f findings, err error) {
 	case hasData && !known && r.local.isUntouched(ctx):
 		r.say("the database here has nothing yet but what commands made before the first start")
 	case hasData && !known:
-		return f, refuse("REPLICA_URL: %s holds a database already, and the one in %s was never shipped there. To go on with the replica's, move %s away, with its -wal and -shm; to ship the one that is here, set REPLICA_URL to an empty place; to look at it, unset REPLICA_URL",
+		return f, refuse("REPLICA_URL: %s holds a database already, and the one in %s was never shipped there, or elsewhere since. To go on with the replica's, move %s away, with its -wal and -shm; to ship the one that is here, set REPLICA_URL to an empty place; to look at it, unset REPLICA_URL",
 			r.options.URL, r.local.dataDir, r.local.data())
 	case f.owned && hasData && f.id.Replaced && f.newest().Number == f.id.Epoch:
 		shipped, err := newEpochClient(r.bucket, f.newest()).lastOf(ctx)

@@ -1,0 +1,48 @@
+package tests
+
+import (
+	"os"
+	"path/filepath"
+	"testing"
+)
+
+// A power failure that takes the end of the WAL while the store is away takes no more than that: what
+// waited for the store is not put aside for what that had before.
+func TestReplicaPowerFailsWhileTheStoreIsAway(t *testing.T) {
+	t.Parallel()
+	store := newBucketStore(t)
+	s, _ := startShipping(t, store, "Before")
+	store.set(storeCuts)
+	last := func() string {
+		files, err := filepath.Glob(filepath.Join(s.Dir, ".replica/ltx/0/*.ltx"))
+		if err != nil || len(files) == 0 {
+			t.Fatal(files, err)
+		}
+		return files[len(files)-1]
+	}
+	waits := numbered("Waits", 3)
+	for _, title := range append(waits, "Lost") {
+		before := last()
+		s.sendTitled(title)
+		await(t, "it waits for the store", func() bool { return last() != before })
+	}
+	s.Kill()
+	wal := filepath.Join(s.Dir, "data.db-wal")
+	info, err := os.Stat(wal)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Truncate(wal, info.Size()-100); err != nil {
+		t.Fatal(err)
+	}
+	store.set(storeIsWell)
+	s.Start()
+	s.wantTitles(append(waits, "Before"), "Lost")
+	wantText(t, s.output.String(), "the end of the WAL is lost")
+	s.sendTitled("After")
+	s.awaitShipped(s.SignIn("_superusers", testEmail, testPassword))
+	s.args = []string{"--takeover"}
+	s.loseMachine()
+	s.Start()
+	s.wantTitles(append(waits, "Before", "After"))
+}
