@@ -139,9 +139,13 @@ func (a *applier) apply(after, position uint64, entry []byte) (err error) {
 			a.forget()
 		}
 	}()
-	if err := a.change(ctx, "UPDATE "+positionTable+" SET position = ? WHERE position = ?", int64(position), int64(after)); err != nil {
+	err = a.change(ctx, "UPDATE "+positionTable+" SET position = ? WHERE position = ?", int64(position), int64(after))
+	if errors.Is(err, errDiverged) { // somebody has committed: it isn't what the entry changes that differs
 		at, _ := a.position()
-		return fmt.Errorf("the database has the log's first %d: %v", at, err) // somebody has committed: nothing says that it diverged
+		return fmt.Errorf("the database has the log's first %d, not %d", at, after)
+	}
+	if err != nil {
+		return err
 	}
 	for c, err := range decode(entry) {
 		if err != nil {

@@ -10,6 +10,14 @@ import (
 // compare brings the snapshot that is being made to exactly where the database is, and returns what
 // differs between them, in words.
 func (n *Node) compare(ctx context.Context, live, next *applier) (string, error) {
+	// What was written while that was made must not be applied while SQLite keeps all that is written for a reader.
+	position, err := live.position()
+	if err == nil {
+		err = n.catchUp(ctx, next, position)
+	}
+	if err != nil {
+		return "", err
+	}
 	if _, err := live.conn.ExecContext(ctx, "ATTACH ? AS next", temporary(snapshotDir(n.path))); err != nil {
 		return "", err
 	}
@@ -18,7 +26,7 @@ func (n *Node) compare(ctx context.Context, live, next *applier) (string, error)
 		return "", err
 	}
 	defer func() { _ = live.exec(context.Background(), "ROLLBACK") }()
-	position, err := live.position() // from here on, it is seen as it is now
+	position, err = live.position() // from here on, it is seen as it is now
 	if err == nil {
 		err = n.catchUp(ctx, next, position)
 	}

@@ -487,20 +487,25 @@ func TestLogEndsWithTheApp(t *testing.T) {
 	p.same(t)
 }
 
-// A backup leaves the log out, and a restore is refused.
+// A backup leaves the log and what was put aside out, and a restore is refused.
 func TestBackupLeavesTheLogOut(t *testing.T) {
 	t.Parallel()
-	p := newStreamPair(t)
-	c := p.newServer(t)
-	c.call(t, "POST", "/api/backups", `{"name":"a.zip"}`)
-	content, err := os.ReadFile(filepath.Join(c.DataDir(), core.LocalBackupsDirName, "a.zip"))
+	app := newStreamPair(t).newApp(t)
+	aside := filepath.Join(app.DataDir(), asidePrefix+"then")
+	if err := errors.Join(os.Mkdir(aside, 0o700), os.WriteFile(filepath.Join(aside, "data.db"), nil, 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	if err := app.CreateBackup(t.Context(), "a.zip"); err != nil {
+		t.Fatal(err)
+	}
+	content, err := os.ReadFile(filepath.Join(app.DataDir(), core.LocalBackupsDirName, "a.zip"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	if !strings.Contains(string(content), "data.db") || strings.Contains(string(content), "data.db-log") {
-		t.Error("the backup has no database, or the log")
+	if !strings.Contains(string(content), "data.db") || strings.Contains(string(content), "data.db-log") || strings.Contains(string(content), asidePrefix) {
+		t.Error("the backup has no database, or the log, or what was put aside")
 	}
-	if err := c.RestoreBackup(t.Context(), "a.zip"); err == nil || !strings.Contains(err.Error(), errRestore.Error()) {
+	if err := app.RestoreBackup(t.Context(), "a.zip"); err == nil || !strings.Contains(err.Error(), errRestore.Error()) {
 		t.Errorf("got %v", err)
 	}
 }

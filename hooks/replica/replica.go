@@ -163,16 +163,17 @@ var errUnseeded = errors.New("it has rows and follows no log: begin one with it,
 // openDatabase opens the log and the database, brings that to the end of the log, and reports whether
 // it was made or replaced for that.
 func (n *Node) openDatabase(path string) (a *applier, made bool, err error) {
-	at, damage := standingOf(path)
-	if damage != nil && !isDamaged(damage) {
-		return nil, false, damage
-	}
-	if damage != nil {
-		if _, err := os.Stat(path + logSuffix); err != nil {
-			return nil, false, damage
+	at, err := standingOf(path)
+	damage := ""
+	if isDamaged(err) {
+		if _, noLog := os.Stat(path + logSuffix); noLog == nil {
+			damage, err = err.Error(), nil
 		}
-	} else if !at.empty && at.log == "" {
-		return nil, false, errUnseeded
+	} else if err == nil && !at.empty && at.log == "" {
+		err = errUnseeded
+	}
+	if err != nil {
+		return nil, false, err
 	}
 	if err := n.log.open(path+logSuffix, at.position); err != nil {
 		return nil, false, err
@@ -202,13 +203,13 @@ func (n *Node) openDatabase(path string) (a *applier, made bool, err error) {
 
 // judge returns why a database must be replaced, before the log is applied to it. Where there is
 // neither a database nor a log, it makes both.
-func (n *Node) judge(path string, at standing, damage error) (why string, made bool, err error) {
+func (n *Node) judge(path string, at standing, damage string) (why string, made bool, err error) {
 	state, err := n.log.state()
 	switch {
 	case err != nil:
 		return "", false, err
-	case damage != nil:
-		return damage.Error(), false, nil
+	case damage != "":
+		return damage, false, nil
 	case at.empty:
 		removeDatabase(path)
 		if state.LastSeq == 0 {

@@ -230,6 +230,19 @@ func TestDatabaseThatCanNotBeSeeded(t *testing.T) {
 			}
 		})
 	}
+	t.Run("a log of another one", func(t *testing.T) {
+		t.Parallel()
+		p := newStreamPair(t)
+		path := filepath.Join(t.TempDir(), "data.db")
+		db := p.start(t, path)
+		mustExec(t, db, "CREATE TABLE a (b)")
+		p.stop(t, db)
+		remove(t, path)
+		edit(t, path, "CREATE TABLE a (b)")
+		if err := Seed(path); err == nil || !strings.Contains(err.Error(), errHasEntries.Error()) {
+			t.Errorf("got %v", err)
+		}
+	})
 	t.Run("open elsewhere", func(t *testing.T) {
 		t.Parallel()
 		path := newStock(t)

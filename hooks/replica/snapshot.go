@@ -289,7 +289,11 @@ func (n *Node) bring(ctx context.Context, s snapshot, path, log string, position
 	if err != nil {
 		return nil, err
 	}
-	if err := n.catchUp(ctx, a, position); err != nil {
+	err = a.exec(ctx, "PRAGMA synchronous = OFF") // it is synced when it is whole
+	if err == nil {
+		err = n.catchUp(ctx, a, position)
+	}
+	if err != nil {
 		return nil, errors.Join(err, a.close())
 	}
 	return a, nil

@@ -342,16 +342,14 @@ func TestReplacementIsDoneAgain(t *testing.T) {
 	db := p.start(t, path)
 	mustExec(t, db, "CREATE TABLE a (b)", "INSERT INTO a VALUES (1)")
 	p.snapshot(t)
+	stale := t.TempDir()
+	for _, suffix := range []string{"", "-wal", "-shm"} {
+		copyFile(t, path+suffix, filepath.Join(stale, "data.db"+suffix), 1)
+	}
 	mustExec(t, db, "INSERT INTO a VALUES (2)")
 	want := fmt.Sprint(p.dump(t, path))
-	stale := t.TempDir()
-	for _, suffix := range suffixes {
-		if _, err := os.Stat(path + suffix); err == nil {
-			copyFile(t, path+suffix, filepath.Join(stale, "data.db"+suffix), 1)
-		}
-	}
 	p.stop(t, db)
-	for _, left := range [][]string{{"-wal", "-shm"}, {"", "-shm"}, {"-wal"}, {}} {
+	for _, left := range [][]string{{"-wal", "-shm"}, {"", "-shm"}, {"", "-wal"}, {}} {
 		remove(t, path)
 		for _, suffix := range left {
 			copyFile(t, filepath.Join(stale, "data.db"+suffix), path+suffix, 1)
@@ -434,5 +432,21 @@ func TestSnapshotOfAClosedNode(t *testing.T) {
 			t.Errorf("got %v", err)
 		}
 		p.stop(t, p.start(t, filepath.Join(t.TempDir(), "data.db")))
+	}
+}
+
+// A snapshot that would fill the disk isn't begun.
+func TestSnapshotThatHasNoRoom(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "data.db")
+	file, err := os.Create(path)
+	if err == nil {
+		err = file.Truncate(1 << 42) // of which nothing takes room
+	}
+	if err := errors.Join(err, file.Close()); err != nil {
+		t.Fatal(err)
+	}
+	if err := checkSpace(path, filepath.Dir(path)); err == nil || !strings.Contains(err.Error(), "and a snapshot needs 5242912 MB: make room") {
+		t.Errorf("got %v", err)
 	}
 }
