@@ -53,6 +53,9 @@ func (n *Node) replace(path, why string) error {
 	var errs []error
 	for _, s := range snapshots(snapshotDir(path)) {
 		if err := n.restore(s, restored); err != nil {
+			if !isPassedOver(err) {
+				return fmt.Errorf("%s, and it can't be replaced: %w", why, err)
+			}
 			n.logger().Error("A snapshot can't be used", "file", s.path, "error", err)
 			errs = append(errs, err)
 			continue

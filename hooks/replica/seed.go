@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"path/filepath"
 )
 
 // Seed begins a log for a data.db that has rows and follows no log: what it has becomes the base
@@ -77,7 +78,7 @@ func beginLog(path string, l *streamLog) (err error) {
 		return err
 	}
 	s, err := keepSnapshot(base, dir, base.begin(l.id, position))
-	if err != nil {
+	if err := errors.Join(err, syncDir(l.dir), syncDir(filepath.Dir(l.dir))); err != nil {
 		return err
 	}
 	var entry changes

@@ -100,6 +100,11 @@ func (a *applier) check() error {
 // errUnusable is of a snapshot for which another one may do.
 var errUnusable = errors.New("this snapshot can't be used")
 
+// isPassedOver reports whether it is because of the snapshot that it can't be brought to a position.
+func isPassedOver(err error) bool {
+	return errors.Is(err, errUnusable) || errors.Is(err, errTrimmed) || isDiverged(err)
+}
+
 // copyTo copies the snapshot, which must be right.
 func (s snapshot) copyTo(path string) error {
 	removeDatabase(path)
@@ -260,7 +265,7 @@ func (n *Node) nextSnapshot(ctx context.Context, live *applier) (next *applier, 
 		if err == nil {
 			return next, s, nil
 		}
-		if !errors.Is(err, errUnusable) && !errors.Is(err, errTrimmed) && !isDiverged(err) {
+		if !isPassedOver(err) {
 			return nil, from, err
 		}
 		n.logger().Error("A snapshot can't be brought to where the database is", "file", s.path, "error", err)

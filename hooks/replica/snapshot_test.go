@@ -223,6 +223,15 @@ func TestDamagedSnapshots(t *testing.T) {
 	p.mustMakeAgain(t, want)
 	p.leader.Close()
 
+	remove(t, path)
+	obstacle := filepath.Join(path+".restored", "obstacle")
+	if err := os.MkdirAll(obstacle, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	mustRefuse(t, path, "it was missing, and it can't be replaced: open "+path+".restored")
+	if err := os.RemoveAll(path + ".restored"); err != nil {
+		t.Fatal(err)
+	}
 	damage(1)
 	if err := os.WriteFile(path, []byte("no database"), 0o600); err != nil {
 		t.Fatal(err)
