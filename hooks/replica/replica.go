@@ -19,8 +19,8 @@
 // makes them by itself. Whenever the log has grown by a quarter of the database, but by 64 MB at least
 // and 512 MB at most, and at each start, the last snapshot and what the log has since then become the
 // next one. Two are kept, and the log from the older one on. So beside data.db, there must be room for
-// three files of its size, and for up to three times what the log grows by; a log of 2 GB takes no
-// more, which it gets to if no snapshot could be made for long.
+// three files of its size, for one more that was put aside, and for up to three times what the log grows
+// by; a log of 2 GB takes no more, which it gets to if no snapshot could be made for long.
 //
 // Each snapshot is compared with the database, row by row. If they differ, somebody has changed that past the
 // log, and the server restarts itself, to replace it by the snapshot and the log, as it does at a start with a
