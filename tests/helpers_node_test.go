@@ -5,7 +5,9 @@ import (
 	"fmt"
 	"log"
 	"math/rand/v2"
+	"net/http"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -16,8 +18,8 @@ import (
 	"github.com/pocketriver/pocketriver/hooks/replica"
 )
 
-// connectNode makes the server of init one with a log. It refuses what refusingHook does, and
-// restarts itself when it is asked to, as it does for a changed file of pb_hooks.
+// connectNode makes the server of init one with a log. It refuses what refusingHook does, makes a
+// snapshot when it is asked to, and restarts itself, as it does for a changed file of pb_hooks.
 func connectNode() (connect core.DBConnectFunc, register func(core.App)) {
 	node, err := replica.Open()
 	if err != nil {
@@ -33,6 +35,12 @@ func connectNode() (connect core.DBConnectFunc, register func(core.App)) {
 		})
 		app.OnServe().BindFunc(func(e *core.ServeEvent) error {
 			e.Router.POST("/restart", func(e *core.RequestEvent) error { return e.App.Restart() })
+			e.Router.POST("/snapshot", func(e *core.RequestEvent) error {
+				if err := node.Snapshot(); err != nil {
+					return err
+				}
+				return e.NoContent(http.StatusNoContent)
+			})
 			return e.Next()
 		})
 	}
@@ -51,6 +59,72 @@ func newNodeRun(t testing.TB, base string, seed uint64) *faultRun {
 	f := &faultRun{server: s, modelRiver: newModelRiver(t, s.URL, seed), t: t, rng: rand.New(rand.NewPCG(seed, 1))}
 	f.receivers = append(f.receivers, f.newReceiver(accepts))
 	return f
+}
+
+// snapshot asks for a snapshot, and returns the status of the answer, 0 if there is none.
+func (f *faultRun) snapshot() int {
+	response, err := http.Post(f.URL+"/snapshot", "", nil)
+	if err != nil {
+		return 0
+	}
+	response.Body.Close()
+	return response.StatusCode
+}
+
+// mustSnapshot waits until a snapshot is made.
+func (f *faultRun) mustSnapshot() {
+	f.t.Helper()
+	await(f.t, "a snapshot is made", func() bool { return f.snapshot() == http.StatusNoContent })
+}
+
+// replaced returns how many databases were put aside.
+func (f *faultRun) replaced() int {
+	f.t.Helper()
+	aside, err := filepath.Glob(filepath.Join(f.Dir, "superseded-*", "data.db"))
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	return len(aside)
+}
+
+// loseDatabase deletes the database, but for its log.
+func (f *faultRun) loseDatabase() {
+	f.t.Helper()
+	for _, suffix := range []string{"-wal", "-shm", ""} {
+		if err := os.Remove(filepath.Join(f.Dir, "data.db"+suffix)); err != nil && !os.IsNotExist(err) {
+			f.t.Fatal(err)
+		}
+	}
+}
+
+// copyDatabase copies one that no process has open.
+func copyDatabase(t testing.TB, from, to string) {
+	t.Helper()
+	for _, suffix := range []string{"-wal", ""} {
+		content, err := os.ReadFile(from + suffix)
+		if os.IsNotExist(err) {
+			continue
+		}
+		if err == nil {
+			err = os.WriteFile(to+suffix, content, 0o600)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// killInStart starts a host whose database has a log, and kills it within that time.
+func killInStart(t testing.TB, dir string, within time.Duration) {
+	t.Helper()
+	command := exec.Command(os.Args[0], "serve", "--dev=false", "--dir", dir, "--http", "127.0.0.1:0")
+	command.Env = append(os.Environ(), "TEST_NODE=1", "TEST_CALLBACK_WINDOW=1m")
+	if err := command.Start(); err != nil {
+		t.Fatal(err)
+	}
+	time.Sleep(rand.N(within))
+	command.Process.Kill()
+	command.Wait()
 }
 
 // runNode is run, after which the log must make the same database again, to every row.

@@ -6,7 +6,6 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strconv"
@@ -16,6 +15,8 @@ import (
 	"time"
 
 	"github.com/pocketbase/dbx"
+
+	"github.com/pocketriver/pocketriver/hooks/replica"
 )
 
 var nodeKills = flag.Int("kills", 4, "how often TestNodeFaults kills a server whose database has a log")
@@ -34,6 +35,56 @@ func TestNodeFaults(t *testing.T) {
 				f.Restart()
 			}
 			f.await(200, 50)
+		}},
+
+		{"kill -9 while snapshots are made, the log is cut off, and the database replaced", func(f *faultRun) {
+			for i := range *nodeKills {
+				f.await(200, 20)
+				go f.snapshot()
+				f.sleep(0, 150*time.Millisecond)
+				f.Kill()
+				if i%2 == 1 {
+					f.loseDatabase()
+				}
+				killInStart(f.t, f.Dir, 300*time.Millisecond)
+				f.Start()
+			}
+			f.await(200, 50)
+			f.mustSnapshot()
+		}},
+
+		{"somebody edits the database", func(f *faultRun) {
+			f.await(200, 50)
+			f.Kill()
+			db := openDatabase(f.t, f.Dir)
+			if _, err := db.NewQuery("UPDATE aiContent SET title = 'edited'").Execute(); err != nil {
+				f.t.Fatal(err)
+			}
+			db.Close()
+			f.Start()
+			await(f.t, "the server has replaced the database", func() bool { return f.replaced() == 1 })
+			f.await(200, 50)
+			f.mustSnapshot()
+		}},
+
+		{"an old copy of the database is put back", func(f *faultRun) {
+			f.await(200, 50)
+			f.Kill()
+			old := filepath.Join(f.t.TempDir(), "old")
+			copyDatabase(f.t, filepath.Join(f.Dir, "data.db"), old)
+			f.Start()
+			for range 2 {
+				f.await(200, 50)
+				f.mustSnapshot()
+			}
+			f.Kill()
+			f.loseDatabase()
+			copyDatabase(f.t, old, filepath.Join(f.Dir, "data.db"))
+			f.Start()
+			f.await(200, 50)
+			if f.replaced() != 1 {
+				f.t.Errorf("%d databases were put aside", f.replaced())
+			}
 		}},
 
 		{"SIGTERM, then PocketBase restarts itself", func(f *faultRun) {
@@ -84,8 +135,12 @@ func TestNodeWhoseDiskIsFull(t *testing.T) {
 		f.await(200, 50)
 		free := fill(t, base, "128m")
 		f.await(503, connections)
+		if got := f.snapshot(); got == http.StatusNoContent {
+			t.Error("a snapshot was made of nothing")
+		}
 		free()
 		f.await(200, 50)
+		f.mustSnapshot()
 		free = fill(t, base, "128m")
 		f.await(503, connections)
 		f.Kill()
@@ -101,18 +156,42 @@ func TestNodeKilledInItsFirstStart(t *testing.T) {
 	for range *nodeKills {
 		base := t.TempDir()
 		for range 3 {
-			command := exec.Command(os.Args[0], "serve", "--dev=false", "--dir", filepath.Join(base, "pb_data"), "--http", "127.0.0.1:0")
-			command.Env = append(os.Environ(), "TEST_NODE=1", "TEST_CALLBACK_WINDOW=1m")
-			if err := command.Start(); err != nil {
-				t.Fatal(err)
-			}
-			time.Sleep(time.Duration(rand.IntN(300)) * time.Millisecond)
-			command.Process.Kill()
-			command.Wait()
+			killInStart(t, filepath.Join(base, "pb_data"), 300*time.Millisecond)
 		}
 		f := newNodeRun(t, base, rand.Uint64())
 		f.runNode(func() { f.await(200, 10) })
 	}
+}
+
+// A database whose log is lost is refused, and so is one that has rows and no log, until it is seeded.
+func TestSeededNode(t *testing.T) {
+	t.Parallel()
+	f := newNodeRun(t, t.TempDir(), rand.Uint64())
+	f.runNode(func() {
+		f.await(200, 100)
+		f.terminate()
+		refuse := func(want string) {
+			t.Helper()
+			if out, err := f.command("serve", "--http", "127.0.0.1:0"); err == nil || !strings.Contains(out, want) {
+				t.Errorf("it isn't refused: %v, %s", err, out)
+			}
+		}
+		if err := os.RemoveAll(filepath.Join(f.Dir, "data.db-log")); err != nil {
+			t.Fatal(err)
+		}
+		refuse("drop the table _replicaPosition and begin a new log with replica.Seed")
+		db := openDatabase(t, f.Dir)
+		if _, err := db.NewQuery("DROP TABLE _replicaPosition").Execute(); err != nil {
+			t.Fatal(err)
+		}
+		db.Close()
+		refuse("it has rows and follows no log: begin one with it, by replica.Seed")
+		if err := replica.Seed(filepath.Join(f.Dir, "data.db")); err != nil {
+			t.Fatal(err)
+		}
+		f.Start()
+		f.await(200, 50)
+	})
 }
 
 // logFile returns the file that the log is written to.
@@ -134,7 +213,11 @@ func TestNodeOutlivesAPowerFailure(t *testing.T) {
 		blk := logFile(t, f.Dir)
 		trace := filepath.Join(t.TempDir(), "trace")
 		stop := f.strace("-e", "trace=pwrite64,fsync", "-y", "-s", "0", "-o", trace, "-P", blk)
-		f.await(200, 200)
+		for range 2 { // of which what was cut off is not synced
+			f.await(200, 20)
+			f.mustSnapshot()
+		}
+		f.await(200, 150)
 		f.Kill()
 		stop()
 		if err := os.Truncate(blk, syncedLength(t, trace)); err != nil {

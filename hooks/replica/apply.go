@@ -6,8 +6,13 @@ import (
 	"database/sql/driver"
 	"errors"
 	"fmt"
+	"io/fs"
+	"os"
 	"slices"
 	"strings"
+
+	"modernc.org/sqlite"
+	sqlite3 "modernc.org/sqlite/lib"
 )
 
 // positionTable has one row: which log the database follows, and the position of the last entry
@@ -34,40 +39,52 @@ type table struct {
 }
 
 func newApplier(path string) (*applier, error) {
-	ctx := context.Background()
-	db := sql.OpenDB(quietConnector(path + fmt.Sprintf(dsn, "OFF")))
-	conn, err := db.Conn(ctx)
+	return openApplier(path + fmt.Sprintf(dsn, "OFF"))
+}
+
+func openApplier(dsn string) (*applier, error) {
+	db := sql.OpenDB(quietConnector(dsn))
+	conn, err := db.Conn(context.Background())
 	if err != nil {
 		return nil, errors.Join(err, db.Close())
 	}
-	a := &applier{db: db, conn: conn, statements: map[string]*sql.Stmt{}, tables: map[string]*table{}}
-	if err := a.begin(ctx); err != nil {
-		return nil, errors.Join(err, a.close())
-	}
-	return a, nil
+	return &applier{db: db, conn: conn, statements: map[string]*sql.Stmt{}, tables: map[string]*table{}}, nil
 }
 
-// begin gives a new database its position.
-func (a *applier) begin(ctx context.Context) error {
-	var tables, positions int
-	err := a.conn.QueryRowContext(ctx, "SELECT count(*), count(*) FILTER (WHERE name = ?) FROM sqlite_schema WHERE type = 'table'", positionTable).Scan(&tables, &positions)
-	if err != nil || positions > 0 {
-		return err
-	}
-	if tables > 0 {
-		return errors.New("it has tables but no position in the log, which doesn't have their rows")
-	}
-	_, err = a.conn.ExecContext(ctx, "BEGIN IMMEDIATE; CREATE TABLE "+positionTable+" (id INTEGER PRIMARY KEY CHECK (id = 1), position INTEGER NOT NULL, log TEXT NOT NULL);"+
-		"INSERT INTO "+positionTable+" VALUES (1, 0, ''); COMMIT")
-	return err
+// A standing is how far a database has come, and in which log.
+type standing struct {
+	empty    bool   // nothing is in it, or it isn't there
+	log      string // its id; empty if the database follows none
+	position uint64
 }
 
-// follow notes which log the database follows, unless it follows another one already.
-func (a *applier) follow(log string) error {
-	err := a.change(context.Background(), "UPDATE "+positionTable+" SET log = ? WHERE log = ? OR position = 0", log, log)
-	if errors.Is(err, errDiverged) {
-		return errors.New("its log is another one than the database follows: put the right one back")
+func standingOf(path string) (standing, error) {
+	if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
+		return standing{empty: true}, nil
 	}
+	a, err := newApplier(path)
+	if err != nil {
+		return standing{}, err
+	}
+	s, err := a.standing()
+	return s, errors.Join(err, a.close())
+}
+
+func (a *applier) standing() (s standing, err error) {
+	var all, positions int
+	ctx := context.Background()
+	err = a.conn.QueryRowContext(ctx, "SELECT count(*), count(*) FILTER (WHERE type = 'table' AND name = ?) FROM sqlite_schema", positionTable).Scan(&all, &positions)
+	if err != nil || positions == 0 {
+		return standing{empty: all == 0}, err
+	}
+	err = a.conn.QueryRowContext(ctx, "SELECT log, position FROM "+positionTable).Scan(&s.log, &s.position)
+	return s, err
+}
+
+// begin gives a database its position in a log.
+func (a *applier) begin(log string, position uint64) error {
+	_, err := a.conn.ExecContext(context.Background(), "BEGIN IMMEDIATE; CREATE TABLE "+positionTable+" (id INTEGER PRIMARY KEY CHECK (id = 1), position INTEGER NOT NULL, log TEXT NOT NULL);"+
+		"INSERT INTO "+positionTable+" VALUES (1, ?, ?); COMMIT", int64(position), log)
 	return err
 }
 
@@ -122,9 +139,13 @@ func (a *applier) apply(after, position uint64, entry []byte) (err error) {
 			a.forget()
 		}
 	}()
-	if err := a.change(ctx, "UPDATE "+positionTable+" SET position = ? WHERE position = ?", int64(position), int64(after)); err != nil {
+	err = a.change(ctx, "UPDATE "+positionTable+" SET position = ? WHERE position = ?", int64(position), int64(after))
+	if errors.Is(err, errDiverged) { // somebody has committed: it isn't what the entry changes that differs
 		at, _ := a.position()
-		return fmt.Errorf("the database has the log's first %d: %w", at, err)
+		return fmt.Errorf("the database has the log's first %d, not %d", at, after)
+	}
+	if err != nil {
+		return err
 	}
 	for c, err := range decode(entry) {
 		if err != nil {
@@ -145,6 +166,8 @@ func describe(c change) string {
 		return fmt.Sprintf("update of row %d of %s", c.rowid, c.table)
 	case 'D':
 		return fmt.Sprintf("delete of row %d of %s", c.rowid, c.table)
+	case 'L':
+		return "the beginning of the log " + c.log
 	}
 	return c.sql
 }
@@ -154,7 +177,20 @@ func (a *applier) exec(ctx context.Context, query string) error {
 	return err
 }
 
-var errDiverged = errors.New("the row isn't there: this database isn't what the log says")
+var errDiverged = errors.New("this database isn't what the log says")
+
+// isDiverged reports whether an entry can't be applied because of what is in the database.
+func isDiverged(err error) bool {
+	return errors.Is(err, errDiverged) || isDamaged(err) || hasCode(err, sqlite3.SQLITE_ERROR, sqlite3.SQLITE_CONSTRAINT, sqlite3.SQLITE_MISMATCH)
+}
+
+// isDamaged reports whether the file isn't a database any more.
+func isDamaged(err error) bool { return hasCode(err, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB) }
+
+func hasCode(err error, codes ...int) bool {
+	var e *sqlite.Error
+	return errors.As(err, &e) && slices.Contains(codes, e.Code()&0xff)
+}
 
 // change executes a statement that changes one row.
 func (a *applier) change(ctx context.Context, query string, args ...any) error {
@@ -171,13 +207,16 @@ func (a *applier) change(ctx context.Context, query string, args ...any) error {
 		return err
 	}
 	if n, err := result.RowsAffected(); err != nil || n != 1 {
-		return errors.Join(errDiverged, err)
+		return errors.Join(fmt.Errorf("the row isn't there: %w", errDiverged), err)
 	}
 	return nil
 }
 
 func (a *applier) play(ctx context.Context, c change) error {
-	if c.kind == 'S' {
+	switch c.kind {
+	case 'L':
+		return fmt.Errorf("it begins with another base snapshot: %w", errDiverged)
+	case 'S':
 		a.forget()
 		a.collections = true // a view's, whose rows say nothing of it
 		return a.exec(ctx, c.sql)
@@ -193,7 +232,7 @@ func (a *applier) play(ctx context.Context, c change) error {
 		return a.change(ctx, "DELETE FROM "+t.name+" WHERE "+t.rowid+" = ?", c.rowid)
 	case 'I':
 		if len(c.values) != len(t.columns) {
-			return fmt.Errorf("%d values for %d columns", len(c.values), len(t.columns))
+			return fmt.Errorf("%d values for %d columns: %w", len(c.values), len(t.columns), errDiverged)
 		}
 		names, args := []string{t.rowid}, []any{c.to}
 		for i, v := range c.values {
@@ -210,7 +249,7 @@ func (a *applier) play(ctx context.Context, c change) error {
 	}
 	for i, column := range c.columns {
 		if column >= len(t.columns) {
-			return fmt.Errorf("column %d of %d", column, len(t.columns))
+			return fmt.Errorf("column %d of %d: %w", column, len(t.columns), errDiverged)
 		}
 		if t.columns[column] != "" {
 			sets, args = append(sets, t.columns[column]+" = ?"), append(args, c.values[i])

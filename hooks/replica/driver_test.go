@@ -98,25 +98,6 @@ func TestOtherDriversAreRefused(t *testing.T) {
 
 type otherDriver struct{ sqlite.Driver }
 
-// A database that has rows that the log doesn't have would differ from every other one.
-func TestDatabaseOfAnotherOriginIsRefused(t *testing.T) {
-	t.Parallel()
-	path := filepath.Join(t.TempDir(), "data.db")
-	stock, err := core.DefaultDBConnect(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	mustExec(t, stock.DB(), "CREATE TABLE a (b)")
-	stock.Close()
-	node := newNode(t, &memoryLog{})
-	if _, err := node.Connect(path); err == nil || !strings.Contains(err.Error(), "no position in the log") {
-		t.Errorf("got %v", err)
-	}
-	if _, err := node.Position(); !errors.Is(err, errNotConnected) {
-		t.Errorf("got %v", err)
-	}
-}
-
 func TestNodeHasOneDatabase(t *testing.T) {
 	t.Parallel()
 	p := newPair(t)

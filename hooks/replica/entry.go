@@ -17,6 +17,7 @@ import (
 //	          | 'U' rowid rowid pair* 0         a row's rowid, its new one, and its changed columns
 //	          | 'D' rowid                       a row that is gone
 //	          | 'S' text                        a statement that changes the schema
+//	          | 'L' text text                   the log begins: its id, and the hash of its base snapshot
 //	pair      = uvarint(column + 1) value
 //	value     = 'n' | 'i' varint | 'r' 8 bytes | 't' text | 'b' text
 //	text      = uvarint(length) bytes
@@ -41,6 +42,8 @@ type change struct {
 	columns []int  // of U: those that changed
 	values  []value
 	sql     string // of S
+	log     string // of L: its id
+	hash    string // and that of its base snapshot, in hex
 }
 
 // changes is an entry as it grows. Offsets into it are where it can be cut.
@@ -101,6 +104,13 @@ func (c *changes) delete(table string, rowid int64) {
 func (c *changes) schema(sql string) {
 	c.begin('S', c.table)
 	c.text(sql)
+}
+
+// seed is an entry by itself.
+func (c *changes) seed(log, hash string) {
+	c.begin('L', c.table)
+	c.text(log)
+	c.text(hash)
 }
 
 func (c *changes) text(s string) {
@@ -202,6 +212,8 @@ func (r *reader) change(kind byte, table string) change {
 		c.rowid = r.varint()
 	case 'S':
 		c.table, c.sql = "", string(r.bytes())
+	case 'L':
+		c.table, c.log, c.hash = "", string(r.bytes()), string(r.bytes())
 	default:
 		r.fail(fmt.Errorf("the entry has an unknown change %q", kind))
 	}

@@ -17,6 +17,7 @@ var example = []change{
 	{kind: 'U', table: "a", rowid: 1, to: 1},
 	{kind: 'D', table: "a", rowid: 0},
 	{kind: 'S', sql: ""},
+	{kind: 'L', log: "id", hash: "abc"},
 	{kind: 'D', table: "a", rowid: 1},
 }
 
@@ -40,6 +41,8 @@ func encode(list []change) []byte {
 			c.delete(one.table, one.rowid)
 		case 'S':
 			c.schema(one.sql)
+		case 'L':
+			c.seed(one.log, one.hash)
 		}
 	}
 	return c.entry()
@@ -71,12 +74,13 @@ func TestEntriesAreDecoded(t *testing.T) {
 // The format is in logs that newer programs read: it changes only with its version.
 func TestFormatStays(t *testing.T) {
 	t.Parallel()
-	want := "\x01T\x01aI\x04\x03ni\x02t\x02hiU\x02\x04\x02b\x01!\x00D\x01S\x03DDL"
+	want := "\x01T\x01aI\x04\x03ni\x02t\x02hiU\x02\x04\x02b\x01!\x00D\x01S\x03DDLL\x02id\x01h"
 	got := encode([]change{
 		{kind: 'I', table: "a", to: 2, values: []value{nil, int64(1), "hi"}},
 		{kind: 'U', table: "a", rowid: 1, to: 2, columns: []int{1}, values: []value{[]byte("!")}},
 		{kind: 'D', table: "a", rowid: -1},
 		{kind: 'S', sql: "DDL"},
+		{kind: 'L', log: "id", hash: "h"},
 	})
 	if string(got) != want {
 		t.Errorf("got %q, want %q", got, want)

@@ -10,6 +10,7 @@ import (
 	"math"
 	"mime/multipart"
 	"net/http"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -83,8 +84,32 @@ func (l *memoryLog) len() int {
 // newNode returns a node whose log is in memory.
 func newNode(t testing.TB, log *memoryLog) *Node {
 	t.Helper()
-	node := &Node{append: log.append, read: log.read}
+	node := nodeOf(log.append, log.read)
 	t.Cleanup(func() { node.Close() })
+	return node
+}
+
+// nodeOf returns a node with a log that has no snapshots.
+func nodeOf(append func(uint64, []byte) error, read func(uint64, func(uint64, []byte) error) error) *Node {
+	none := func() error { return nil }
+	node := &Node{append: append, read: read, restart: none, shut: none}
+	node.connect = func(path string) (*applier, bool, error) {
+		at, err := standingOf(path)
+		if err != nil {
+			return nil, false, err
+		}
+		if at.empty {
+			a, err := newApplier(path)
+			if err == nil {
+				err = errors.Join(a.begin("test", 0), a.close())
+			}
+			if err != nil {
+				return nil, false, err
+			}
+		}
+		a, err := node.follow(path)
+		return a, true, err
+	}
 	return node
 }
 
@@ -118,6 +143,7 @@ func newPair(t testing.TB) *pair {
 // newStreamPair returns a pair whose log is on disk, as outside of tests.
 func newStreamPair(t testing.TB) *pair {
 	t.Helper()
+	t.TempDir() // which is deleted after the node is closed
 	node, err := Open()
 	if err != nil {
 		t.Fatal(err)
@@ -127,7 +153,7 @@ func newStreamPair(t testing.TB) *pair {
 }
 
 func pairOf(t testing.TB, leader *Node) *pair {
-	follower := &Node{read: leader.read, append: func(uint64, []byte) error { return errors.New("this node follows") }}
+	follower := nodeOf(func(uint64, []byte) error { return errors.New("this node follows") }, leader.read)
 	t.Cleanup(func() { follower.Close() })
 	return &pair{leader: leader, follower: follower, copy: filepath.Join(t.TempDir(), "data.db"), readers: map[string]*sql.DB{}, rows: map[string]string{}}
 }
@@ -176,12 +202,18 @@ func (p *pair) same(t testing.TB) {
 // catchUp has the follower apply the entries that it doesn't have.
 func (p *pair) catchUp(t testing.TB) {
 	t.Helper()
+	if _, err := os.Stat(p.copy); err != nil && p.leader.log != nil {
+		all := snapshots(snapshotDir(p.path))
+		if err := all[len(all)-1].copyTo(p.copy); err != nil {
+			t.Fatal(err)
+		}
+	}
 	if err := p.follower.open(p.copy); err != nil {
 		t.Fatal(err)
 	}
 	p.follower.mu.Lock()
 	defer p.follower.mu.Unlock()
-	if err := p.follower.catchUp(p.follower.applier); err != nil {
+	if err := p.follower.catchUp(t.Context(), p.follower.applier, endOfLog); err != nil {
 		t.Fatal(err)
 	}
 }

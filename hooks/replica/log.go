@@ -34,6 +34,9 @@ const (
 	// SQLite's write lock meanwhile, which others wait 10 s for.
 	logTimeout     = 2 * time.Second
 	messageTimeout = 50 * time.Millisecond
+
+	// maxLog bounds the log. It is full only if no snapshot could be made for long.
+	maxLog = 2 << 30
 )
 
 // messages returns how many messages an entry is, and so how far it moves the position: that is
@@ -44,6 +47,7 @@ func messages(entry []byte) uint64 { return max(1, uint64(len(entry)+maxMessage-
 // it has taken is on disk.
 type streamLog struct {
 	logger func() *slog.Logger
+	max    int64 // bytes
 
 	mu     sync.Mutex
 	dir    string
@@ -54,7 +58,15 @@ type streamLog struct {
 	id     string // of the stream, which no other has
 }
 
-var errClosed = errors.New("the log is closed")
+func newStreamLog(logger func() *slog.Logger) *streamLog {
+	return &streamLog{logger: logger, max: maxLog}
+}
+
+var (
+	errClosed  = errors.New("the log is closed")
+	errFull    = errors.New("the log is full")
+	errTrimmed = errors.New("the log has been cut off behind it")
+)
 
 // open opens the log in a folder for a database at the position.
 func (l *streamLog) open(dir string, position uint64) error {
@@ -62,7 +74,7 @@ func (l *streamLog) open(dir string, position uint64) error {
 	defer l.mu.Unlock()
 	l.dir = dir
 	if _, err := os.Stat(dir); errors.Is(err, fs.ErrNotExist) && position > 0 {
-		return fmt.Errorf("the database has the first %d of a log, and the folder %s, where that was, is gone: put it back", position, dir)
+		return fmt.Errorf("the database has the first %d of a log, and the folder %s, where that was, is gone: put it back, or, if it is lost, drop the table %s and begin a new log with replica.Seed", position, dir, positionTable)
 	}
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return err
@@ -86,7 +98,7 @@ func (l *streamLog) start() (err error) {
 		// Nobody connects to this address: without any, servers never connect to each other.
 		Host: "127.0.0.1", Port: server.RANDOM_PORT, Authorization: token,
 		JetStream: true, StoreDir: l.dir, SyncAlways: true,
-		JetStreamMaxStore: 1 << 50, // the disk is the bound: 0 would be three quarters of what is free now
+		JetStreamMaxStore: 2 * l.max, // the stream's bound, and what a large entry is collected in: 0 would be three quarters of what is free now
 		NoSigs:            true, DisableJetStreamBanner: true,
 	})
 	if err != nil {
@@ -126,7 +138,7 @@ func (l *streamLog) openStream(js jetstream.JetStream) (err error) {
 	}
 	l.stream, err = js.CreateStream(ctx, jetstream.StreamConfig{
 		Name: streamName, Subjects: []string{subject}, Storage: jetstream.FileStorage, Replicas: 1,
-		AllowAtomicPublish: true, AllowDirect: true, DenyDelete: true, Discard: jetstream.DiscardNew,
+		AllowAtomicPublish: true, AllowDirect: true, DenyDelete: true, Discard: jetstream.DiscardNew, MaxBytes: l.max,
 		Metadata: map[string]string{"id": rand.Text()},
 	})
 	return err
@@ -229,6 +241,9 @@ func checkAnswer(answer []byte, last bool, position uint64) error {
 	if err := json.Unmarshal(answer, &ack); err != nil {
 		return fmt.Errorf("the log answers %q: %w", answer, err)
 	}
+	if ack.Error != nil && ack.Error.Description == "maximum bytes exceeded" { // whose code is also that of others
+		return errFull
+	}
 	if ack.Error != nil {
 		return ack.Error
 	}
@@ -238,29 +253,70 @@ func checkAnswer(answer []byte, last bool, position uint64) error {
 	return nil
 }
 
+// opened returns the stream, for what may be done beside an append.
+func (l *streamLog) opened() (jetstream.Stream, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.stream == nil {
+		return nil, errClosed
+	}
+	return l.stream, nil
+}
+
+// state returns what the log has.
+func (l *streamLog) state() (jetstream.StreamState, error) {
+	stream, err := l.opened()
+	if err != nil {
+		return jetstream.StreamState{}, err
+	}
+	return stateOf(stream)
+}
+
+func stateOf(stream jetstream.Stream) (jetstream.StreamState, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), logTimeout)
+	defer cancel()
+	info, err := stream.Info(ctx)
+	if err != nil {
+		return jetstream.StreamState{}, err
+	}
+	return info.State, nil
+}
+
 // read calls apply with each entry after the position, and where it ends, to the end of the log.
+// Nothing is appended meanwhile.
 func (l *streamLog) read(after uint64, apply func(position uint64, entry []byte) error) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.stream == nil {
 		return errClosed
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), logTimeout)
-	defer cancel()
-	info, err := l.stream.Info(ctx)
+	return l.entries(l.stream, after, apply)
+}
+
+// readBeside is read while the log is appended to: what it calls the last entry may be a part of one.
+func (l *streamLog) readBeside(after uint64, apply func(position uint64, entry []byte) error) error {
+	stream, err := l.opened()
 	if err != nil {
 		return err
 	}
-	first, last := info.State.FirstSeq, info.State.LastSeq
+	return l.entries(stream, after, apply)
+}
+
+func (l *streamLog) entries(stream jetstream.Stream, after uint64, apply func(position uint64, entry []byte) error) error {
+	state, err := stateOf(stream)
+	if err != nil {
+		return err
+	}
+	first, last := state.FirstSeq, state.LastSeq
 	if after > last {
 		return fmt.Errorf("the database has the first %d of a log, and that in %s ends at %d: it lacks what was last in it: put the right one back", after, l.dir, last)
 	}
-	if after+1 < first && first <= last {
-		return fmt.Errorf("the database has the first %d of a log, and that in %s begins with %d", after, l.dir, first)
+	if after+1 < first {
+		return fmt.Errorf("the database has the first %d of a log, and that in %s begins with %d: %w", after, l.dir, first, errTrimmed)
 	}
 	var entry []byte
 	for at := after + 1; at <= last; at++ {
-		m, err := l.message(at)
+		m, err := message(stream, at)
 		if err != nil {
 			return fmt.Errorf("read %d of the log: %w", at, err)
 		}
@@ -280,10 +336,21 @@ func (l *streamLog) read(after uint64, apply func(position uint64, entry []byte)
 	return nil
 }
 
-func (l *streamLog) message(at uint64) (*jetstream.RawStreamMsg, error) {
+func message(stream jetstream.Stream, at uint64) (*jetstream.RawStreamMsg, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), logTimeout)
 	defer cancel()
-	return l.stream.GetMsg(ctx, at)
+	return stream.GetMsg(ctx, at)
+}
+
+// trim forgets what is before a position. That itself stays: a log that has had entries has one.
+func (l *streamLog) trim(position uint64) error {
+	stream, err := l.opened()
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), logTimeout)
+	defer cancel()
+	return stream.Purge(ctx, jetstream.WithPurgeSequence(position))
 }
 
 // A natsLogger puts what the server says into the app's logs.

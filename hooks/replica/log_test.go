@@ -350,7 +350,7 @@ func TestLogThatDoesNotFitIsRefused(t *testing.T) {
 	if err := os.Rename(dir, kept); err != nil {
 		t.Fatal(err)
 	}
-	refuse("the database has the first 3 of a log, and the folder " + dir + ", where that was, is gone: put it back")
+	refuse("the database has the first 4 of a log, and the folder " + dir + ", where that was, is gone: put it back, or, if it is lost, drop the table _replicaPosition and begin a new log with replica.Seed")
 	if _, err := os.Stat(dir); err == nil {
 		t.Error("a new log was begun")
 	}
@@ -371,7 +371,7 @@ func TestLogThatDoesNotFitIsRefused(t *testing.T) {
 	if err := os.Rename(older, dir); err != nil {
 		t.Fatal(err)
 	}
-	refuse("the database has the first 3 of a log, and that in " + dir + " ends at 1: it lacks what was last in it: put the right one back")
+	refuse("the database has the first 4 of a log, and that in " + dir + " ends at 2: it lacks what was last in it: put the right one back")
 
 	if err := os.WriteFile(filepath.Join(dir, "jetstream", "$G", "streams", streamName, "meta.inf"), []byte("damaged"), 0o600); err != nil {
 		t.Fatal(err)
@@ -394,12 +394,15 @@ func TestLogThatDoesNotFitIsRefused(t *testing.T) {
 func TestLogThatWasOnlyBegun(t *testing.T) {
 	t.Parallel()
 	p := newStreamPair(t)
-	p.open(t).Close()
-	p.leader.Close()
-	if err := os.Remove(filepath.Join(p.path+"-log", "jetstream", "$G", "streams", streamName, "meta.sum")); err != nil {
+	path := filepath.Join(t.TempDir(), "data.db")
+	if err := errors.Join(p.leader.log.open(path+logSuffix, 0), p.leader.log.close()); err != nil {
 		t.Fatal(err)
 	}
-	db, err := p.leader.Connect(p.path)
+	if err := os.Remove(filepath.Join(path+"-log", "jetstream", "$G", "streams", streamName, "meta.sum")); err != nil {
+		t.Fatal(err)
+	}
+	p.path = path
+	db, err := p.leader.Connect(path)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -484,20 +487,25 @@ func TestLogEndsWithTheApp(t *testing.T) {
 	p.same(t)
 }
 
-// A backup leaves the log out, and a restore is refused.
+// A backup leaves the log and what was put aside out, and a restore is refused.
 func TestBackupLeavesTheLogOut(t *testing.T) {
 	t.Parallel()
-	p := newStreamPair(t)
-	c := p.newServer(t)
-	c.call(t, "POST", "/api/backups", `{"name":"a.zip"}`)
-	content, err := os.ReadFile(filepath.Join(c.DataDir(), core.LocalBackupsDirName, "a.zip"))
+	app := newStreamPair(t).newApp(t)
+	aside := filepath.Join(app.DataDir(), asidePrefix+"then")
+	if err := errors.Join(os.Mkdir(aside, 0o700), os.WriteFile(filepath.Join(aside, "data.db"), nil, 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	if err := app.CreateBackup(t.Context(), "a.zip"); err != nil {
+		t.Fatal(err)
+	}
+	content, err := os.ReadFile(filepath.Join(app.DataDir(), core.LocalBackupsDirName, "a.zip"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	if !strings.Contains(string(content), "data.db") || strings.Contains(string(content), "data.db-log") {
-		t.Error("the backup has no database, or the log")
+	if !strings.Contains(string(content), "data.db") || strings.Contains(string(content), "data.db-log") || strings.Contains(string(content), asidePrefix) {
+		t.Error("the backup has no database, or the log, or what was put aside")
 	}
-	if err := c.RestoreBackup(t.Context(), "a.zip"); err == nil || !strings.Contains(err.Error(), errRestore.Error()) {
+	if err := app.RestoreBackup(t.Context(), "a.zip"); err == nil || !strings.Contains(err.Error(), errRestore.Error()) {
 		t.Errorf("got %v", err)
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"path/filepath"
 	"strings"
 
 	"github.com/pocketbase/pocketbase/apis"
@@ -17,7 +18,7 @@ const retryAfter = "5"
 
 // Register adds to the app, whose database the node has, what it needs of it: writes that the log
 // doesn't take are answered 503, whatever route they came by; the log is closed when the app
-// terminates or restarts itself; backups leave the log out, and restoring one is refused, as the
+// terminates or restarts itself; backups leave the log and what was put aside out, and restoring one is refused, as the
 // log would undo it. Register before the app is bootstrapped.
 func (n *Node) Register(app core.App) {
 	n.app.Store(app)
@@ -27,6 +28,10 @@ func (n *Node) Register(app core.App) {
 	})
 	app.OnBackupCreate().Bind(&hook.Handler[*core.BackupEvent]{Id: "replicaBackup", Func: func(e *core.BackupEvent) error {
 		e.Exclude = append(e.Exclude, "data.db"+logSuffix)
+		aside, _ := filepath.Glob(filepath.Join(e.App.DataDir(), asidePrefix+"*")) // the pattern is right
+		for _, path := range aside {
+			e.Exclude = append(e.Exclude, filepath.Base(path))
+		}
 		return e.Next()
 	}})
 	app.OnBackupRestore().Bind(&hook.Handler[*core.BackupEvent]{Id: "replicaRestore", Func: func(*core.BackupEvent) error { return errRestore }})

@@ -12,7 +12,21 @@
 //	node.Register(app)
 //
 // The log is a stream of NATS JetStream, whose server runs in this process and keeps it in the
-// folder data.db-log beside the database. So far there is one node, and its log grows for ever.
+// folder data.db-log beside the database. So far there is one node.
+//
+// The log begins with a seed: an id of its own, and the hash of a base snapshot, a copy of the
+// database as it was. [Seed] makes both for a database that has rows; where there is nothing, a node
+// makes them by itself. Whenever the log has grown by a quarter of the database, but by 64 MB at least
+// and 512 MB at most, and at each start, the last snapshot and what the log has since then become the
+// next one. Two are kept, and the log from the older one on. So beside data.db, there must be room for
+// three files of its size, for one more that was put aside, and for up to three times what the log grows
+// by; a log of 2 GB takes no more, which it gets to if no snapshot could be made for long.
+//
+// Each snapshot is compared with the database, row by row. If they differ, somebody has changed that past the
+// log, and the server restarts itself, to replace it by the snapshot and the log, as it does at a start with a
+// database that is missing, damaged, or an old copy. What was there stays, in a folder superseded-TIME beside
+// it, which is never deleted. What was written since the change may build on it, so that the log can't be applied
+// without it: then the change stays, and the log goes on from a copy of the database.
 //
 // It knows PocketBase and SQLite, through the driver modernc.org/sqlite.
 //
@@ -24,10 +38,13 @@
 package replica
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
+	"os"
 	"path/filepath"
 	"runtime/debug"
 	"sync"
@@ -50,19 +67,31 @@ const healPause = 500 * time.Millisecond
 type Node struct {
 	// The log. It takes an entry that follows the position, and gives those that follow one,
 	// each with the position after it. What it takes can't be lost, and it doesn't keep the bytes.
-	append func(after uint64, entry []byte) error
-	read   func(after uint64, apply func(position uint64, entry []byte) error) error
-	log    *streamLog // which that is, but in a test
+	// Before, it is opened with the database, and reports whether it made that or replaced it.
+	connect func(path string) (a *applier, made bool, err error)
+	append  func(after uint64, entry []byte) error
+	read    func(after uint64, apply func(position uint64, entry []byte) error) error
+	restart func() error
+	shut    func() error
+	log     *streamLog // which that is, but in a test
 
 	app atomic.Value // a core.App, if the node is registered
 
-	ready atomic.Bool // to write: for what is known, the database has all of the log
+	ready     atomic.Bool // to write: for what is known, the database has all of the log
+	condemned atomic.Bool // the database must be replaced
+	full      atomic.Bool // the log, as far as the last write knows
+
+	asked  chan chan<- error // for a snapshot
+	grew   chan struct{}     // the log, by the bound
+	growth atomic.Int64      // of the log since the last snapshot, in bytes
+	bound  atomic.Int64
 
 	mu      sync.Mutex
 	path    string
-	applier *applier   // of the database at path
-	fell    chan error // why it isn't ready any more
-	stop    func()     // ends the goroutine that makes it ready again
+	applier *applier        // of the database at path
+	fell    chan error      // why it isn't ready any more
+	stop    func()          // ends what runs beside the app
+	closed  <-chan struct{} // once that ends
 }
 
 // Open returns a node without a database: [Node.Connect] opens it, and its log.
@@ -70,9 +99,9 @@ func Open() (*Node, error) {
 	if err := checkDriver(sqliteDriver()); err != nil {
 		return nil, err
 	}
-	n := &Node{}
-	n.log = &streamLog{logger: n.logger}
-	n.append, n.read = n.log.append, n.log.read
+	n := &Node{asked: make(chan chan<- error), grew: make(chan struct{}, 1)}
+	n.log = newStreamLog(n.logger)
+	n.connect, n.append, n.read, n.restart, n.shut = n.openDatabase, n.log.append, n.log.read, n.log.restart, n.log.close
 	return n, nil
 }
 
@@ -88,8 +117,10 @@ func (n *Node) logger() *slog.Logger {
 // transaction is logged, and what only the log has is applied before Connect returns; other
 // files are opened as PocketBase opens them.
 //
-// A data.db without tables begins at the beginning of the log. One that has tables but no position
-// in a log is refused, since its rows aren't in the log, and so is one whose log isn't there.
+// Where there is neither a database nor a log, both begin. A data.db that is missing, is older than
+// the log begins, is damaged or isn't what the log says is replaced by the newest snapshot that is right and
+// what the log has since then, and put aside into a folder superseded-TIME. One is refused that has
+// rows and follows no log ([Seed] begins one with it) or another one, or whose log isn't there or is older.
 func (n *Node) Connect(path string) (*dbx.DB, error) {
 	if filepath.Base(path) != "data.db" {
 		return core.DefaultDBConnect(path)
@@ -109,63 +140,137 @@ func (n *Node) open(path string) error {
 		}
 		return nil
 	}
-	a, err := newApplier(path)
+	a, made, err := n.connect(path)
 	if err != nil {
 		return fmt.Errorf("open %s: %w", path, err)
 	}
-	if err := n.openLog(a, path+logSuffix); err != nil {
-		return fmt.Errorf("open %s: %w", path, errors.Join(err, a.close()))
-	}
 	a.collections, a.settings = false, false // PocketBase reads them now
 	n.path, n.applier, n.fell = path, a, make(chan error, 1)
+	n.growth.Store(0)
+	n.bound.Store(growthBound(path))
 	ctx, cancel := context.WithCancel(context.Background())
-	healed := make(chan struct{})
-	go func() {
-		defer close(healed)
-		n.heal(ctx)
-	}()
-	n.stop = func() { cancel(); <-healed }
+	var beside sync.WaitGroup
+	beside.Go(func() { n.heal(ctx) })
+	beside.Go(func() { n.keepSnapshots(ctx, made) })
+	n.closed, n.stop = ctx.Done(), func() { cancel(); beside.Wait() }
+	n.condemned.Store(false)
 	n.ready.Store(true)
 	return nil
 }
 
-// openLog opens the log and applies what only it has.
-func (n *Node) openLog(a *applier, dir string) error {
-	if n.log == nil {
-		return n.catchUp(a)
+var errUnseeded = errors.New("it has rows and follows no log: begin one with it, by replica.Seed, if no other node has one")
+
+// openDatabase opens the log and the database, brings that to the end of the log, and reports whether
+// it was made or replaced for that.
+func (n *Node) openDatabase(path string) (a *applier, made bool, err error) {
+	at, err := standingOf(path)
+	damage := ""
+	if isDamaged(err) {
+		if _, noLog := os.Stat(path + logSuffix); noLog == nil {
+			damage, err = err.Error(), nil
+		}
+	} else if err == nil && !at.empty && at.log == "" {
+		err = errUnseeded
 	}
-	position, err := a.position()
 	if err != nil {
-		return err
+		return nil, false, err
 	}
-	if err := n.log.open(dir, position); err != nil {
-		return err
+	if err := n.log.open(path+logSuffix, at.position); err != nil {
+		return nil, false, err
 	}
-	if err = a.follow(n.log.id); err == nil {
-		err = n.catchUp(a)
-	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, n.log.close())
+		}
+	}()
+	why, made, err := n.judge(path, at, damage)
 	if err != nil {
-		return errors.Join(err, n.log.close())
+		return nil, false, err
 	}
-	return nil
+	if why == "" {
+		a, err = n.follow(path)
+		if err == nil || !isDiverged(err) && !errors.Is(err, errTrimmed) {
+			return a, made, err
+		}
+		why = err.Error()
+	}
+	if err := n.replace(path, why); err != nil {
+		return nil, false, err
+	}
+	a, err = n.follow(path)
+	return a, true, err
+}
+
+// judge returns why a database must be replaced, before the log is applied to it. Where there is
+// neither a database nor a log, it makes both.
+func (n *Node) judge(path string, at standing, damage string) (why string, made bool, err error) {
+	state, err := n.log.state()
+	switch {
+	case err != nil:
+		return "", false, err
+	case damage != "":
+		return damage, false, nil
+	case at.empty:
+		removeDatabase(path)
+		if state.LastSeq == 0 {
+			return "", true, beginLog(path, n.log)
+		}
+		return "it was missing", false, nil
+	case at.log != n.log.id:
+		return "", false, errors.New("its log is another one than the database follows: put the right one back")
+	}
+	mark, err := os.ReadFile(condemnedPath(path))
+	if errors.Is(err, fs.ErrNotExist) {
+		return "", false, nil
+	}
+	return cmp.Or(string(mark), "it was found to differ"), false, err
+}
+
+// follow opens a database and applies what only the log has.
+func (n *Node) follow(path string) (*applier, error) {
+	a, err := newApplier(path)
+	if err != nil {
+		return nil, err
+	}
+	if err := n.catchUp(context.Background(), a, endOfLog); err != nil {
+		return nil, errors.Join(err, a.close())
+	}
+	return a, nil
 }
 
 // logSuffix follows the database's path in the path of the log's folder.
 const logSuffix = "-log"
 
-// catchUp applies what the log has after the database's position.
-func (n *Node) catchUp(a *applier) error {
+var errEnough = errors.New("the position is reached")
+
+// catchUp applies what the log has after the database's position, up to another one, which the log
+// may be beyond already.
+func (n *Node) catchUp(ctx context.Context, a *applier, to uint64) error {
 	at, err := a.position()
-	if err != nil {
+	if err != nil || at == to {
 		return err
 	}
-	return n.read(at, func(position uint64, entry []byte) error {
+	read := n.read
+	if to != endOfLog {
+		read = n.log.readBeside
+	}
+	err = read(at, func(position uint64, entry []byte) error {
+		if position > to {
+			return errEnough
+		}
+		if err := ctx.Err(); err != nil {
+			return err
+		}
 		if err := a.apply(at, position, entry); err != nil {
 			return err
 		}
 		at = position
 		return nil
 	})
+	if errors.Is(err, errEnough) {
+		return nil
+	}
+	return err
 }
 
 // commit appends a transaction's entry to the log, while SQLite commits it and so with its write
@@ -176,13 +281,37 @@ func (n *Node) commit(after uint64, entry []byte) (err error) {
 	}
 	defer func() {
 		if p := recover(); p != nil { // which must not go through SQLite
-			err = fmt.Errorf("panic: %v\n%s", p, debug.Stack())
-		}
-		if err != nil {
-			err = n.fall(err)
+			err = n.fall(fmt.Errorf("panic: %v\n%s", p, debug.Stack()))
 		}
 	}()
-	return n.append(after, entry)
+	err = n.append(after, entry)
+	if errors.Is(err, errFull) {
+		return n.refuseFull(err)
+	}
+	if err != nil {
+		return n.fall(err)
+	}
+	n.full.Store(false)
+	if n.growth.Add(int64(len(entry))) >= n.bound.Load() {
+		n.wantSnapshot()
+	}
+	return nil
+}
+
+func (n *Node) wantSnapshot() {
+	select {
+	case n.grew <- struct{}{}:
+	default:
+	}
+}
+
+// refuseFull says what helps when the log took nothing because it is full.
+func (n *Node) refuseFull(err error) error {
+	if !n.full.Swap(true) {
+		n.logger().Error("The log is full: nothing is written until a snapshot lets it be cut off. One is tried every minute: if there is none, what is logged says why; it needs as much free disk as the database has")
+		n.wantSnapshot()
+	}
+	return fmt.Errorf("%w: %w", ErrUnavailable, err)
 }
 
 // fall has the node read its log before anything is written again: it may have what the
@@ -207,8 +336,14 @@ func (n *Node) heal(ctx context.Context) {
 			err := n.resume()
 			if err == nil {
 				n.logger().Info("The log takes changes again")
-				n.ready.Store(true)
+				n.ready.Store(!n.condemned.Load())
 				break
+			}
+			if isDiverged(err) {
+				err = n.condemn(err.Error())
+				if err == nil {
+					return
+				}
 			}
 			if text := err.Error(); text != said { // it may go on for long
 				n.logger().Error("The log can't be read: nothing is written until it is", "error", err)
@@ -225,14 +360,12 @@ func (n *Node) heal(ctx context.Context) {
 
 // resume brings the database to the end of the log, whose answer may have been lost.
 func (n *Node) resume() error {
-	if n.log != nil {
-		if err := n.log.restart(); err != nil {
-			return err
-		}
+	if err := n.restart(); err != nil {
+		return err
 	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if err := n.catchUp(n.applier); err != nil {
+	if err := n.catchUp(context.Background(), n.applier, endOfLog); err != nil {
 		return err
 	}
 	return n.reload()
@@ -285,10 +418,7 @@ func (n *Node) Close() error {
 	n.ready.Store(false)
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	err := n.applier.close()
+	err := errors.Join(n.applier.close(), n.shut())
 	n.applier = nil
-	if n.log != nil {
-		err = errors.Join(err, n.log.close())
-	}
 	return err
 }

@@ -1,0 +1,124 @@
+package replica
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/pocketbase/pocketbase/core"
+)
+
+// asidePrefix is followed by when a database was put aside.
+const asidePrefix = "superseded-"
+
+var errCondemned = errors.New("the database isn't what the log says: restart the server, which then replaces it")
+
+// condemn has the next start replace the database, from which nothing is written any more. What
+// was acknowledged is in the log.
+func (n *Node) condemn(why string) error {
+	n.condemned.Store(true)
+	n.ready.Store(false)
+	n.logger().Error("The database isn't what the log says: nothing is written until a restart has replaced it", "differs", why)
+	mark := condemnedPath(n.path)
+	file, err := os.OpenFile(mark, os.O_CREATE|os.O_WRONLY|os.O_TRUNC, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = file.WriteString(why)
+	if err := errors.Join(err, file.Sync(), file.Close(), syncDir(filepath.Dir(mark))); err != nil {
+		return err
+	}
+	if app, ok := n.app.Load().(core.App); ok {
+		go func() { // which closes the node
+			if err := app.Restart(); err != nil {
+				n.logger().Error("The server can't restart itself: restart it", "error", err)
+			}
+		}()
+	}
+	return nil
+}
+
+// condemnedPath returns the path of the file that says why a database must be replaced.
+func condemnedPath(path string) string { return filepath.Join(path+logSuffix, "condemned") }
+
+// replace makes the database what a snapshot and the log say, and puts aside what was there. Before
+// it is whole, nothing is touched.
+func (n *Node) replace(path, why string) error {
+	restored := path + ".restored"
+	defer removeDatabase(restored)
+	var errs []error
+	for _, s := range snapshots(snapshotDir(path)) {
+		if err := n.restore(s, restored); err != nil {
+			if !isPassedOver(err) {
+				return fmt.Errorf("%s, and it can't be replaced: %w", why, err)
+			}
+			n.logger().Error("A snapshot can't be used", "file", s.path, "error", err)
+			errs = append(errs, err)
+			continue
+		}
+		aside, err := putAside(path)
+		if err != nil {
+			return err
+		}
+		if err := errors.Join(os.Rename(restored, path), syncDir(filepath.Dir(path))); err != nil {
+			return err
+		}
+		_ = os.Remove(condemnedPath(path)) // or it is replaced once more
+		n.logger().Warn("The database was replaced by a snapshot and what the log has since then", "because", why, "snapshot", s.path, "before", aside)
+		return nil
+	}
+	return fmt.Errorf("%s, and no snapshot in %s can take its place: put a copy of the whole data directory back, or, to keep the database as it is, "+
+		"move %s away, drop the table %s and begin a new log with replica.Seed: %w", why, snapshotDir(path), path+logSuffix, positionTable, errors.Join(errs...))
+}
+
+// restore makes a database of a snapshot and the log, on disk.
+func (n *Node) restore(s snapshot, path string) error {
+	a, err := n.bring(context.Background(), s, path, n.log.id, endOfLog)
+	if err != nil {
+		return err
+	}
+	return closeDurably(a, path)
+}
+
+// closeDurably closes a database that nobody else has, of which nothing is in another file then.
+func closeDurably(a *applier, path string) error {
+	if err := a.close(); err != nil {
+		return err
+	}
+	if _, err := os.Stat(path + "-wal"); err == nil { // SQLite doesn't say why
+		return fmt.Errorf("SQLite could not write all of %s", path)
+	}
+	file, err := os.OpenFile(path, os.O_RDWR, 0)
+	if err != nil {
+		return err
+	}
+	return errors.Join(file.Sync(), file.Close())
+}
+
+// putAside moves a database into a folder of its own, and returns that, empty if there is none. The
+// database's file is the last: before that is gone, it is replaced again.
+func putAside(path string) (aside string, err error) {
+	dir := filepath.Dir(path)
+	for _, suffix := range suffixes {
+		if _, err := os.Stat(path + suffix); errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if aside == "" {
+			aside = filepath.Join(dir, asidePrefix+time.Now().UTC().Format("20060102-150405.000"))
+			if err := os.Mkdir(aside, 0o700); err != nil {
+				return "", err
+			}
+		}
+		if err := os.Rename(path+suffix, filepath.Join(aside, filepath.Base(path)+suffix)); err != nil {
+			return "", err
+		}
+	}
+	if aside == "" {
+		return "", nil
+	}
+	return aside, errors.Join(syncDir(aside), syncDir(dir))
+}
