@@ -431,6 +431,7 @@ func TestReplicaAndBackups(t *testing.T) {
 	s := startServer(t, newDataDir(t, t.TempDir()), append(newFolderStore(t).env, "REPLICA_ACK=wait")...)
 	token := s.Superuser()
 	s.sendTitled("First")
+	writeBeside(t, s.Dir, "pb_data/.replica-verify/data.db", "what a restore --verify restores meanwhile")
 	s.API(token, http.MethodPost, "/api/backups", map[string]string{"name": "backup.zip"}, nil)
 	dir := t.TempDir()
 	if err := archive.Extract(filepath.Join(s.Dir, "backups", "backup.zip"), dir); err != nil {

@@ -25,11 +25,13 @@ import (
 const (
 	localDir     = ".replica"
 	asidePrefix  = "superseded-"
+	verifyDir    = ".replica-verify" // apart: Litestream deletes files of localDir when it opens the database
 	dataFile     = "data.db"
 	identityFile = "identity.json"
 	stateFile    = "state.json"
 	signFile     = "sign.json"
 	lockFile     = "lock"
+	verifyLock   = "verify.lock"
 )
 
 // A local is the data directory's side of a replica.
@@ -166,7 +168,7 @@ func (l local) isUntouched(ctx context.Context) bool {
 
 // tidy deletes what was left by what was cut off.
 func (l local) tidy() {
-	for _, pattern := range []string{"verify-*", "restored.db*", tempPattern} {
+	for _, pattern := range []string{"restored.db*", tempPattern} {
 		left, _ := filepath.Glob(filepath.Join(l.dir, pattern))
 		for _, path := range left {
 			_ = os.RemoveAll(path)

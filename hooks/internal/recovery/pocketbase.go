@@ -129,7 +129,7 @@ func (r *Recovery) terminate(e *core.TerminateEvent) error {
 
 // leaveOut keeps the replica's files out of a backup.
 func (r *Recovery) leaveOut(e *core.BackupEvent) error {
-	e.Exclude = append(e.Exclude, localDir)
+	e.Exclude = append(e.Exclude, localDir, verifyDir)
 	entries, err := os.ReadDir(e.App.DataDir())
 	if err != nil {
 		return err
