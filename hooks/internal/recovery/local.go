@@ -100,17 +100,22 @@ func (l local) write(name string, value any) error {
 }
 
 // lock makes this process the only one that ships from the data directory, or restores into it.
-func (l local) lock() (*flock.Flock, error) {
+func (l local) lock() (*flock.Flock, error) { return l.take((*flock.Flock).TryLock) }
+
+// share makes it one of those that keep such a process away.
+func (l local) share() (*flock.Flock, error) { return l.take((*flock.Flock).TryRLock) }
+
+func (l local) take(try func(*flock.Flock) (bool, error)) (*flock.Flock, error) {
 	if err := os.MkdirAll(l.dir, 0o700); err != nil {
 		return nil, err
 	}
 	lock := flock.New(filepath.Join(l.dir, lockFile))
-	locked, err := lock.TryLock()
+	locked, err := try(lock)
 	if err != nil {
 		return nil, err
 	}
 	if !locked {
-		return nil, fmt.Errorf("a server runs on %s: stop it first", l.dataDir)
+		return nil, refuse("a server runs on %s, or a restore: stop it first", l.dataDir)
 	}
 	return lock, nil
 }
