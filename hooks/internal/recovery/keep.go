@@ -160,7 +160,8 @@ func (k *keeper) forgetLocal(before ltx.TXID) error {
 }
 
 // snapshot ships a whole copy once a day, and deletes what is older than the retention needs: the
-// newest copy of before it stays, and what follows on that.
+// newest copy of before it stays, and what follows on that. It deletes no more than one copy at a time, and
+// one epoch: a clock that is wrong for an hour does not take all that is there.
 func (k *keeper) snapshot(ctx context.Context) error {
 	copies, err := k.client.files(ctx, litestream.SnapshotLevel)
 	if err != nil {
@@ -182,7 +183,7 @@ func (k *keeper) snapshot(ctx context.Context) error {
 	needed := 0
 	for i, whole := range copies {
 		if time.Since(whole.CreatedAt) > k.retention {
-			needed = i
+			needed = min(i, 1)
 		}
 	}
 	if needed > 0 {
@@ -212,7 +213,8 @@ func (k *keeper) copyWhole(ctx context.Context) error {
 	return cmp.Or(err, content.Close())
 }
 
-// forgetEpochs deletes what was written in epochs that ended before the retention.
+// forgetEpochs deletes what was written in the first epoch that ended before the retention, of those that
+// have something still.
 func (k *keeper) forgetEpochs(ctx context.Context) error {
 	epochs, err := readEpochs(ctx, k.client.bucket)
 	if err != nil {
@@ -230,8 +232,8 @@ func (k *keeper) forgetEpochs(ctx context.Context) error {
 		for _, object := range objects {
 			keys = append(keys, object.key)
 		}
-		if err := k.client.bucket.Delete(ctx, keys); err != nil {
-			return err
+		if len(keys) > 0 {
+			return k.client.bucket.Delete(ctx, keys)
 		}
 	}
 	return nil

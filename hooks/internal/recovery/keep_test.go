@@ -344,6 +344,28 @@ func TestRetentionKeepsItsMoments(t *testing.T) {
 	}
 }
 
+// A clock that is set forward takes no more than one copy from the history.
+func TestAWrongClockTakesLittle(t *testing.T) {
+	t.Parallel()
+	l := newLine(t)
+	keep := l.shipping.keep
+	for range 5 {
+		l.write()
+		l.must(keep.keep(t.Context(), 1))
+		l.must(keep.copyWhole(t.Context()))
+		l.age(25 * time.Hour)
+	}
+	copies := l.files(litestream.SnapshotLevel)
+	l.age(30 * 24 * time.Hour)
+	l.must(keep.keep(t.Context(), litestream.SnapshotLevel))
+	if left := l.files(litestream.SnapshotLevel); left < copies-1 {
+		t.Errorf("%d of %d copies are left", left, copies)
+	}
+	if got := l.restored(time.Time{}); got != l.rows {
+		t.Errorf("restored %d rows, want %d", got, l.rows)
+	}
+}
+
 // What is here of old seconds goes, also where its objects went without it.
 func TestSecondsAreForgottenHere(t *testing.T) {
 	t.Parallel()
