@@ -46,6 +46,8 @@ func resolve(path string) string {
 	return filepath.Join(resolve(filepath.Dir(path)), filepath.Base(path))
 }
 
+func (f folder) Place() string { return "file://" + resolve(filepath.Clean(string(f))) }
+
 // isMissing reports whether there is no folder.
 func (f folder) isMissing() bool {
 	_, err := os.Stat(string(f))

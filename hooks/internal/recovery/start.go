@@ -176,7 +176,7 @@ func (r *Recovery) compare(ctx context.Context) (f findings, err error) {
 	if f.epochs, err = readEpochs(ctx, r.bucket); err != nil {
 		return f, err
 	}
-	if replica == "" && len(f.epochs) == 0 && f.id.Epoch > 0 && f.id.URL == r.options.URL {
+	if replica == "" && len(f.epochs) == 0 && f.id.Epoch > 0 && placeOf(f.id.URL) == r.bucket.Place() {
 		return f, refuse("REPLICA_URL: %s is empty, though the database here was shipped to it. If it is a disk, mount it; to begin anew with what is here, delete %s",
 			r.options.URL, r.local.dir)
 	}
