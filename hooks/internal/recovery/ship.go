@@ -21,6 +21,9 @@ const (
 	answerWithin = 10 * time.Second // a start with a database does not wait longer for the store
 	stateEvery   = 5 * time.Second
 
+	lookAgain          = time.Second // of a start that cannot serve yet
+	restoreAgainAtLast = 5 * time.Minute
+
 	minUnshipped = 1 << 30          // bytes that may wait for a store that is away, or twice the database
 	measureEvery = 10 * time.Second // they are many files after a day
 )

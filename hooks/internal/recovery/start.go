@@ -28,7 +28,9 @@ func (r *Recovery) prepare(ctx context.Context) error {
 	}
 	var told time.Time
 	behind := false // of the replica, or of another line, when that answered last
+	restoreAgain := lookAgain
 	for {
+		again := lookAgain
 		hasData, err := r.local.hasData()
 		if err != nil {
 			return err
@@ -45,6 +47,7 @@ func (r *Recovery) prepare(ctx context.Context) error {
 				r.say("it has changes that the database here has not")
 			}
 			err = r.act(ctx, found)
+			again, restoreAgain = restoreAgain, min(2*restoreAgain, restoreAgainAtLast) // it may have read all of the replica
 		}
 		switch {
 		case err == nil || isRefusal(err):
@@ -59,7 +62,7 @@ func (r *Recovery) prepare(ctx context.Context) error {
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
-		case <-time.After(time.Second):
+		case <-time.After(again):
 		}
 	}
 }
