@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/benbjohnson/litestream"
@@ -40,6 +41,7 @@ var (
 // A keeper puts files of one epoch together, and deletes those that are not needed any more.
 type keeper struct {
 	db        *litestream.DB
+	turn      sync.Locker // held while changes are shipped
 	client    *epochClient
 	compactor *litestream.Compactor
 	retention time.Duration
@@ -51,10 +53,10 @@ type keeper struct {
 	last map[int]*ltx.FileInfo // of each level, where it is known; by who holds working
 }
 
-func newKeeper(db *litestream.DB, b bucket, e epoch, retention time.Duration, logger *slog.Logger) *keeper {
+func newKeeper(db *litestream.DB, turn sync.Locker, b bucket, e epoch, retention time.Duration, logger *slog.Logger) *keeper {
 	client := newEpochClient(b, e) // of its own: what is begun in an epoch must not end in the next
 	k := &keeper{
-		db: db, client: client, compactor: litestream.NewCompactor(client, logger), retention: retention, logger: logger,
+		db: db, turn: turn, client: client, compactor: litestream.NewCompactor(client, logger), retention: retention, logger: logger,
 		next: map[int]time.Time{}, working: make(chan struct{}, 1), last: map[int]*ltx.FileInfo{},
 	}
 	// What is asked of the store for each file costs money: what is known here is not asked.
@@ -204,12 +206,21 @@ func (k *keeper) snapshot(ctx context.Context) error {
 	return k.forgetEpochs(ctx)
 }
 
+// copyWhole ships a whole copy of what is shipped: a start would take one of later than the seconds for
+// another's.
 func (k *keeper) copyWhole(ctx context.Context) error {
+	k.turn.Lock()
 	position, content, err := k.db.SnapshotReader(ctx)
+	shipped := k.db.Replica.Pos()
+	k.turn.Unlock()
 	if err != nil {
 		return err
 	}
-	_, err = k.client.WriteLTXFile(ctx, litestream.SnapshotLevel, 1, position.TXID, content)
+	if shipped.TXID < position.TXID {
+		err = errors.New("the replica has not all changes yet")
+	} else {
+		_, err = k.client.WriteLTXFile(ctx, litestream.SnapshotLevel, 1, position.TXID, content)
+	}
 	return cmp.Or(err, content.Close())
 }
 

@@ -344,6 +344,27 @@ func TestRetentionKeepsItsMoments(t *testing.T) {
 	}
 }
 
+// A whole copy has nothing that is not shipped yet: a server that died then would not go on from what is here.
+func TestAWholeCopyIsOfWhatIsShipped(t *testing.T) {
+	t.Parallel()
+	l := newLine(t)
+	l.write()
+	l.exec("INSERT INTO rows VALUES (0, 'not shipped')")
+	l.must(l.shipping.db.Sync(t.Context()))
+	_ = l.shipping.keep.copyWhole(t.Context())
+	if goesOn, err := l.local.goesOn(t.Context(), l.client); !goesOn || err != nil {
+		t.Errorf("goes on: %t, %v", goesOn, err)
+	}
+	l.write()
+	l.must(l.shipping.keep.copyWhole(t.Context()))
+	if n := l.files(litestream.SnapshotLevel); n != 1 {
+		t.Errorf("%d whole copies, want 1", n)
+	}
+	if goesOn, err := l.local.goesOn(t.Context(), l.client); !goesOn || err != nil {
+		t.Errorf("after the copy: goes on: %t, %v", goesOn, err)
+	}
+}
+
 // A clock that is set forward takes no more than one copy from the history.
 func TestAWrongClockTakesLittle(t *testing.T) {
 	t.Parallel()

@@ -211,7 +211,7 @@ func (r *Recovery) upload(ctx context.Context, s *shipping) error {
 		}
 	}
 	if s.keep == nil {
-		s.keep = newKeeper(s.db, r.bucket, *r.client.epoch.Load(), r.options.Retention, r.app.Logger())
+		s.keep = newKeeper(s.db, &r.turn, r.bucket, *r.client.epoch.Load(), r.options.Retention, r.app.Logger())
 	}
 	asks := s.db.Replica.Pos().IsZero() // for what is there: after a failure, that may have been stored
 	if err := s.db.Replica.Sync(ctx); err != nil {
