@@ -250,6 +250,45 @@ func TestOwnerIsFenced(t *testing.T) {
 	}
 }
 
+// Of two databases that were never shipped and begin in one place at once, the one that comes second is refused:
+// nobody can tell which is meant.
+func TestOneOfTwoBegins(t *testing.T) {
+	t.Parallel()
+	place := "file://" + filepath.Join(t.TempDir(), "replica")
+	var servers [2]*Recovery
+	var found [2]findings
+	for i := range servers {
+		app := apptest.NewApp(t)
+		users, err := app.FindCollectionByNameOrId("users")
+		if err != nil {
+			t.Fatal(err)
+		}
+		user := core.NewRecord(users)
+		user.SetEmail("a@example.com")
+		user.SetPassword("1234567890")
+		if err := app.Save(user); err != nil {
+			t.Fatal(err)
+		}
+		r, err := New(app, nil, Options{URL: place, Ack: AckWait, Retention: 7 * 24 * time.Hour})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if found[i], err = r.look(t.Context()); err != nil || found[i].next != beginHere {
+			t.Fatalf("before: got %+v, %v", found[i], err)
+		}
+		servers[i] = r
+	}
+	if err := servers[0].act(t.Context(), found[0]); err != nil {
+		t.Fatal(err)
+	}
+	if err := servers[1].act(t.Context(), found[1]); err == nil {
+		t.Error("both began")
+	}
+	if f, err := servers[1].look(t.Context()); !isRefusal(err) {
+		t.Errorf("the second: got %+v, %v", f, err)
+	}
+}
+
 // A database that is behind its replica, or went another way, does not go on.
 func TestOtherLinesDoNotGoOn(t *testing.T) {
 	t.Parallel()
