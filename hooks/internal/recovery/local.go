@@ -283,11 +283,8 @@ func (l local) checkWAL(ctx context.Context) (lost, missed bool, err error) {
 	}
 	defer wal.Close()
 	reader, err := litestream.NewWALReader(wal, slog.New(slog.DiscardHandler))
-	if errors.Is(err, io.EOF) {
-		return false, false, nil
-	}
 	if err != nil {
-		return false, false, err
+		return false, false, nil // SQLite takes it for empty as well: it writes no frame before the header is durable
 	}
 	begun := readSalts(wal, 16)
 	page := make([]byte, reader.PageSize())
