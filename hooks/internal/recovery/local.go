@@ -271,8 +271,8 @@ func (l local) goesOn(ctx context.Context, client *epochClient) (bool, error) {
 
 // checkWAL compares the WAL with what was read of it. lost reports whether a power failure took its end,
 // as it can with synchronous=NORMAL: what was read of that is deleted, and if it was shipped, what is here
-// is behind the replica. missed reports whether the WAL was begun anew over something that was not read,
-// by what wrote while no server ran.
+// is behind the replica. missed reports whether what was read may have gaps: the WAL was begun anew over
+// something that was not read, by what wrote while no server ran, or what was read last is damaged.
 func (l local) checkWAL(ctx context.Context) (lost, missed bool, err error) {
 	wal, err := os.Open(l.data() + "-wal")
 	if errors.Is(err, fs.ErrNotExist) {
@@ -304,7 +304,7 @@ func (l local) checkWAL(ctx context.Context) (lost, missed bool, err error) {
 			break
 		}
 		if err != nil {
-			return lost, false, err
+			return lost, true, nil // it is damaged
 		}
 		salts, read := [2]uint32{header.WALSalt1, header.WALSalt2}, header.WALOffset+header.WALSize
 		if begun != salts { // it began anew: SQLite counts how often
