@@ -63,3 +63,28 @@ func TestReplicaInAnotherPlaceThatFails(t *testing.T) {
 		t.Error("the store did not fail")
 	}
 }
+
+// Nor is it taken for another's where the store's answer to that is lost, and it cannot be asked what it has.
+func TestReplicaInAnEmptyPlaceThatLosesAnAnswer(t *testing.T) {
+	t.Parallel()
+	s := startServer(t, newDataDir(t, t.TempDir()))
+	token := s.Superuser()
+	s.sendTitled("First")
+	s.Stop()
+	store := newBucketStore(t)
+	var begun atomic.Bool
+	store.set(func(w http.ResponseWriter, r *http.Request, s3 http.Handler) {
+		switch {
+		case strings.HasSuffix(r.URL.Path, "/epochs/0000000001.json") && r.Method == http.MethodPut && !begun.Swap(true):
+			storeLosesAnswers(w, r, s3)
+		case strings.HasSuffix(r.URL.Path, "/epochs/0000000001.json") && r.Method == http.MethodGet && !s.serves():
+			storeFails(w, r, s3)
+		default:
+			s3.ServeHTTP(w, r)
+		}
+	})
+	s.env = append(s.env, store.env...)
+	s.Start()
+	s.awaitShipped(token)
+	wantText(t, s.output.String(), "what is here is served meanwhile")
+}

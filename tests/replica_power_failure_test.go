@@ -46,3 +46,49 @@ func TestReplicaPowerFailsWhileTheStoreIsAway(t *testing.T) {
 	s.Start()
 	s.wantTitles(append(waits, "Before", "After"))
 }
+
+// A WAL whose header a power failure took keeps no server from starting: SQLite takes it for an empty one.
+func TestReplicaPowerFailsWhileAWALBegins(t *testing.T) {
+	t.Parallel()
+	s, token := startShipping(t, newBucketStore(t), "Before")
+	s.Stop()
+	db := openDatabase(t, s.Dir)
+	if _, err := db.NewQuery("PRAGMA wal_checkpoint(TRUNCATE)").Execute(); err != nil {
+		t.Fatal(err)
+	}
+	db.Close()
+	if err := os.WriteFile(filepath.Join(s.Dir, "data.db-wal"), make([]byte, 4096), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s.Start()
+	s.sendTitled("After")
+	s.awaitShipped(token)
+	s.args = []string{"--takeover"}
+	s.loseMachine()
+	s.Start()
+	s.wantTitles([]string{"Before", "After"})
+}
+
+// A damaged file of what was read keeps no server from starting: all is shipped anew.
+func TestReplicaWhatWasReadIsDamaged(t *testing.T) {
+	t.Parallel()
+	s, token := startShipping(t, newBucketStore(t), "Before")
+	s.Kill()
+	files, err := filepath.Glob(filepath.Join(s.Dir, ".replica/ltx/0/*.ltx"))
+	if err != nil || len(files) == 0 {
+		t.Fatal(files, err)
+	}
+	if err := os.Truncate(files[len(files)-1], 0); err != nil {
+		t.Fatal(err)
+	}
+	s.Start()
+	s.sendTitled("After")
+	s.awaitShipped(token)
+	if state := s.replicaState(token); state.Epoch != 2 {
+		t.Errorf("got %+v, want epoch 2", state)
+	}
+	s.args = []string{"--takeover"}
+	s.loseMachine()
+	s.Start()
+	s.wantTitles([]string{"Before", "After"})
+}

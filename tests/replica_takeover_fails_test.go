@@ -1,11 +1,14 @@
 package tests
 
 import (
+	"maps"
 	"net/http"
+	"net/http/httptest"
 	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 )
 
 // An old machine that served without REPLICA_URL, and comes back after its successor, goes on from
@@ -83,4 +86,46 @@ func TestReplicaStoreGoesAwayWhileItIsTakenOver(t *testing.T) {
 	if n := strings.Count(old.output.String(), "it has changes that the database here has not"); n != 1 {
 		t.Errorf("it is said %d times that what is here is behind", n)
 	}
+}
+
+// A machine that cannot restore, as where its disk is full, does not read the replica all the time.
+func TestReplicaCannotBeRestored(t *testing.T) {
+	t.Parallel()
+	store := newBucketStore(t)
+	s, _ := startShipping(t, store, "First")
+	s.loseMachine()
+	reads := make(chan time.Time, 100)
+	store.set(func(w http.ResponseWriter, r *http.Request, s3 http.Handler) {
+		answer := httptest.NewRecorder()
+		s3.ServeHTTP(answer, r)
+		content := answer.Body.Bytes()
+		if r.Method == http.MethodGet && strings.HasSuffix(r.URL.Path, "1-0000000000000001.ltx") && r.Header.Get("Range") == "" && !s.serves() {
+			select {
+			case reads <- time.Now():
+			default:
+			}
+			clear(content[len(content)/2:])
+		}
+		maps.Copy(w.Header(), answer.Header())
+		w.WriteHeader(answer.Code)
+		w.Write(content)
+	})
+	s.args = []string{"--takeover"}
+	s.launch()
+	var first []time.Time
+	for range 4 {
+		select {
+		case at := <-reads:
+			first = append(first, at)
+		case <-time.After(patience):
+			t.Fatalf("it is restored %d times: %s", len(first), s.output)
+		}
+	}
+	wantText(t, s.output.String(), "nothing is served yet")
+	if waited := first[3].Sub(first[2]); waited < 3*time.Second {
+		t.Errorf("it is restored for the fourth time %s after the third", waited)
+	}
+	store.set(storeIsWell)
+	await(t, "it serves", s.serves)
+	s.wantTitles([]string{"First"})
 }

@@ -409,14 +409,19 @@ func TestReplicaThatWasEmptied(t *testing.T) {
 	s := startServer(t, newDataDir(t, t.TempDir()), store.env...)
 	s.awaitShipped(s.Superuser())
 	s.Stop()
-	if err := os.RemoveAll(strings.TrimPrefix(store.env[0], "REPLICA_URL=file://")); err != nil {
+	folder := strings.TrimPrefix(store.env[0], "REPLICA_URL=file://")
+	if err := os.RemoveAll(folder); err != nil {
 		t.Fatal(err)
 	}
-	text, code := s.runToEnd()
-	if code != 1 {
-		t.Errorf("exit status: got %d, want 1", code)
+	for _, spelled := range []string{folder, folder + "/", "/." + folder} {
+		again := s.another(s.Dir)
+		again.env = append(again.env, "REPLICA_URL=file://"+spelled)
+		text, code := again.runToEnd()
+		if code != 1 {
+			t.Errorf("%s: exit status: got %d, want 1", spelled, code)
+		}
+		wantText(t, text, "is empty, though the database here was shipped to it", "mount it", "delete "+filepath.Join(s.Dir, ".replica"))
 	}
-	wantText(t, text, "is empty, though the database here was shipped to it", "mount it", "delete "+filepath.Join(s.Dir, ".replica"))
 	if err := os.RemoveAll(filepath.Join(s.Dir, ".replica")); err != nil {
 		t.Fatal(err)
 	}
@@ -431,6 +436,7 @@ func TestReplicaAndBackups(t *testing.T) {
 	s := startServer(t, newDataDir(t, t.TempDir()), append(newFolderStore(t).env, "REPLICA_ACK=wait")...)
 	token := s.Superuser()
 	s.sendTitled("First")
+	writeBeside(t, s.Dir, "pb_data/.replica-verify/data.db", "what a restore --verify restores meanwhile")
 	s.API(token, http.MethodPost, "/api/backups", map[string]string{"name": "backup.zip"}, nil)
 	dir := t.TempDir()
 	if err := archive.Extract(filepath.Join(s.Dir, "backups", "backup.zip"), dir); err != nil {

@@ -31,6 +31,9 @@ func (r *Recovery) begin(ctx context.Context, f findings) error {
 		e, err = beginEpoch(ctx, r.bucket, number, id.Owner, nil)
 	}
 	if errors.Is(err, errExists) {
+		if err := r.local.writeIdentity(f.id); err != nil { // what is here was not shipped there
+			return &refusal{err}
+		}
 		return fmt.Errorf("another server began to write to the replica at the same time: %w", err)
 	}
 	if err != nil {

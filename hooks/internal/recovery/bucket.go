@@ -31,6 +31,9 @@ type bucket interface {
 
 	// Clock returns the store's time, which need not be this machine's.
 	Clock(ctx context.Context) (time.Time, error)
+
+	// Place names where it is, however its URL is spelled.
+	Place() string
 }
 
 type object struct {
@@ -63,6 +66,15 @@ func openBucket(rawURL string) (bucket, error) {
 		return newS3(u)
 	}
 	return nil, fmt.Errorf("its scheme is %q: use file:///path/of/a/folder, or s3://bucket/path?endpoint=…&region=…", u.Scheme)
+}
+
+// placeOf returns the place of a replica's URL, or "" if it is none.
+func placeOf(rawURL string) string {
+	b, err := openBucket(rawURL)
+	if err != nil {
+		return ""
+	}
+	return b.Place()
 }
 
 // readAll returns a small object. An answer that is cut off is asked for again, as minio does with

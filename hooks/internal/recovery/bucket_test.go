@@ -298,3 +298,25 @@ func TestURLs(t *testing.T) {
 		}
 	}
 }
+
+// One place may be spelled in several ways, and is another one nearby.
+func TestPlaces(t *testing.T) {
+	t.Parallel()
+	for _, row := range []struct {
+		a, b string
+		same bool
+	}{
+		{"file:///some/folder", "file:///some/folder/", true},
+		{"file:///some/folder", "file:///some/./other/../fol%64er", true},
+		{"file:///some/folder", "file:///some", false},
+		{"s3://bucket/path?region=us-east-1&endpoint=https://example.com", "s3://bucket/path/?endpoint=https://EXAMPLE.com/&region=", true},
+		{"s3://bucket/path?endpoint=https://example.com", "s3://bucket/path", false},
+		{"s3://bucket/path", "s3://bucket/", false},
+		{"s3://bucket", "s3://bucket2", false},
+		{"file:///some/folder", "", false},
+	} {
+		if same := placeOf(row.a) == placeOf(row.b); same != row.same {
+			t.Errorf("%s, %s: got %t", row.a, row.b, same)
+		}
+	}
+}

@@ -101,10 +101,12 @@ func beginEpoch(ctx context.Context, b bucket, number int, owner string, from *p
 // may have been a success.
 func putNew(ctx context.Context, b bucket, key string, content []byte) error {
 	err := b.Put(ctx, key, bytes.NewReader(content), int64(len(content)), true)
-	if errors.Is(err, errExists) {
-		if stored, err := readAll(ctx, b, key); err == nil && bytes.Equal(stored, content) {
-			return nil
-		}
+	if !errors.Is(err, errExists) {
+		return err
+	}
+	stored, readErr := readAll(ctx, b, key)
+	if readErr != nil || bytes.Equal(stored, content) {
+		return readErr // and not errExists, unless somebody else was first
 	}
 	return err
 }

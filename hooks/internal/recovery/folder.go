@@ -46,6 +46,8 @@ func resolve(path string) string {
 	return filepath.Join(resolve(filepath.Dir(path)), filepath.Base(path))
 }
 
+func (f folder) Place() string { return "file://" + resolve(filepath.Clean(string(f))) }
+
 // isMissing reports whether there is no folder.
 func (f folder) isMissing() bool {
 	_, err := os.Stat(string(f))
@@ -54,7 +56,7 @@ func (f folder) isMissing() bool {
 
 func (f folder) Put(_ context.Context, key string, content io.Reader, _ int64, onlyNew bool) (err error) {
 	path := f.path(key)
-	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+	if err := makeDir(filepath.Dir(path)); err != nil {
 		return err
 	}
 	temp, err := os.CreateTemp(filepath.Dir(path), tempPattern)
@@ -81,6 +83,20 @@ func (f folder) Put(_ context.Context, key string, content io.Reader, _ int64, o
 		err = os.Rename(temp.Name(), path)
 	}
 	if err != nil {
+		return err
+	}
+	return syncDir(filepath.Dir(path))
+}
+
+// makeDir makes a directory durably, and those that it is in.
+func makeDir(path string) error {
+	if _, err := os.Stat(path); !errors.Is(err, fs.ErrNotExist) || path == filepath.Dir(path) {
+		return err
+	}
+	if err := makeDir(filepath.Dir(path)); err != nil {
+		return err
+	}
+	if err := os.Mkdir(path, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
 		return err
 	}
 	return syncDir(filepath.Dir(path))

@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/benbjohnson/litestream"
@@ -40,6 +41,7 @@ var (
 // A keeper puts files of one epoch together, and deletes those that are not needed any more.
 type keeper struct {
 	db        *litestream.DB
+	turn      sync.Locker // held while changes are shipped
 	client    *epochClient
 	compactor *litestream.Compactor
 	retention time.Duration
@@ -51,10 +53,10 @@ type keeper struct {
 	last map[int]*ltx.FileInfo // of each level, where it is known; by who holds working
 }
 
-func newKeeper(db *litestream.DB, b bucket, e epoch, retention time.Duration, logger *slog.Logger) *keeper {
+func newKeeper(db *litestream.DB, turn sync.Locker, b bucket, e epoch, retention time.Duration, logger *slog.Logger) *keeper {
 	client := newEpochClient(b, e) // of its own: what is begun in an epoch must not end in the next
 	k := &keeper{
-		db: db, client: client, compactor: litestream.NewCompactor(client, logger), retention: retention, logger: logger,
+		db: db, turn: turn, client: client, compactor: litestream.NewCompactor(client, logger), retention: retention, logger: logger,
 		next: map[int]time.Time{}, working: make(chan struct{}, 1), last: map[int]*ltx.FileInfo{},
 	}
 	// What is asked of the store for each file costs money: what is known here is not asked.
@@ -160,7 +162,8 @@ func (k *keeper) forgetLocal(before ltx.TXID) error {
 }
 
 // snapshot ships a whole copy once a day, and deletes what is older than the retention needs: the
-// newest copy of before it stays, and what follows on that.
+// newest copy of before it stays, and what follows on that. It deletes no more than one copy at a time, and
+// one epoch: a clock that is wrong for an hour does not take all that is there.
 func (k *keeper) snapshot(ctx context.Context) error {
 	copies, err := k.client.files(ctx, litestream.SnapshotLevel)
 	if err != nil {
@@ -182,7 +185,7 @@ func (k *keeper) snapshot(ctx context.Context) error {
 	needed := 0
 	for i, whole := range copies {
 		if time.Since(whole.CreatedAt) > k.retention {
-			needed = i
+			needed = min(i, 1)
 		}
 	}
 	if needed > 0 {
@@ -203,16 +206,26 @@ func (k *keeper) snapshot(ctx context.Context) error {
 	return k.forgetEpochs(ctx)
 }
 
+// copyWhole ships a whole copy of what is shipped: a start would take one of later than the seconds for
+// another's.
 func (k *keeper) copyWhole(ctx context.Context) error {
+	k.turn.Lock()
 	position, content, err := k.db.SnapshotReader(ctx)
+	shipped := k.db.Replica.Pos()
+	k.turn.Unlock()
 	if err != nil {
 		return err
 	}
-	_, err = k.client.WriteLTXFile(ctx, litestream.SnapshotLevel, 1, position.TXID, content)
+	if shipped.TXID < position.TXID {
+		err = errors.New("the replica has not all changes yet")
+	} else {
+		_, err = k.client.WriteLTXFile(ctx, litestream.SnapshotLevel, 1, position.TXID, content)
+	}
 	return cmp.Or(err, content.Close())
 }
 
-// forgetEpochs deletes what was written in epochs that ended before the retention.
+// forgetEpochs deletes what was written in the first epoch that ended before the retention, of those that
+// have something still.
 func (k *keeper) forgetEpochs(ctx context.Context) error {
 	epochs, err := readEpochs(ctx, k.client.bucket)
 	if err != nil {
@@ -230,8 +243,8 @@ func (k *keeper) forgetEpochs(ctx context.Context) error {
 		for _, object := range objects {
 			keys = append(keys, object.key)
 		}
-		if err := k.client.bucket.Delete(ctx, keys); err != nil {
-			return err
+		if len(keys) > 0 {
+			return k.client.bucket.Delete(ctx, keys)
 		}
 	}
 	return nil

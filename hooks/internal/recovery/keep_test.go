@@ -250,6 +250,45 @@ func TestOwnerIsFenced(t *testing.T) {
 	}
 }
 
+// Of two databases that were never shipped and begin in one place at once, the one that comes second is refused:
+// nobody can tell which is meant.
+func TestOneOfTwoBegins(t *testing.T) {
+	t.Parallel()
+	place := "file://" + filepath.Join(t.TempDir(), "replica")
+	var servers [2]*Recovery
+	var found [2]findings
+	for i := range servers {
+		app := apptest.NewApp(t)
+		users, err := app.FindCollectionByNameOrId("users")
+		if err != nil {
+			t.Fatal(err)
+		}
+		user := core.NewRecord(users)
+		user.SetEmail("a@example.com")
+		user.SetPassword("1234567890")
+		if err := app.Save(user); err != nil {
+			t.Fatal(err)
+		}
+		r, err := New(app, nil, Options{URL: place, Ack: AckWait, Retention: 7 * 24 * time.Hour})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if found[i], err = r.look(t.Context()); err != nil || found[i].next != beginHere {
+			t.Fatalf("before: got %+v, %v", found[i], err)
+		}
+		servers[i] = r
+	}
+	if err := servers[0].act(t.Context(), found[0]); err != nil {
+		t.Fatal(err)
+	}
+	if err := servers[1].act(t.Context(), found[1]); err == nil {
+		t.Error("both began")
+	}
+	if f, err := servers[1].look(t.Context()); !isRefusal(err) {
+		t.Errorf("the second: got %+v, %v", f, err)
+	}
+}
+
 // A database that is behind its replica, or went another way, does not go on.
 func TestOtherLinesDoNotGoOn(t *testing.T) {
 	t.Parallel()
@@ -341,6 +380,49 @@ func TestRetentionKeepsItsMoments(t *testing.T) {
 		if got := l.restored(moment); got != rows {
 			t.Errorf("day %d: got %d rows, want %d", day, got, rows)
 		}
+	}
+}
+
+// A whole copy has nothing that is not shipped yet: a server that died then would not go on from what is here.
+func TestAWholeCopyIsOfWhatIsShipped(t *testing.T) {
+	t.Parallel()
+	l := newLine(t)
+	l.write()
+	l.exec("INSERT INTO rows VALUES (0, 'not shipped')")
+	l.must(l.shipping.db.Sync(t.Context()))
+	_ = l.shipping.keep.copyWhole(t.Context())
+	if goesOn, err := l.local.goesOn(t.Context(), l.client); !goesOn || err != nil {
+		t.Errorf("goes on: %t, %v", goesOn, err)
+	}
+	l.write()
+	l.must(l.shipping.keep.copyWhole(t.Context()))
+	if n := l.files(litestream.SnapshotLevel); n != 1 {
+		t.Errorf("%d whole copies, want 1", n)
+	}
+	if goesOn, err := l.local.goesOn(t.Context(), l.client); !goesOn || err != nil {
+		t.Errorf("after the copy: goes on: %t, %v", goesOn, err)
+	}
+}
+
+// A clock that is set forward takes no more than one copy from the history.
+func TestAWrongClockTakesLittle(t *testing.T) {
+	t.Parallel()
+	l := newLine(t)
+	keep := l.shipping.keep
+	for range 5 {
+		l.write()
+		l.must(keep.keep(t.Context(), 1))
+		l.must(keep.copyWhole(t.Context()))
+		l.age(25 * time.Hour)
+	}
+	copies := l.files(litestream.SnapshotLevel)
+	l.age(30 * 24 * time.Hour)
+	l.must(keep.keep(t.Context(), litestream.SnapshotLevel))
+	if left := l.files(litestream.SnapshotLevel); left < copies-1 {
+		t.Errorf("%d of %d copies are left", left, copies)
+	}
+	if got := l.restored(time.Time{}); got != l.rows {
+		t.Errorf("restored %d rows, want %d", got, l.rows)
 	}
 }
 

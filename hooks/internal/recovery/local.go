@@ -25,11 +25,13 @@ import (
 const (
 	localDir     = ".replica"
 	asidePrefix  = "superseded-"
+	verifyDir    = ".replica-verify" // apart: Litestream deletes files of localDir when it opens the database
 	dataFile     = "data.db"
 	identityFile = "identity.json"
 	stateFile    = "state.json"
 	signFile     = "sign.json"
 	lockFile     = "lock"
+	verifyLock   = "verify.lock"
 )
 
 // A local is the data directory's side of a replica.
@@ -98,17 +100,22 @@ func (l local) write(name string, value any) error {
 }
 
 // lock makes this process the only one that ships from the data directory, or restores into it.
-func (l local) lock() (*flock.Flock, error) {
+func (l local) lock() (*flock.Flock, error) { return l.take((*flock.Flock).TryLock) }
+
+// share makes it one of those that keep such a process away.
+func (l local) share() (*flock.Flock, error) { return l.take((*flock.Flock).TryRLock) }
+
+func (l local) take(try func(*flock.Flock) (bool, error)) (*flock.Flock, error) {
 	if err := os.MkdirAll(l.dir, 0o700); err != nil {
 		return nil, err
 	}
 	lock := flock.New(filepath.Join(l.dir, lockFile))
-	locked, err := lock.TryLock()
+	locked, err := try(lock)
 	if err != nil {
 		return nil, err
 	}
 	if !locked {
-		return nil, fmt.Errorf("a server runs on %s: stop it first", l.dataDir)
+		return nil, refuse("a server runs on %s, or a restore: stop it first", l.dataDir)
 	}
 	return lock, nil
 }
@@ -166,7 +173,7 @@ func (l local) isUntouched(ctx context.Context) bool {
 
 // tidy deletes what was left by what was cut off.
 func (l local) tidy() {
-	for _, pattern := range []string{"verify-*", "restored.db*", tempPattern} {
+	for _, pattern := range []string{"restored.db*", tempPattern} {
 		left, _ := filepath.Glob(filepath.Join(l.dir, pattern))
 		for _, path := range left {
 			_ = os.RemoveAll(path)
@@ -264,8 +271,8 @@ func (l local) goesOn(ctx context.Context, client *epochClient) (bool, error) {
 
 // checkWAL compares the WAL with what was read of it. lost reports whether a power failure took its end,
 // as it can with synchronous=NORMAL: what was read of that is deleted, and if it was shipped, what is here
-// is behind the replica. missed reports whether the WAL was begun anew over something that was not read,
-// by what wrote while no server ran.
+// is behind the replica. missed reports whether what was read may have gaps: the WAL was begun anew over
+// something that was not read, by what wrote while no server ran, or what was read last is damaged.
 func (l local) checkWAL(ctx context.Context) (lost, missed bool, err error) {
 	wal, err := os.Open(l.data() + "-wal")
 	if errors.Is(err, fs.ErrNotExist) {
@@ -276,11 +283,8 @@ func (l local) checkWAL(ctx context.Context) (lost, missed bool, err error) {
 	}
 	defer wal.Close()
 	reader, err := litestream.NewWALReader(wal, slog.New(slog.DiscardHandler))
-	if errors.Is(err, io.EOF) {
-		return false, false, nil
-	}
 	if err != nil {
-		return false, false, err
+		return false, false, nil // SQLite takes it for empty as well: it writes no frame before the header is durable
 	}
 	begun := readSalts(wal, 16)
 	page := make([]byte, reader.PageSize())
@@ -300,7 +304,7 @@ func (l local) checkWAL(ctx context.Context) (lost, missed bool, err error) {
 			break
 		}
 		if err != nil {
-			return lost, false, err
+			return lost, true, nil // it is damaged
 		}
 		salts, read := [2]uint32{header.WALSalt1, header.WALSalt2}, header.WALOffset+header.WALSize
 		if begun != salts { // it began anew: SQLite counts how often

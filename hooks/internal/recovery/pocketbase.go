@@ -53,11 +53,14 @@ func (r *Recovery) bootstrap(e *core.BootstrapEvent) error {
 	case called != "serve":
 		return e.Next()
 	case !r.Configured():
+		var err error
+		if r.lock, err = r.local.share(); isRefusal(err) { // and none where no file can be locked
+			return err
+		}
 		// What is changed without the replica cannot be told from what it has, once it is back.
 		if err := r.markReplaced(); err != nil {
 			return err
 		}
-		r.lock, _ = r.local.lock()                           // so that nothing is restored beneath it
 		_ = os.Remove(filepath.Join(r.local.dir, stateFile)) // of a server that had a replica
 		return e.Next()
 	}
@@ -129,7 +132,7 @@ func (r *Recovery) terminate(e *core.TerminateEvent) error {
 
 // leaveOut keeps the replica's files out of a backup.
 func (r *Recovery) leaveOut(e *core.BackupEvent) error {
-	e.Exclude = append(e.Exclude, localDir)
+	e.Exclude = append(e.Exclude, localDir, verifyDir)
 	entries, err := os.ReadDir(e.App.DataDir())
 	if err != nil {
 		return err

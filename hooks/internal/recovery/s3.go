@@ -82,6 +82,10 @@ func newS3(u *url.URL) (*s3Bucket, error) {
 	}, nil
 }
 
+func (b *s3Bucket) Place() string {
+	return "s3://" + b.name + "/" + b.prefix + "?endpoint=" + strings.ToLower(b.client.EndpointURL().Host)
+}
+
 func (b *s3Bucket) Put(ctx context.Context, key string, content io.Reader, size int64, onlyNew bool) error {
 	if size < 0 {
 		var err error

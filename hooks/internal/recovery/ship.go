@@ -21,6 +21,9 @@ const (
 	answerWithin = 10 * time.Second // a start with a database does not wait longer for the store
 	stateEvery   = 5 * time.Second
 
+	lookAgain          = time.Second // of a start that cannot serve yet
+	restoreAgainAtLast = 5 * time.Minute
+
 	minUnshipped = 1 << 30          // bytes that may wait for a store that is away, or twice the database
 	measureEvery = 10 * time.Second // they are many files after a day
 )
@@ -208,7 +211,7 @@ func (r *Recovery) upload(ctx context.Context, s *shipping) error {
 		}
 	}
 	if s.keep == nil {
-		s.keep = newKeeper(s.db, r.bucket, *r.client.epoch.Load(), r.options.Retention, r.app.Logger())
+		s.keep = newKeeper(s.db, &r.turn, r.bucket, *r.client.epoch.Load(), r.options.Retention, r.app.Logger())
 	}
 	asks := s.db.Replica.Pos().IsZero() // for what is there: after a failure, that may have been stored
 	if err := s.db.Replica.Sync(ctx); err != nil {

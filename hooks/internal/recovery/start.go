@@ -28,7 +28,9 @@ func (r *Recovery) prepare(ctx context.Context) error {
 	}
 	var told time.Time
 	behind := false // of the replica, or of another line, when that answered last
+	restoreAgain := lookAgain
 	for {
+		again := lookAgain
 		hasData, err := r.local.hasData()
 		if err != nil {
 			return err
@@ -45,6 +47,7 @@ func (r *Recovery) prepare(ctx context.Context) error {
 				r.say("it has changes that the database here has not")
 			}
 			err = r.act(ctx, found)
+			again, restoreAgain = restoreAgain, min(2*restoreAgain, restoreAgainAtLast) // it may have read all of the replica
 		}
 		switch {
 		case err == nil || isRefusal(err):
@@ -59,7 +62,7 @@ func (r *Recovery) prepare(ctx context.Context) error {
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
-		case <-time.After(time.Second):
+		case <-time.After(again):
 		}
 	}
 }
@@ -74,7 +77,7 @@ func (r *Recovery) checkWAL(ctx context.Context) error {
 		r.say("the end of the WAL is lost, as after a power failure: what was shipped of it is in the replica")
 	}
 	if missed {
-		r.say("something else wrote to the database while no server ran: all of it is shipped anew")
+		r.say("something else wrote to the database while no server ran, or a file in " + r.local.ltxDir() + " is damaged: all of it is shipped anew")
 		if err := r.markReplaced(); err != nil {
 			return err
 		}
@@ -176,7 +179,7 @@ func (r *Recovery) compare(ctx context.Context) (f findings, err error) {
 	if f.epochs, err = readEpochs(ctx, r.bucket); err != nil {
 		return f, err
 	}
-	if replica == "" && len(f.epochs) == 0 && f.id.Epoch > 0 && f.id.URL == r.options.URL {
+	if replica == "" && len(f.epochs) == 0 && f.id.Epoch > 0 && placeOf(f.id.URL) == r.bucket.Place() {
 		return f, refuse("REPLICA_URL: %s is empty, though the database here was shipped to it. If it is a disk, mount it; to begin anew with what is here, delete %s",
 			r.options.URL, r.local.dir)
 	}

@@ -72,7 +72,7 @@ func (s *State) InWords(now time.Time) string {
 	case v == nil:
 		return words + "; never verified here"
 	case v.Error != "":
-		return words + "; damaged, as verified " + v.At.UTC().Format(time.DateOnly) + ": " + v.Error
+		return words + "; could not be restored when verified " + v.At.UTC().Format(time.DateOnly) + ": " + v.Error
 	default:
 		return words + "; verified " + v.At.UTC().Format(time.DateOnly)
 	}
