@@ -146,10 +146,10 @@ func (l *streamLog) openStream(js jetstream.JetStream) (err error) {
 
 // hasMessages reports whether a stream was written to, which the server didn't find all the same.
 func (l *streamLog) hasMessages() bool {
-	blocks, _ := filepath.Glob(filepath.Join(l.dir, server.JetStreamStoreDir, server.DEFAULT_GLOBAL_ACCOUNT, "streams", streamName, "msgs", "*.blk"))
-	return slices.ContainsFunc(blocks, func(path string) bool {
-		info, err := os.Stat(path)
-		return err == nil && info.Size() > 0
+	files, _ := os.ReadDir(filepath.Join(l.dir, server.JetStreamStoreDir, server.DEFAULT_GLOBAL_ACCOUNT, "streams", streamName, "msgs"))
+	return slices.ContainsFunc(files, func(file fs.DirEntry) bool {
+		info, err := file.Info()
+		return err == nil && info.Size() > 0 && filepath.Ext(file.Name()) == ".blk"
 	})
 }
 

@@ -46,11 +46,12 @@ func temporary(dir string) string { return filepath.Join(dir, "new") }
 
 // snapshots returns those in a folder, the newest first.
 func snapshots(dir string) (all []snapshot) {
-	paths, _ := filepath.Glob(filepath.Join(dir, "*.db")) // the pattern is right
-	for _, path := range slices.Backward(paths) {
-		parts := strings.Split(strings.TrimSuffix(filepath.Base(path), ".db"), "-")
-		if position, err := strconv.ParseUint(parts[0], 10, 64); err == nil && len(parts) == 3 {
-			all = append(all, snapshot{path, position, parts[1], parts[2]})
+	files, _ := os.ReadDir(dir) // sorted; there is none before the first
+	for _, file := range slices.Backward(files) {
+		name, whole := strings.CutSuffix(file.Name(), ".db")
+		parts := strings.Split(name, "-")
+		if position, err := strconv.ParseUint(parts[0], 10, 64); err == nil && whole && len(parts) == 3 {
+			all = append(all, snapshot{filepath.Join(dir, file.Name()), position, parts[1], parts[2]})
 		}
 	}
 	return all

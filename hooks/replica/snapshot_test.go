@@ -43,7 +43,11 @@ func (p *pair) mustMakeAgain(t *testing.T, want []string) {
 func TestSnapshots(t *testing.T) {
 	t.Parallel()
 	p := newStreamPair(t)
-	db := p.start(t, filepath.Join(t.TempDir(), "data.db"))
+	folder := filepath.Join(t.TempDir(), "a[b]") // a pattern to some
+	if err := os.Mkdir(folder, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	db := p.start(t, filepath.Join(folder, "data.db"))
 	dir := snapshotDir(p.path)
 	mustExec(t, db, "CREATE TABLE a (b)")
 	var made []snapshot
