@@ -326,6 +326,29 @@ func TestDatabaseThatWasEdited(t *testing.T) {
 	}
 }
 
+// Nothing that a schema may have is taken for an edit, or keeps a snapshot from being made.
+func TestDatabaseThatWasNotEdited(t *testing.T) {
+	t.Parallel()
+	p := newStreamPair(t)
+	db := p.start(t, filepath.Join(t.TempDir(), "data.db"))
+	mustExec(t, db,
+		"CREATE TABLE a (b)", "CREATE TABLE next (main)", "CREATE TABLE c (rowid TEXT COLLATE NOCASE UNIQUE, \"order\", d AS (\"order\" || 'x'), e TEXT AS (upper(rowid)) STORED)",
+		"CREATE VIEW v AS SELECT b FROM main.a", "CREATE TRIGGER main.t AFTER INSERT ON main.a BEGIN INSERT INTO next SELECT new.b FROM main.a; END",
+		"CREATE INDEX main.i ON c (lower(rowid), d) WHERE e IS NOT NULL",
+		"INSERT INTO a VALUES (1), (-0.0), (9e999), (x''), ('a' || char(0) || 'b')", "INSERT INTO c (rowid, \"order\") VALUES ('one', 1.0), (NULL, 2)", "UPDATE c SET rowid = 'ONE' WHERE rowid = 'one'",
+		"ANALYZE", "PRAGMA optimize")
+	p.snapshot(t)
+	if why, err := os.ReadFile(condemnedPath(p.path)); err == nil {
+		t.Errorf("it is condemned: %s", why)
+	}
+	if all := snapshots(snapshotDir(p.path)); all[0].position != p.position(t) {
+		t.Errorf("got %v, at %d", all, p.position(t))
+	}
+	want := p.dump(t, p.path)
+	p.stop(t, db)
+	p.mustMakeAgain(t, want)
+}
+
 // When the log can't be applied without an edit, because what was written since then builds on that,
 // the database is kept, with all that was acknowledged, and the log goes on from it.
 func TestEditThatTheLogBuildsOn(t *testing.T) {
