@@ -66,6 +66,7 @@ var (
 	errClosed  = errors.New("the log is closed")
 	errFull    = errors.New("the log is full")
 	errTrimmed = errors.New("the log has been cut off behind it")
+	errHole    = errors.New("the log is damaged there")
 )
 
 // open opens the log in a folder for a database at the position.
@@ -317,6 +318,9 @@ func (l *streamLog) entries(stream jetstream.Stream, after uint64, apply func(po
 	var entry []byte
 	for at := after + 1; at <= last; at++ {
 		m, err := message(stream, at)
+		if errors.Is(err, jetstream.ErrMsgNotFound) {
+			err = errHole
+		}
 		if err != nil {
 			return fmt.Errorf("read %d of the log: %w", at, err)
 		}

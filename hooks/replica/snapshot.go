@@ -101,9 +101,10 @@ func (a *applier) check() error {
 // errUnusable is of a snapshot for which another one may do.
 var errUnusable = errors.New("this snapshot can't be used")
 
-// isPassedOver reports whether it is because of the snapshot that it can't be brought to a position.
+// isPassedOver reports whether it is because of the snapshot, or of the log after it, that it can't be
+// brought to a position.
 func isPassedOver(err error) bool {
-	return errors.Is(err, errUnusable) || errors.Is(err, errTrimmed) || isDiverged(err)
+	return errors.Is(err, errUnusable) || errors.Is(err, errTrimmed) || errors.Is(err, errHole) || isDiverged(err)
 }
 
 // copyTo copies the snapshot, which must be right.

@@ -1,6 +1,7 @@
 package replica
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"os"
@@ -265,6 +266,36 @@ func TestSnapshotsThatAreDamagedWhileTheNodeRuns(t *testing.T) {
 	mustExec(t, db, "INSERT INTO a VALUES (2)")
 	want := p.dump(t, path)
 	p.stop(t, db)
+	p.mustMakeAgain(t, want)
+}
+
+// So does one whose log is damaged after the last snapshot.
+func TestLogThatIsDamagedAfterTheSnapshots(t *testing.T) {
+	t.Parallel()
+	p := newStreamPair(t)
+	path := filepath.Join(t.TempDir(), "data.db")
+	db := p.start(t, path)
+	mustExec(t, db, "CREATE TABLE a (b)", "INSERT INTO a VALUES ('one')", "INSERT INTO a VALUES ('damaged')", "INSERT INTO a VALUES ('three')")
+	p.stop(t, db)
+	blocks, err := filepath.Glob(filepath.Join(path+logSuffix, "jetstream", "*", "streams", streamName, "msgs", "*.blk"))
+	if err != nil || len(blocks) != 1 {
+		t.Fatalf("%v, %v", blocks, err)
+	}
+	content, err := os.ReadFile(blocks[0])
+	if err == nil {
+		err = os.WriteFile(blocks[0], bytes.Replace(content, []byte("damaged"), []byte("Damaged"), 1), 0o600)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	var want []string
+	for i := range 2 { // the server may find nothing after the damage that was in the same file
+		db = p.start(t, path)
+		mustExec(t, db, fmt.Sprintf("INSERT INTO a VALUES (%d)", i))
+		p.snapshot(t)
+		want = p.dump(t, path)
+		p.stop(t, db)
+	}
 	p.mustMakeAgain(t, want)
 }
 
