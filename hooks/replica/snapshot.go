@@ -208,6 +208,7 @@ func (n *Node) snapshot(ctx context.Context) error {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return err
 	}
+	removeDatabase(temporary(dir)) // of one that was cut off, which has the room that this one needs
 	if err := checkSpace(n.path, dir); err != nil {
 		return err
 	}

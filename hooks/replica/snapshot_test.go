@@ -502,10 +502,14 @@ func TestSnapshotOfAClosedNode(t *testing.T) {
 	}
 }
 
-// A snapshot that would fill the disk isn't begun.
+// A snapshot that would fill the disk isn't begun, and what is left of one makes room for the next.
 func TestSnapshotThatHasNoRoom(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "data.db")
+	left := temporary(snapshotDir(path))
+	if err := errors.Join(os.MkdirAll(filepath.Dir(left), 0o700), os.WriteFile(left, nil, 0o600)); err != nil {
+		t.Fatal(err)
+	}
 	file, err := os.Create(path)
 	if err == nil {
 		err = file.Truncate(1 << 42) // of which nothing takes room
@@ -513,7 +517,11 @@ func TestSnapshotThatHasNoRoom(t *testing.T) {
 	if err := errors.Join(err, file.Close()); err != nil {
 		t.Fatal(err)
 	}
-	if err := checkSpace(path, filepath.Dir(path)); err == nil || !strings.Contains(err.Error(), "and a snapshot needs 5242912 MB: make room") {
+	node := &Node{path: path}
+	if err := node.snapshot(t.Context()); err == nil || !strings.Contains(err.Error(), "and a snapshot needs 5242912 MB: make room") {
 		t.Errorf("got %v", err)
+	}
+	if _, err := os.Stat(left); err == nil {
+		t.Error("what was left of one is there")
 	}
 }
