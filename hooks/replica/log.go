@@ -316,6 +316,12 @@ func (l *streamLog) entries(stream jetstream.Stream, after uint64, apply func(po
 		return fmt.Errorf("the database has the first %d of a log, and that in %s begins with %d: %w", after, l.dir, first, errTrimmed)
 	}
 	var entry []byte
+	// What is left of an entry that a power failure has cut off is one that changes nothing: a database that
+	// was brought to the end of the log then has its position there.
+	cutOff := func(position uint64) error {
+		entry = nil
+		return apply(position, []byte{entryVersion})
+	}
 	for at := after + 1; at <= last; at++ {
 		m, err := message(stream, at)
 		if errors.Is(err, jetstream.ErrMsgNotFound) {
@@ -325,16 +331,19 @@ func (l *streamLog) entries(stream jetstream.Stream, after uint64, apply func(po
 			return fmt.Errorf("read %d of the log: %w", at, err)
 		}
 		sequence := m.Header.Get(batchSequenceHeader)
-		if sequence == "" || sequence == "1" {
-			entry = nil // what was before it was cut off by a power failure
+		if len(entry) > 0 && (sequence == "" || sequence == "1") {
+			if err := cutOff(at - 1); err != nil {
+				return err
+			}
 		}
 		entry = append(entry, m.Data...)
 		if sequence == "" || m.Header.Get(batchCommitHeader) != "" {
 			if err := apply(at, entry); err != nil {
 				return err
 			}
-		} else if at == last { // cut off too, and nothing follows where the position is now
-			return apply(at, []byte{entryVersion})
+			entry = nil
+		} else if at == last {
+			return cutOff(at)
 		}
 	}
 	return nil
