@@ -184,6 +184,9 @@ func (n *Node) keepSnapshots(ctx context.Context, made bool) {
 			return
 		case answer = <-n.asked:
 		case <-n.grew:
+			if again != nil || n.growth.Load() < n.bound.Load() && !n.full.Load() {
+				continue // one is tried soon, or it had grown while the last one was made
+			}
 		case <-again:
 		}
 		again = nil

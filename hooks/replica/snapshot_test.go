@@ -126,6 +126,38 @@ func TestSnapshotOfALogThatHasGrown(t *testing.T) {
 	apptest.Eventually(t, "it counts anew", func() bool { return p.leader.growth.Load() == 0 && p.leader.bound.Load() == minGrowth })
 }
 
+// What was written while a snapshot was made needs no other one, and after one that failed there is a pause.
+func TestSnapshotsAreNotMadeOneAfterTheOther(t *testing.T) {
+	t.Parallel()
+	for _, failed := range []bool{false, true} {
+		p := newStreamPair(t)
+		db := p.start(t, filepath.Join(t.TempDir(), "data.db"))
+		dir := snapshotDir(p.path)
+		if failed {
+			p.leader.bound.Store(0)
+			if err := errors.Join(os.Rename(dir, dir+"-moved"), os.WriteFile(dir, nil, 0o600)); err != nil {
+				t.Fatal(err)
+			}
+			if err := p.leader.Snapshot(); err == nil {
+				t.Error("a snapshot was made in a file")
+			}
+			if err := errors.Join(os.Remove(dir), os.Rename(dir+"-moved", dir)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		mustExec(t, db, "CREATE TABLE a (b)")
+		p.leader.wantSnapshot()
+		apptest.Eventually(t, "it is known that the log has grown", func() bool { return len(p.leader.grew) == 0 })
+		for i := range 20 {
+			mustExec(t, db, fmt.Sprintf("INSERT INTO a VALUES (%d)", i))
+		}
+		p.snapshot(t)
+		if all := snapshots(dir); len(all) != 2 || all[0].position != p.position(t) || all[1].position != 1 {
+			t.Errorf("after one that failed %t: got %v", failed, all)
+		}
+	}
+}
+
 // An old copy of the database, which the log was cut off behind, is replaced, and so is one that is
 // damaged, or in which an entry finds other rows than it should.
 func TestDatabaseThatTheLogDoesNotFitIsReplaced(t *testing.T) {
