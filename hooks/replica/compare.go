@@ -18,6 +18,10 @@ func (n *Node) compare(ctx context.Context, live, next *applier) (string, error)
 	if err != nil {
 		return "", err
 	}
+	// So that SQLite leaves out what it can't read of that's schema: a view of main.table isn't one of next.
+	if err := live.exec(ctx, "PRAGMA writable_schema = ON"); err != nil {
+		return "", err
+	}
 	if _, err := live.conn.ExecContext(ctx, "ATTACH ? AS next", temporary(snapshotDir(n.path))); err != nil {
 		return "", err
 	}

@@ -66,6 +66,7 @@ var (
 	errClosed  = errors.New("the log is closed")
 	errFull    = errors.New("the log is full")
 	errTrimmed = errors.New("the log has been cut off behind it")
+	errHole    = errors.New("the log is damaged there")
 )
 
 // open opens the log in a folder for a database at the position.
@@ -146,10 +147,10 @@ func (l *streamLog) openStream(js jetstream.JetStream) (err error) {
 
 // hasMessages reports whether a stream was written to, which the server didn't find all the same.
 func (l *streamLog) hasMessages() bool {
-	blocks, _ := filepath.Glob(filepath.Join(l.dir, server.JetStreamStoreDir, server.DEFAULT_GLOBAL_ACCOUNT, "streams", streamName, "msgs", "*.blk"))
-	return slices.ContainsFunc(blocks, func(path string) bool {
-		info, err := os.Stat(path)
-		return err == nil && info.Size() > 0
+	files, _ := os.ReadDir(filepath.Join(l.dir, server.JetStreamStoreDir, server.DEFAULT_GLOBAL_ACCOUNT, "streams", streamName, "msgs"))
+	return slices.ContainsFunc(files, func(file fs.DirEntry) bool {
+		info, err := file.Info()
+		return err == nil && info.Size() > 0 && filepath.Ext(file.Name()) == ".blk"
 	})
 }
 
@@ -315,22 +316,34 @@ func (l *streamLog) entries(stream jetstream.Stream, after uint64, apply func(po
 		return fmt.Errorf("the database has the first %d of a log, and that in %s begins with %d: %w", after, l.dir, first, errTrimmed)
 	}
 	var entry []byte
+	// What is left of an entry that a power failure has cut off is one that changes nothing: a database that
+	// was brought to the end of the log then has its position there.
+	cutOff := func(position uint64) error {
+		entry = nil
+		return apply(position, []byte{entryVersion})
+	}
 	for at := after + 1; at <= last; at++ {
 		m, err := message(stream, at)
+		if errors.Is(err, jetstream.ErrMsgNotFound) {
+			err = errHole
+		}
 		if err != nil {
 			return fmt.Errorf("read %d of the log: %w", at, err)
 		}
 		sequence := m.Header.Get(batchSequenceHeader)
-		if sequence == "" || sequence == "1" {
-			entry = nil // what was before it was cut off by a power failure
+		if len(entry) > 0 && (sequence == "" || sequence == "1") {
+			if err := cutOff(at - 1); err != nil {
+				return err
+			}
 		}
 		entry = append(entry, m.Data...)
 		if sequence == "" || m.Header.Get(batchCommitHeader) != "" {
 			if err := apply(at, entry); err != nil {
 				return err
 			}
-		} else if at == last { // cut off too, and nothing follows where the position is now
-			return apply(at, []byte{entryVersion})
+			entry = nil
+		} else if at == last {
+			return cutOff(at)
 		}
 	}
 	return nil

@@ -461,6 +461,10 @@ func TestEntryThatIsCutOff(t *testing.T) {
 	if got := fmt.Sprint(query(t, db, "SELECT b FROM a")); got != "[2 2]" {
 		t.Errorf("got %s", got)
 	}
+	var ends []uint64 // each is a position that a snapshot may be brought to
+	if err := p.leader.read(0, func(position uint64, _ []byte) error { ends = append(ends, position); return nil }); err != nil || fmt.Sprint(ends) != "[1 2 3 4 5 6]" {
+		t.Errorf("entries end at %v, %v", ends, err)
+	}
 }
 
 // The log ends with the app, and begins again with it.

@@ -4,7 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"path/filepath"
+	"os"
 	"strings"
 
 	"github.com/pocketbase/pocketbase/apis"
@@ -28,9 +28,14 @@ func (n *Node) Register(app core.App) {
 	})
 	app.OnBackupCreate().Bind(&hook.Handler[*core.BackupEvent]{Id: "replicaBackup", Func: func(e *core.BackupEvent) error {
 		e.Exclude = append(e.Exclude, "data.db"+logSuffix)
-		aside, _ := filepath.Glob(filepath.Join(e.App.DataDir(), asidePrefix+"*")) // the pattern is right
-		for _, path := range aside {
-			e.Exclude = append(e.Exclude, filepath.Base(path))
+		files, err := os.ReadDir(e.App.DataDir())
+		if err != nil {
+			return err
+		}
+		for _, file := range files {
+			if strings.HasPrefix(file.Name(), asidePrefix) {
+				e.Exclude = append(e.Exclude, file.Name())
+			}
 		}
 		return e.Next()
 	}})

@@ -46,11 +46,12 @@ func temporary(dir string) string { return filepath.Join(dir, "new") }
 
 // snapshots returns those in a folder, the newest first.
 func snapshots(dir string) (all []snapshot) {
-	paths, _ := filepath.Glob(filepath.Join(dir, "*.db")) // the pattern is right
-	for _, path := range slices.Backward(paths) {
-		parts := strings.Split(strings.TrimSuffix(filepath.Base(path), ".db"), "-")
-		if position, err := strconv.ParseUint(parts[0], 10, 64); err == nil && len(parts) == 3 {
-			all = append(all, snapshot{path, position, parts[1], parts[2]})
+	files, _ := os.ReadDir(dir) // sorted; there is none before the first
+	for _, file := range slices.Backward(files) {
+		name, whole := strings.CutSuffix(file.Name(), ".db")
+		parts := strings.Split(name, "-")
+		if position, err := strconv.ParseUint(parts[0], 10, 64); err == nil && whole && len(parts) == 3 {
+			all = append(all, snapshot{filepath.Join(dir, file.Name()), position, parts[1], parts[2]})
 		}
 	}
 	return all
@@ -100,9 +101,10 @@ func (a *applier) check() error {
 // errUnusable is of a snapshot for which another one may do.
 var errUnusable = errors.New("this snapshot can't be used")
 
-// isPassedOver reports whether it is because of the snapshot that it can't be brought to a position.
+// isPassedOver reports whether it is because of the snapshot, or of the log after it, that it can't be
+// brought to a position.
 func isPassedOver(err error) bool {
-	return errors.Is(err, errUnusable) || errors.Is(err, errTrimmed) || isDiverged(err)
+	return errors.Is(err, errUnusable) || errors.Is(err, errTrimmed) || errors.Is(err, errHole) || isDiverged(err)
 }
 
 // copyTo copies the snapshot, which must be right.
@@ -182,6 +184,9 @@ func (n *Node) keepSnapshots(ctx context.Context, made bool) {
 			return
 		case answer = <-n.asked:
 		case <-n.grew:
+			if again != nil || n.growth.Load() < n.bound.Load() && !n.full.Load() {
+				continue // one is tried soon, or it had grown while the last one was made
+			}
 		case <-again:
 		}
 		again = nil
@@ -206,6 +211,7 @@ func (n *Node) snapshot(ctx context.Context) error {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return err
 	}
+	removeDatabase(temporary(dir)) // of one that was cut off, which has the room that this one needs
 	if err := checkSpace(n.path, dir); err != nil {
 		return err
 	}

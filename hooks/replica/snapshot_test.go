@@ -1,6 +1,7 @@
 package replica
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"os"
@@ -43,7 +44,11 @@ func (p *pair) mustMakeAgain(t *testing.T, want []string) {
 func TestSnapshots(t *testing.T) {
 	t.Parallel()
 	p := newStreamPair(t)
-	db := p.start(t, filepath.Join(t.TempDir(), "data.db"))
+	folder := filepath.Join(t.TempDir(), "a[b]") // a pattern to some
+	if err := os.Mkdir(folder, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	db := p.start(t, filepath.Join(folder, "data.db"))
 	dir := snapshotDir(p.path)
 	mustExec(t, db, "CREATE TABLE a (b)")
 	var made []snapshot
@@ -119,6 +124,38 @@ func TestSnapshotOfALogThatHasGrown(t *testing.T) {
 	mustExec(t, db, "INSERT INTO a VALUES (randomblob(1000))")
 	apptest.Eventually(t, "a snapshot is made", func() bool { return snapshots(snapshotDir(p.path))[0].position == 4 })
 	apptest.Eventually(t, "it counts anew", func() bool { return p.leader.growth.Load() == 0 && p.leader.bound.Load() == minGrowth })
+}
+
+// What was written while a snapshot was made needs no other one, and after one that failed there is a pause.
+func TestSnapshotsAreNotMadeOneAfterTheOther(t *testing.T) {
+	t.Parallel()
+	for _, failed := range []bool{false, true} {
+		p := newStreamPair(t)
+		db := p.start(t, filepath.Join(t.TempDir(), "data.db"))
+		dir := snapshotDir(p.path)
+		if failed {
+			p.leader.bound.Store(0)
+			if err := errors.Join(os.Rename(dir, dir+"-moved"), os.WriteFile(dir, nil, 0o600)); err != nil {
+				t.Fatal(err)
+			}
+			if err := p.leader.Snapshot(); err == nil {
+				t.Error("a snapshot was made in a file")
+			}
+			if err := errors.Join(os.Remove(dir), os.Rename(dir+"-moved", dir)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		mustExec(t, db, "CREATE TABLE a (b)")
+		p.leader.wantSnapshot()
+		apptest.Eventually(t, "it is known that the log has grown", func() bool { return len(p.leader.grew) == 0 })
+		for i := range 20 {
+			mustExec(t, db, fmt.Sprintf("INSERT INTO a VALUES (%d)", i))
+		}
+		p.snapshot(t)
+		if all := snapshots(dir); len(all) != 2 || all[0].position != p.position(t) || all[1].position != 1 {
+			t.Errorf("after one that failed %t: got %v", failed, all)
+		}
+	}
 }
 
 // An old copy of the database, which the log was cut off behind, is replaced, and so is one that is
@@ -264,6 +301,36 @@ func TestSnapshotsThatAreDamagedWhileTheNodeRuns(t *testing.T) {
 	p.mustMakeAgain(t, want)
 }
 
+// So does one whose log is damaged after the last snapshot.
+func TestLogThatIsDamagedAfterTheSnapshots(t *testing.T) {
+	t.Parallel()
+	p := newStreamPair(t)
+	path := filepath.Join(t.TempDir(), "data.db")
+	db := p.start(t, path)
+	mustExec(t, db, "CREATE TABLE a (b)", "INSERT INTO a VALUES ('one')", "INSERT INTO a VALUES ('damaged')", "INSERT INTO a VALUES ('three')")
+	p.stop(t, db)
+	blocks, err := filepath.Glob(filepath.Join(path+logSuffix, "jetstream", "*", "streams", streamName, "msgs", "*.blk"))
+	if err != nil || len(blocks) != 1 {
+		t.Fatalf("%v, %v", blocks, err)
+	}
+	content, err := os.ReadFile(blocks[0])
+	if err == nil {
+		err = os.WriteFile(blocks[0], bytes.Replace(content, []byte("damaged"), []byte("Damaged"), 1), 0o600)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	var want []string
+	for i := range 2 { // the server may find nothing after the damage that was in the same file
+		db = p.start(t, path)
+		mustExec(t, db, fmt.Sprintf("INSERT INTO a VALUES (%d)", i))
+		p.snapshot(t)
+		want = p.dump(t, path)
+		p.stop(t, db)
+	}
+	p.mustMakeAgain(t, want)
+}
+
 // What somebody changed past the log is found, and the database replaced, with all that was
 // acknowledged.
 func TestDatabaseThatWasEdited(t *testing.T) {
@@ -320,6 +387,29 @@ func TestDatabaseThatWasEdited(t *testing.T) {
 			}
 		})
 	}
+}
+
+// Nothing that a schema may have is taken for an edit, or keeps a snapshot from being made.
+func TestDatabaseThatWasNotEdited(t *testing.T) {
+	t.Parallel()
+	p := newStreamPair(t)
+	db := p.start(t, filepath.Join(t.TempDir(), "data.db"))
+	mustExec(t, db,
+		"CREATE TABLE a (b)", "CREATE TABLE next (main)", "CREATE TABLE c (rowid TEXT COLLATE NOCASE UNIQUE, \"order\", d AS (\"order\" || 'x'), e TEXT AS (upper(rowid)) STORED)",
+		"CREATE VIEW v AS SELECT b FROM main.a", "CREATE TRIGGER main.t AFTER INSERT ON main.a BEGIN INSERT INTO next SELECT new.b FROM main.a; END",
+		"CREATE INDEX main.i ON c (lower(rowid), d) WHERE e IS NOT NULL",
+		"INSERT INTO a VALUES (1), (-0.0), (9e999), (x''), ('a' || char(0) || 'b')", "INSERT INTO c (rowid, \"order\") VALUES ('one', 1.0), (NULL, 2)", "UPDATE c SET rowid = 'ONE' WHERE rowid = 'one'",
+		"ANALYZE", "PRAGMA optimize")
+	p.snapshot(t)
+	if why, err := os.ReadFile(condemnedPath(p.path)); err == nil {
+		t.Errorf("it is condemned: %s", why)
+	}
+	if all := snapshots(snapshotDir(p.path)); all[0].position != p.position(t) {
+		t.Errorf("got %v, at %d", all, p.position(t))
+	}
+	want := p.dump(t, p.path)
+	p.stop(t, db)
+	p.mustMakeAgain(t, want)
 }
 
 // When the log can't be applied without an edit, because what was written since then builds on that,
@@ -444,10 +534,14 @@ func TestSnapshotOfAClosedNode(t *testing.T) {
 	}
 }
 
-// A snapshot that would fill the disk isn't begun.
+// A snapshot that would fill the disk isn't begun, and what is left of one makes room for the next.
 func TestSnapshotThatHasNoRoom(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "data.db")
+	left := temporary(snapshotDir(path))
+	if err := errors.Join(os.MkdirAll(filepath.Dir(left), 0o700), os.WriteFile(left, nil, 0o600)); err != nil {
+		t.Fatal(err)
+	}
 	file, err := os.Create(path)
 	if err == nil {
 		err = file.Truncate(1 << 42) // of which nothing takes room
@@ -455,7 +549,11 @@ func TestSnapshotThatHasNoRoom(t *testing.T) {
 	if err := errors.Join(err, file.Close()); err != nil {
 		t.Fatal(err)
 	}
-	if err := checkSpace(path, filepath.Dir(path)); err == nil || !strings.Contains(err.Error(), "and a snapshot needs 5242912 MB: make room") {
+	node := &Node{path: path}
+	if err := node.snapshot(t.Context()); err == nil || !strings.Contains(err.Error(), "and a snapshot needs 5242912 MB: make room") {
 		t.Errorf("got %v", err)
+	}
+	if _, err := os.Stat(left); err == nil {
+		t.Error("what was left of one is there")
 	}
 }
