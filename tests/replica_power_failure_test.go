@@ -69,26 +69,47 @@ func TestReplicaPowerFailsWhileAWALBegins(t *testing.T) {
 	s.wantTitles([]string{"Before", "After"})
 }
 
-// A damaged file of what was read keeps no server from starting: all is shipped anew.
+// A file of what was read that is damaged or missing keeps no server from starting, or from shipping: all is
+// shipped anew.
 func TestReplicaWhatWasReadIsDamaged(t *testing.T) {
 	t.Parallel()
-	s, token := startShipping(t, newBucketStore(t), "Before")
-	s.Kill()
-	files, err := filepath.Glob(filepath.Join(s.Dir, ".replica/ltx/0/*.ltx"))
-	if err != nil || len(files) == 0 {
-		t.Fatal(files, err)
+	for name, damage := range map[string]func(files []string) error{
+		"the last is empty":     func(files []string) error { return os.Truncate(files[len(files)-1], 0) },
+		"one before is missing": func(files []string) error { return os.Remove(files[len(files)-2]) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			store := newBucketStore(t)
+			s, token := startShipping(t, store, "Before")
+			files := func() []string {
+				files, err := filepath.Glob(filepath.Join(s.Dir, ".replica/ltx/0/*.ltx"))
+				if err != nil {
+					t.Fatal(err)
+				}
+				return files
+			}
+			store.set(storeCuts)
+			waits := numbered("Waits", 3)
+			for _, title := range waits {
+				before := len(files())
+				s.sendTitled(title)
+				await(t, "it waits for the store", func() bool { return len(files()) > before })
+			}
+			s.Kill()
+			if err := damage(files()); err != nil {
+				t.Fatal(err)
+			}
+			store.set(storeIsWell)
+			s.Start()
+			s.sendTitled("After")
+			s.awaitShipped(token)
+			if state := s.replicaState(token); state.Epoch != 2 {
+				t.Errorf("got %+v, want epoch 2", state)
+			}
+			s.args = []string{"--takeover"}
+			s.loseMachine()
+			s.Start()
+			s.wantTitles(append(waits, "Before", "After"))
+		})
 	}
-	if err := os.Truncate(files[len(files)-1], 0); err != nil {
-		t.Fatal(err)
-	}
-	s.Start()
-	s.sendTitled("After")
-	s.awaitShipped(token)
-	if state := s.replicaState(token); state.Epoch != 2 {
-		t.Errorf("got %+v, want epoch 2", state)
-	}
-	s.args = []string{"--takeover"}
-	s.loseMachine()
-	s.Start()
-	s.wantTitles([]string{"Before", "After"})
 }

@@ -1,28 +1,41 @@
 package tests
 
 import (
+	"maps"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
 )
 
-// holdRestore has a store hold up whoever reads a file of the replica as a whole, as a restore does. held is
-// closed once somebody does; letGo has them go on.
+// holdRestore has a store hold up whoever reads a file of the replica as a whole, as a restore does, halfway.
+// held is closed once somebody does; letGo has them go on.
 func holdRestore(store *replicaStore) (held chan struct{}, letGo func()) {
 	held, going := make(chan struct{}), make(chan struct{})
 	var first sync.Once
 	store.set(func(w http.ResponseWriter, r *http.Request, s3 http.Handler) {
-		if r.Method == http.MethodGet && strings.HasSuffix(r.URL.Path, ".ltx") && r.Header.Get("Range") == "" {
-			first.Do(func() { close(held) })
-			select {
-			case <-going:
-			case <-r.Context().Done():
-			}
+		if r.Method != http.MethodGet || !strings.HasSuffix(r.URL.Path, ".ltx") || r.Header.Get("Range") != "" {
+			s3.ServeHTTP(w, r)
+			return
 		}
-		s3.ServeHTTP(w, r)
+		answer := httptest.NewRecorder()
+		s3.ServeHTTP(answer, r)
+		content := answer.Body.Bytes()
+		maps.Copy(w.Header(), answer.Header())
+		w.Header().Set("Content-Length", strconv.Itoa(len(content)))
+		w.WriteHeader(answer.Code)
+		w.Write(content[:len(content)/2])
+		w.(http.Flusher).Flush()
+		first.Do(func() { close(held) })
+		select {
+		case <-going:
+			w.Write(content[len(content)/2:])
+		case <-r.Context().Done():
+		}
 	})
 	return held, sync.OnceFunc(func() { close(going) })
 }

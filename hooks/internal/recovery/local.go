@@ -12,6 +12,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -210,20 +211,25 @@ func (l local) ltxDir() string { return filepath.Join(l.dir, "ltx") }
 
 // last returns the newest transaction that the database was read up to for the replica, 0 if none.
 func (l local) last() (ltx.TXID, error) {
-	entries, err := os.ReadDir(filepath.Join(l.ltxDir(), "0"))
-	if errors.Is(err, fs.ErrNotExist) {
-		return 0, nil
-	}
-	if err != nil {
+	txids, err := l.read()
+	if err != nil || len(txids) == 0 {
 		return 0, err
 	}
-	var last ltx.TXID
+	return txids[len(txids)-1], nil
+}
+
+// read returns the transactions that are here of what was read, in order.
+func (l local) read() (txids []ltx.TXID, err error) {
+	entries, err := os.ReadDir(filepath.Join(l.ltxDir(), "0"))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
 	for _, entry := range entries {
-		if _, maxTXID, err := ltx.ParseFilename(entry.Name()); err == nil {
-			last = max(last, maxTXID)
+		if _, txid, err := ltx.ParseFilename(entry.Name()); err == nil {
+			txids = append(txids, txid)
 		}
 	}
-	return last, nil
+	return txids, err
 }
 
 func (l local) ltxPath(txid ltx.TXID) string {
@@ -272,8 +278,12 @@ func (l local) goesOn(ctx context.Context, client *epochClient) (bool, error) {
 // checkWAL compares the WAL with what was read of it. lost reports whether a power failure took its end,
 // as it can with synchronous=NORMAL: what was read of that is deleted, and if it was shipped, what is here
 // is behind the replica. missed reports whether what was read may have gaps: the WAL was begun anew over
-// something that was not read, by what wrote while no server ran, or what was read last is damaged.
+// something that was not read, by what wrote while no server ran, or a file of it is missing or damaged.
 func (l local) checkWAL(ctx context.Context) (lost, missed bool, err error) {
+	txids, err := l.read()
+	if n := len(txids); err != nil || n > 0 && txids[n-1]-txids[0] != ltx.TXID(n-1) {
+		return false, true, err
+	}
 	wal, err := os.Open(l.data() + "-wal")
 	if errors.Is(err, fs.ErrNotExist) {
 		return false, false, nil // it is all in the database
@@ -297,12 +307,8 @@ func (l local) checkWAL(ctx context.Context) (lost, missed bool, err error) {
 		}
 		end += litestream.WALFrameHeaderSize + int64(reader.PageSize())
 	}
-	last, err := l.last()
-	for ; err == nil && last > 0; last-- {
+	for _, last := range slices.Backward(txids) {
 		header, err := l.header(last)
-		if errors.Is(err, fs.ErrNotExist) {
-			break
-		}
 		if err != nil {
 			return lost, true, nil // it is damaged
 		}
@@ -318,7 +324,7 @@ func (l local) checkWAL(ctx context.Context) (lost, missed bool, err error) {
 		}
 		lost = true
 	}
-	return lost, false, err
+	return lost, false, nil
 }
 
 // readSalts returns what differs whenever a WAL begins anew, from its header or from a frame's.
