@@ -277,6 +277,10 @@ func TestDamagedSnapshots(t *testing.T) {
 	if content, err := os.ReadFile(path); err != nil || string(content) != "no database" {
 		t.Errorf("it was touched: %q, %v", content, err)
 	}
+	if err := os.RemoveAll(snapshotDir(path)); err != nil {
+		t.Fatal(err)
+	}
+	mustRefuse(t, path, "replica.Seed: there is none")
 }
 
 // A running node whose snapshots are damaged makes one from its database.
