@@ -60,6 +60,11 @@ func (n *Node) replace(path, why string) error {
 			errs = append(errs, err)
 			continue
 		}
+		if was, err := os.Stat(path); err == nil { // who may read that may read this
+			if err := os.Chmod(restored, was.Mode().Perm()); err != nil {
+				return err
+			}
+		}
 		aside, err := putAside(path)
 		if err != nil {
 			return err

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 
@@ -362,6 +363,9 @@ func TestDatabaseThatWasEdited(t *testing.T) {
 			want := fmt.Sprint(p.dump(t, path))
 			p.stop(t, db)
 			edit(t, path, statement)
+			if err := os.Chmod(path, 0o640); err != nil {
+				t.Fatal(err)
+			}
 			if got := fmt.Sprint(p.dump(t, path)); got == want {
 				t.Fatal("nothing was edited")
 			}
@@ -378,6 +382,9 @@ func TestDatabaseThatWasEdited(t *testing.T) {
 			db = p.start(t, path)
 			if got := fmt.Sprint(p.dump(t, path)); got != want {
 				t.Errorf("got %s, want %s", got, want)
+			}
+			if info, err := os.Stat(path); err != nil || runtime.GOOS != "windows" && info.Mode() != 0o640 {
+				t.Errorf("got %v, %v", info, err)
 			}
 			if aside := p.aside(t); len(aside) != 1 {
 				t.Errorf("aside are %v", aside)
