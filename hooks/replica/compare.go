@@ -100,7 +100,9 @@ func (a *applier) countDifferences(ctx context.Context, name string) (count int,
 		}
 		return "(" + strings.Join(values, ",") + ")"
 	}
-	err = a.conn.QueryRowContext(ctx, "SELECT count(*) FROM main."+t.name+" AS a FULL JOIN next."+t.name+" AS b ON a."+t.rowid+" = b."+t.rowid+
-		" WHERE "+row("a")+" IS NOT "+row("b")).Scan(&count)
+	// A FULL JOIN would keep the rowids in memory.
+	same := " ON a." + t.rowid + " = b." + t.rowid + " WHERE "
+	err = a.conn.QueryRowContext(ctx, "SELECT (SELECT count(*) FROM main."+t.name+" AS a LEFT JOIN next."+t.name+" AS b"+same+row("a")+" IS NOT "+row("b")+")"+
+		" + (SELECT count(*) FROM next."+t.name+" AS b LEFT JOIN main."+t.name+" AS a"+same+"a."+t.rowid+" IS NULL)").Scan(&count)
 	return count, err
 }

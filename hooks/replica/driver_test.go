@@ -25,6 +25,8 @@ func TestRefusals(t *testing.T) {
 		{"/* a */ create virtual table v using fts5(a)", "virtual tables"},
 		{"CREATE TABLE v (a PRIMARY KEY) WITHOUT ROWID", "tables WITHOUT ROWID can't be logged: create the table without it"},
 		{"CREATE TABLE v (a PRIMARY KEY) STRICT, without -- \n rowid", "tables WITHOUT ROWID"},
+		{"CREATE TABLE v (oid, [RowID], _ROWID_ INTEGER PRIMARY KEY)", "a table with columns of all the names of its rowid can't be logged"},
+		{"ALTER TABLE r ADD COLUMN oid", "a table with columns of all the names of its rowid can't be logged"},
 		{"CREATE TABLE v AS SELECT 1", "CREATE TABLE AS can't be logged: create the table, then INSERT … SELECT"},
 		{"CREATE TABLE IF NOT EXISTS main.v AS VALUES (1)", "CREATE TABLE AS"},
 		{"PRAGMA user_version = 3", "PRAGMA user_version with a value can't be logged"},
@@ -53,7 +55,7 @@ func TestRefusals(t *testing.T) {
 	}
 	p := newPair(t)
 	db := p.open(t)
-	mustExec(t, db, "CREATE TABLE a (b)", "CREATE TABLE s (id INTEGER PRIMARY KEY AUTOINCREMENT)", "INSERT INTO s VALUES (1)")
+	mustExec(t, db, "CREATE TABLE a (b)", "CREATE TABLE s (id INTEGER PRIMARY KEY AUTOINCREMENT)", "INSERT INTO s VALUES (1)", "CREATE TABLE r (rowid, _rowid_)")
 	logged := p.log.len()
 	before := p.dump(t, p.path)
 	for _, row := range rows {

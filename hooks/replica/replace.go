@@ -60,6 +60,11 @@ func (n *Node) replace(path, why string) error {
 			errs = append(errs, err)
 			continue
 		}
+		if was, err := os.Stat(path); err == nil { // who may read that may read this
+			if err := os.Chmod(restored, was.Mode().Perm()); err != nil {
+				return err
+			}
+		}
 		aside, err := putAside(path)
 		if err != nil {
 			return err
@@ -70,6 +75,9 @@ func (n *Node) replace(path, why string) error {
 		_ = os.Remove(condemnedPath(path)) // or it is replaced once more
 		n.logger().Warn("The database was replaced by a snapshot and what the log has since then", "because", why, "snapshot", s.path, "before", aside)
 		return nil
+	}
+	if len(errs) == 0 {
+		errs = append(errs, errors.New("there is none"))
 	}
 	return fmt.Errorf("%s, and no snapshot in %s can take its place: put a copy of the whole data directory back, or, to keep the database as it is, "+
 		"move %s away, drop the table %s and begin a new log with replica.Seed: %w", why, snapshotDir(path), path+logSuffix, positionTable, errors.Join(errs...))

@@ -121,6 +121,14 @@ func (a *applier) checkTables() error {
 	if err == nil && names != nil {
 		err = fmt.Errorf("virtual tables and tables WITHOUT ROWID can't be logged: drop %s", *names)
 	}
+	if err != nil {
+		return err
+	}
+	var hidden int
+	err = a.conn.QueryRowContext(context.Background(), hiddenRowids).Scan(&hidden)
+	if err == nil && hidden > 0 {
+		err = errHiddenRowid
+	}
 	return err
 }
 

@@ -214,6 +214,7 @@ func TestDatabaseThatCanNotBeSeeded(t *testing.T) {
 	}{
 		{"nothing", "", "it has no tables"},
 		{"without rowid", "CREATE TABLE a (b PRIMARY KEY) WITHOUT ROWID", "drop a"},
+		{"a hidden rowid", "CREATE TABLE a (rowid, oid, _rowid_)", errHiddenRowid.Error()},
 		{"a virtual table", "CREATE VIRTUAL TABLE a USING fts5(b)", "drop a"},
 	} {
 		t.Run(row.name, func(t *testing.T) {

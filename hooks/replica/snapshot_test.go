@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 
@@ -277,6 +278,10 @@ func TestDamagedSnapshots(t *testing.T) {
 	if content, err := os.ReadFile(path); err != nil || string(content) != "no database" {
 		t.Errorf("it was touched: %q, %v", content, err)
 	}
+	if err := os.RemoveAll(snapshotDir(path)); err != nil {
+		t.Fatal(err)
+	}
+	mustRefuse(t, path, "replica.Seed: there is none")
 }
 
 // A running node whose snapshots are damaged makes one from its database.
@@ -358,6 +363,9 @@ func TestDatabaseThatWasEdited(t *testing.T) {
 			want := fmt.Sprint(p.dump(t, path))
 			p.stop(t, db)
 			edit(t, path, statement)
+			if err := os.Chmod(path, 0o640); err != nil {
+				t.Fatal(err)
+			}
 			if got := fmt.Sprint(p.dump(t, path)); got == want {
 				t.Fatal("nothing was edited")
 			}
@@ -374,6 +382,9 @@ func TestDatabaseThatWasEdited(t *testing.T) {
 			db = p.start(t, path)
 			if got := fmt.Sprint(p.dump(t, path)); got != want {
 				t.Errorf("got %s, want %s", got, want)
+			}
+			if info, err := os.Stat(path); err != nil || runtime.GOOS != "windows" && info.Mode() != 0o640 {
+				t.Errorf("got %v, %v", info, err)
 			}
 			if aside := p.aside(t); len(aside) != 1 {
 				t.Errorf("aside are %v", aside)

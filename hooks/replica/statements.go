@@ -107,9 +107,19 @@ func (c *conn) captureSchema(s statement, version int64) error {
 	if err != nil || after == version {
 		return err
 	}
+	hidden, err := c.number(hiddenRowids)
+	if err == nil && hidden > 0 {
+		err = errHiddenRowid
+	}
 	c.changes.schema(s.sql)
-	return nil
+	return err
 }
+
+// hiddenRowids counts the tables whose rows can't be found by their rowid.
+const hiddenRowids = `SELECT count(*) FROM sqlite_schema AS t WHERE type = 'table'
+	AND (SELECT count(*) FROM pragma_table_xinfo(t.name) WHERE lower(name) IN ('_rowid_', 'rowid', 'oid')) = 3`
+
+var errHiddenRowid = errors.New("a table with columns of all the names of its rowid can't be logged: call one of _rowid_, rowid and oid something else")
 
 // mark follows SQLite's savepoints.
 func (c *conn) mark(ctx context.Context, s statement, execute func() (driver.Result, error)) (driver.Result, error) {
