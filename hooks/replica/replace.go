@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/pocketbase/pocketbase/core"
+
+	"github.com/pocketriver/pocketriver/hooks/internal/disk"
 )
 
 // asidePrefix is followed by when a database was put aside.
@@ -29,7 +31,7 @@ func (n *Node) condemn(why string) error {
 		return err
 	}
 	_, err = file.WriteString(why)
-	if err := errors.Join(err, file.Sync(), file.Close(), syncDir(filepath.Dir(mark))); err != nil {
+	if err := errors.Join(err, file.Sync(), file.Close(), disk.Sync(filepath.Dir(mark))); err != nil {
 		return err
 	}
 	if app, ok := n.app.Load().(core.App); ok {
@@ -69,7 +71,7 @@ func (n *Node) replace(path, why string) error {
 		if err != nil {
 			return err
 		}
-		if err := errors.Join(os.Rename(restored, path), syncDir(filepath.Dir(path))); err != nil {
+		if err := errors.Join(os.Rename(restored, path), disk.Sync(filepath.Dir(path))); err != nil {
 			return err
 		}
 		_ = os.Remove(condemnedPath(path)) // or it is replaced once more
@@ -128,5 +130,5 @@ func putAside(path string) (aside string, err error) {
 	if aside == "" {
 		return "", nil
 	}
-	return aside, errors.Join(syncDir(aside), syncDir(dir))
+	return aside, errors.Join(disk.Sync(aside), disk.Sync(dir))
 }

@@ -7,6 +7,8 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+
+	"github.com/pocketriver/pocketriver/hooks/internal/disk"
 )
 
 // Seed begins a log for a data.db that has rows and follows no log: what it has becomes the base
@@ -78,7 +80,7 @@ func beginLog(path string, l *streamLog) (err error) {
 		return err
 	}
 	s, err := keepSnapshot(base, dir, base.begin(l.id, position))
-	if err := errors.Join(err, syncDir(l.dir), syncDir(filepath.Dir(l.dir))); err != nil {
+	if err := errors.Join(err, disk.Sync(l.dir), disk.Sync(filepath.Dir(l.dir))); err != nil {
 		return err
 	}
 	var entry changes

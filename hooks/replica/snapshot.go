@@ -10,11 +10,12 @@ import (
 	"math"
 	"os"
 	"path/filepath"
-	"runtime"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/pocketriver/pocketriver/hooks/internal/disk"
 )
 
 const (
@@ -85,7 +86,7 @@ func keepSnapshot(a *applier, dir string, err error) (s snapshot, _ error) {
 	}
 	s = snapshot{"", at.position, at.log, hex.EncodeToString(hash.Sum(nil))}
 	s.path = filepath.Join(dir, fmt.Sprintf("%020d-%s-%s.db", s.position, s.log, s.hash))
-	return s, errors.Join(os.Rename(temporary(dir), s.path), syncDir(dir))
+	return s, errors.Join(os.Rename(temporary(dir), s.path), disk.Sync(dir))
 }
 
 // check has SQLite look for damage.
@@ -135,18 +136,6 @@ func removeDatabase(path string) {
 	for _, suffix := range suffixes {
 		_ = os.Remove(path + suffix) // what is there all the same is an error of what comes next
 	}
-}
-
-// syncDir makes what was renamed in a folder durable.
-func syncDir(path string) error {
-	if runtime.GOOS == "windows" {
-		return nil // it has no such thing
-	}
-	dir, err := os.Open(path)
-	if err != nil {
-		return err
-	}
-	return errors.Join(dir.Sync(), dir.Close())
 }
 
 // Snapshot makes a snapshot of the database as the log has it, compares the two, and forgets what
@@ -248,11 +237,11 @@ func checkSpace(path, dir string) error {
 	if err != nil {
 		return err
 	}
-	free, err := freeSpace(dir)
+	free, err := disk.Free(dir)
 	if err != nil {
 		return err
 	}
-	if need := info.Size() + info.Size()/4 + snapshotReserve; free < need {
+	if need := uint64(info.Size() + info.Size()/4 + snapshotReserve); free < need {
 		return fmt.Errorf("%d MB are free in %s, and a snapshot needs %d MB: make room", free>>20, dir, need>>20)
 	}
 	return nil

@@ -8,6 +8,7 @@ import (
 	"github.com/dustin/go-humanize/english"
 	"github.com/pocketbase/pocketbase/core"
 
+	"github.com/pocketriver/pocketriver/hooks/internal/disk"
 	"github.com/pocketriver/pocketriver/hooks/internal/store"
 )
 
@@ -120,7 +121,7 @@ func rulesOf(c *core.Collection) []namedRule {
 }
 
 func (c *commands) checkDisk() []Finding {
-	free, err := diskFree(c.app.DataDir())
+	free, err := disk.Free(c.app.DataDir())
 	if err != nil {
 		return []Finding{{"disk", gradeWarning, "unknown: " + err.Error(), "Make sure that there is space."}}
 	}

@@ -9,10 +9,11 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"runtime"
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/pocketriver/pocketriver/hooks/internal/disk"
 )
 
 // A folder is a bucket of files: on another disk, or of another machine.
@@ -85,7 +86,7 @@ func (f folder) Put(_ context.Context, key string, content io.Reader, _ int64, o
 	if err != nil {
 		return err
 	}
-	return syncDir(filepath.Dir(path))
+	return disk.Sync(filepath.Dir(path))
 }
 
 // makeDir makes a directory durably, and those that it is in.
@@ -99,20 +100,7 @@ func makeDir(path string) error {
 	if err := os.Mkdir(path, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
 		return err
 	}
-	return syncDir(filepath.Dir(path))
-}
-
-// syncDir makes what was made or renamed in a directory durable.
-func syncDir(path string) error {
-	if runtime.GOOS == "windows" {
-		return nil // it has no such thing
-	}
-	dir, err := os.Open(path)
-	if err != nil {
-		return err
-	}
-	err = dir.Sync()
-	return cmp.Or(err, dir.Close())
+	return disk.Sync(filepath.Dir(path))
 }
 
 func (f folder) Get(_ context.Context, key string, offset, size int64) (io.ReadCloser, error) {

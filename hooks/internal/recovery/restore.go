@@ -17,6 +17,8 @@ import (
 	"github.com/pocketbase/dbx"
 	"github.com/pocketbase/pocketbase/core"
 	"github.com/superfly/ltx"
+
+	"github.com/pocketriver/pocketriver/hooks/internal/disk"
 )
 
 // A source is a state of the database that the replica has.
@@ -231,7 +233,7 @@ func (l local) putAside(ctx context.Context, restored string) (said string, err 
 		if err := os.Rename(path, filepath.Join(aside, name)); err != nil {
 			return "", err
 		}
-		if err := cmp.Or(syncDir(aside), syncDir(l.dataDir)); err != nil {
+		if err := cmp.Or(disk.Sync(aside), disk.Sync(l.dataDir)); err != nil {
 			return "", err
 		}
 	}
@@ -263,7 +265,7 @@ func (l local) putInPlace(restored string, id identity) error {
 	if err := os.Rename(restored, l.data()); err != nil {
 		return err
 	}
-	return syncDir(l.dataDir)
+	return disk.Sync(l.dataDir)
 }
 
 func (l local) tellAside(ctx context.Context, aside, restored string) string {

@@ -1,9 +1,9 @@
-package cli
+package disk
 
 import "golang.org/x/sys/windows"
 
-// diskFree returns how many bytes this user may still write to the disk of dir.
-func diskFree(dir string) (uint64, error) {
+// Free returns how many bytes this user may still write to the disk of dir.
+func Free(dir string) (uint64, error) {
 	path, err := windows.UTF16PtrFromString(dir)
 	if err != nil {
 		return 0, err

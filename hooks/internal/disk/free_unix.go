@@ -1,11 +1,11 @@
 //go:build !windows
 
-package cli
+package disk
 
 import "golang.org/x/sys/unix"
 
-// diskFree returns how many bytes this user may still write to the disk of dir.
-func diskFree(dir string) (uint64, error) {
+// Free returns how many bytes this user may still write to the disk of dir.
+func Free(dir string) (uint64, error) {
 	var s unix.Statfs_t
 	if err := unix.Statfs(dir, &s); err != nil {
 		return 0, err
