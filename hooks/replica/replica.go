@@ -49,7 +49,6 @@ import (
 	"runtime/debug"
 	"sync"
 	"sync/atomic"
-	"time"
 
 	"github.com/pocketbase/dbx"
 	"github.com/pocketbase/pocketbase/core"
@@ -59,9 +58,6 @@ import (
 // it is in the database, but after a while it may be, if the log has it after all. Until that is
 // known, and so is all that the log has, every write fails with it. Whoever wrote may try again.
 var ErrUnavailable = errors.New("the log of the database can't take a change now")
-
-// healPause is how long a node waits before it tries again to read its log.
-const healPause = 500 * time.Millisecond
 
 // A Node is one database that writes to a log.
 type Node struct {
@@ -312,83 +308,6 @@ func (n *Node) refuseFull(err error) error {
 		n.wantSnapshot()
 	}
 	return fmt.Errorf("%w: %w", ErrUnavailable, err)
-}
-
-// fall has the node read its log before anything is written again: it may have what the
-// database doesn't. It returns what the writer gets.
-func (n *Node) fall(cause error) error {
-	if n.ready.CompareAndSwap(true, false) {
-		n.fell <- cause
-	}
-	return fmt.Errorf("%w: %w", ErrUnavailable, cause)
-}
-
-// heal makes the node ready again whenever it isn't any more.
-func (n *Node) heal(ctx context.Context) {
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case cause := <-n.fell:
-			n.logger().Error("The log didn't take a change: nothing is written until it is read again", "error", cause)
-		}
-		for said := ""; ; {
-			err := n.resume()
-			if err == nil {
-				n.logger().Info("The log takes changes again")
-				n.ready.Store(!n.condemned.Load())
-				break
-			}
-			if isDiverged(err) {
-				err = n.condemn(err.Error())
-				if err == nil {
-					return
-				}
-			}
-			if text := err.Error(); text != said { // it may go on for long
-				n.logger().Error("The log can't be read: nothing is written until it is", "error", err)
-				said = text
-			}
-			select {
-			case <-ctx.Done():
-				return
-			case <-time.After(healPause):
-			}
-		}
-	}
-}
-
-// resume brings the database to the end of the log, whose answer may have been lost.
-func (n *Node) resume() error {
-	if err := n.restart(); err != nil {
-		return err
-	}
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	if err := n.catchUp(context.Background(), n.applier, endOfLog); err != nil {
-		return err
-	}
-	return n.reload()
-}
-
-// reload has PocketBase read again what it has in memory, if entries have changed that.
-func (n *Node) reload() error {
-	app, ok := n.app.Load().(core.App)
-	if !ok {
-		return nil
-	}
-	if n.applier.collections {
-		if err := app.ReloadCachedCollections(); err != nil {
-			return err
-		}
-	}
-	if n.applier.settings {
-		if err := app.ReloadSettings(); err != nil {
-			return err
-		}
-	}
-	n.applier.collections, n.applier.settings = false, false
-	return nil
 }
 
 // Position returns how far the database has come in the log.

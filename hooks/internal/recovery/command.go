@@ -15,7 +15,6 @@ import (
 
 	"github.com/dustin/go-humanize"
 	"github.com/dustin/go-humanize/english"
-	"github.com/gofrs/flock"
 	"github.com/mattn/go-isatty"
 	"github.com/pocketbase/dbx"
 	"github.com/schollz/progressbar/v3"
@@ -217,34 +216,6 @@ func (c *restoration) runVerify(ctx context.Context, from *source) error {
 	}
 	fmt.Fprintln(c.out, "The replica is whole: what it has was restored, and SQLite finds no fault in it.")
 	return nil
-}
-
-// verifyPlace returns an empty directory, of the disk that a restored database would be on, and what
-// deletes it. What an earlier call left that was killed is deleted first.
-func (l local) verifyPlace() (dir string, done func(), err error) {
-	if _, err := os.Stat(l.dataDir); err != nil {
-		dir, err = os.MkdirTemp("", "verify-*")
-		return dir, func() { os.RemoveAll(dir) }, err
-	}
-	if err := os.MkdirAll(l.dir, 0o700); err != nil {
-		return "", nil, err
-	}
-	lock := flock.New(filepath.Join(l.dir, verifyLock))
-	if locked, err := lock.TryLock(); err != nil || !locked {
-		return "", nil, cmp.Or(err, fmt.Errorf("restore --verify runs on %s already", l.dataDir))
-	}
-	dir = filepath.Join(l.dataDir, verifyDir)
-	done = func() {
-		os.RemoveAll(dir)
-		_ = lock.Unlock()
-	}
-	if err = os.RemoveAll(dir); err == nil {
-		err = os.Mkdir(dir, 0o700)
-	}
-	if err != nil {
-		done()
-	}
-	return dir, done, err
 }
 
 // copyInto restores into a directory that no server uses.

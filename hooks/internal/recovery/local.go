@@ -2,21 +2,17 @@ package recovery
 
 import (
 	"bytes"
+	"cmp"
 	"context"
-	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
-	"log/slog"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"time"
 
-	"github.com/benbjohnson/litestream"
 	"github.com/gofrs/flock"
 	"github.com/pocketbase/pocketbase/core"
 	"github.com/superfly/ltx"
@@ -172,6 +168,34 @@ func (l local) isUntouched(ctx context.Context) bool {
 	return err == nil
 }
 
+// verifyPlace returns an empty directory, of the disk that a restored database would be on, and what
+// deletes it. What an earlier call left that was killed is deleted first.
+func (l local) verifyPlace() (dir string, done func(), err error) {
+	if _, err := os.Stat(l.dataDir); err != nil {
+		dir, err = os.MkdirTemp("", "verify-*")
+		return dir, func() { os.RemoveAll(dir) }, err
+	}
+	if err := os.MkdirAll(l.dir, 0o700); err != nil {
+		return "", nil, err
+	}
+	lock := flock.New(filepath.Join(l.dir, verifyLock))
+	if locked, err := lock.TryLock(); err != nil || !locked {
+		return "", nil, cmp.Or(err, fmt.Errorf("restore --verify runs on %s already", l.dataDir))
+	}
+	dir = filepath.Join(l.dataDir, verifyDir)
+	done = func() {
+		os.RemoveAll(dir)
+		_ = lock.Unlock()
+	}
+	if err = os.RemoveAll(dir); err == nil {
+		err = os.Mkdir(dir, 0o700)
+	}
+	if err != nil {
+		done()
+	}
+	return dir, done, err
+}
+
 // tidy deletes what was left by what was cut off.
 func (l local) tidy() {
 	for _, pattern := range []string{"restored.db*", tempPattern} {
@@ -273,63 +297,4 @@ func (l local) goesOn(ctx context.Context, client *epochClient) (bool, error) {
 		return false, nil // a copy of the directory went another way
 	}
 	return err == nil, err
-}
-
-// checkWAL compares the WAL with what was read of it. lost reports whether a power failure took its end,
-// as it can with synchronous=NORMAL: what was read of that is deleted, and if it was shipped, what is here
-// is behind the replica. missed reports whether what was read may have gaps: the WAL was begun anew over
-// something that was not read, by what wrote while no server ran, or a file of it is missing or damaged.
-func (l local) checkWAL(ctx context.Context) (lost, missed bool, err error) {
-	txids, err := l.read()
-	if n := len(txids); err != nil || n > 0 && txids[n-1]-txids[0] != ltx.TXID(n-1) {
-		return false, true, err
-	}
-	wal, err := os.Open(l.data() + "-wal")
-	if errors.Is(err, fs.ErrNotExist) {
-		return false, false, nil // it is all in the database
-	}
-	if err != nil {
-		return false, false, err
-	}
-	defer wal.Close()
-	reader, err := litestream.NewWALReader(wal, slog.New(slog.DiscardHandler))
-	if err != nil {
-		return false, false, nil // SQLite takes it for empty as well: it writes no frame before the header is durable
-	}
-	begun := readSalts(wal, 16)
-	page := make([]byte, reader.PageSize())
-	end := int64(litestream.WALHeaderSize)
-	for {
-		if _, _, err := reader.ReadFrame(ctx, page); errors.Is(err, io.EOF) {
-			break
-		} else if err != nil {
-			return false, false, err
-		}
-		end += litestream.WALFrameHeaderSize + int64(reader.PageSize())
-	}
-	for _, last := range slices.Backward(txids) {
-		header, err := l.header(last)
-		if err != nil {
-			return lost, true, nil // it is damaged
-		}
-		salts, read := [2]uint32{header.WALSalt1, header.WALSalt2}, header.WALOffset+header.WALSize
-		if begun != salts { // it began anew: SQLite counts how often
-			return lost, begun[0] != salts[0]+1 || readSalts(wal, read+8) == salts, nil
-		}
-		if read <= end {
-			break
-		}
-		if err := os.Remove(l.ltxPath(last)); err != nil {
-			return lost, false, err
-		}
-		lost = true
-	}
-	return lost, false, nil
-}
-
-// readSalts returns what differs whenever a WAL begins anew, from its header or from a frame's.
-func readSalts(wal io.ReaderAt, offset int64) [2]uint32 {
-	var salts [8]byte
-	_, _ = wal.ReadAt(salts[:], offset) // none of a frame that is not there
-	return [2]uint32{binary.BigEndian.Uint32(salts[:]), binary.BigEndian.Uint32(salts[4:])}
 }
