@@ -26,6 +26,17 @@ func walState(t testing.TB, dir string) (salt uint64, frames int) {
 	return salt, frames
 }
 
+// fillWAL sends webhooks until SQLite would begin the WAL anew after some hundred frames more.
+func (s *server) fillWAL() {
+	s.t.Helper()
+	for i := 0; ; i++ {
+		if _, frames := walState(s.t, s.Dir); frames > 600 && frames < 900 {
+			return
+		}
+		s.sendTitled(fmt.Sprint("Shipped ", i))
+	}
+}
+
 // A server that starts while the store is away misses nothing for the replica, though SQLite's own
 // checkpoint would begin the WAL anew over what was not shipped yet.
 func TestReplicaMissesWhatWasCheckpointedWhileTheStoreWasAway(t *testing.T) {
@@ -33,12 +44,7 @@ func TestReplicaMissesWhatWasCheckpointedWhileTheStoreWasAway(t *testing.T) {
 	store := newBucketStore(t)
 	s := startServer(t, newDataDir(t, t.TempDir()), append(store.env, "REPLICA_ACK=wait")...)
 	token := s.Superuser()
-	for i := 0; ; i++ { // until a good part of the WAL is shipped
-		if _, frames := walState(t, s.Dir); frames > 600 && frames < 900 {
-			break
-		}
-		s.sendTitled(fmt.Sprint("Shipped ", i))
-	}
+	s.fillWAL()
 	s.awaitShipped(token)
 	s.Kill()
 	store.set(storeCuts)
@@ -78,12 +84,7 @@ func TestReplicaMissesWhatAnotherWroteBeforeItStarted(t *testing.T) {
 	t.Parallel()
 	s := startServer(t, newDataDir(t, t.TempDir()), append(newBucketStore(t).env, "REPLICA_ACK=wait")...)
 	token := s.Superuser()
-	for i := 0; ; i++ {
-		if _, frames := walState(t, s.Dir); frames > 600 && frames < 900 {
-			break
-		}
-		s.sendTitled(fmt.Sprint("Shipped ", i))
-	}
+	s.fillWAL()
 	s.awaitShipped(token)
 	s.Stop()
 	db := openDatabase(t, s.Dir)

@@ -18,12 +18,7 @@ func TestReplicaTakenAwayAndSetAgain(t *testing.T) {
 			store := newFolderStore(t)
 			s := startServer(t, newDataDir(t, t.TempDir()), append(store.env, "REPLICA_ACK=wait")...)
 			token := s.Superuser()
-			for i := 0; ; i++ {
-				if _, frames := walState(t, s.Dir); frames > 600 && frames < 900 {
-					break
-				}
-				s.sendTitled(fmt.Sprint("Shipped ", i))
-			}
+			s.fillWAL()
 			s.awaitShipped(token)
 			s.Stop()
 
