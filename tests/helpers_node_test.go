@@ -21,7 +21,7 @@ import (
 // connectNode makes the server of init one with a log. It refuses what refusingHook does, makes a
 // snapshot when it is asked to, and restarts itself, as it does for a changed file of pb_hooks.
 func connectNode() (connect core.DBConnectFunc, register func(core.App)) {
-	node, err := replica.Open()
+	node, err := replica.Open(replica.Config{})
 	if err != nil {
 		log.Fatal(err)
 	}
@@ -135,7 +135,7 @@ func (f *faultRun) runNode(fault func()) {
 	if err := os.CopyFS(filepath.Join(again, "data.db-log"), os.DirFS(filepath.Join(f.Dir, "data.db-log"))); err != nil {
 		f.t.Fatal(err)
 	}
-	node, err := replica.Open()
+	node, err := replica.Open(replica.Config{})
 	if err != nil {
 		f.t.Fatal(err)
 	}

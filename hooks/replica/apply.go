@@ -29,6 +29,7 @@ type applier struct {
 	tables     map[string]*table
 
 	collections, settings bool // which PocketBase has in memory: whether an entry has changed them
+	applied               int  // bytes of entries
 }
 
 // A table is what must be known of one to change its rows.
@@ -155,7 +156,11 @@ func (a *applier) apply(after, position uint64, entry []byte) (err error) {
 			return fmt.Errorf("%s: %w", describe(c), err)
 		}
 	}
-	return a.exec(ctx, "COMMIT")
+	if err := a.exec(ctx, "COMMIT"); err != nil {
+		return err
+	}
+	a.applied += len(entry)
+	return nil
 }
 
 func describe(c change) string {
@@ -168,6 +173,8 @@ func describe(c change) string {
 		return fmt.Sprintf("delete of row %d of %s", c.rowid, c.table)
 	case 'L':
 		return "the beginning of the log " + c.log
+	case 'M':
+		return c.node + " leads"
 	}
 	return c.sql
 }
@@ -216,6 +223,8 @@ func (a *applier) play(ctx context.Context, c change) error {
 	switch c.kind {
 	case 'L':
 		return fmt.Errorf("it begins with another base snapshot: %w", errDiverged)
+	case 'M':
+		return nil
 	case 'S':
 		a.forget()
 		a.collections = true // a view's, whose rows say nothing of it

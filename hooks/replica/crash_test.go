@@ -103,7 +103,7 @@ func TestKilledInALargeEntry(t *testing.T) {
 
 // writeLarge writes 20 MB, and then stands still.
 func writeLarge(t *testing.T, dir string) {
-	node, err := Open()
+	node, err := Open(Config{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -169,7 +169,7 @@ func positionOf(t *testing.T, path string) uint64 {
 }
 
 // copyFile copies a part of a file, from its beginning.
-func copyFile(t *testing.T, from, to string, part float64) {
+func copyFile(t testing.TB, from, to string, part float64) {
 	t.Helper()
 	content, err := os.ReadFile(from)
 	if err != nil {

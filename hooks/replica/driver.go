@@ -186,7 +186,7 @@ func (c *conn) onRollback() {
 }
 
 func (c *conn) BeginTx(ctx context.Context, options driver.TxOptions) (driver.Tx, error) {
-	if !c.node.ready.Load() { // rather than have it wait for what holds the lock, and then fail
+	if !c.node.ready.Load() && !c.node.starting.Load() { // rather than have it wait for what holds the lock, and then fail
 		return nil, ErrUnavailable
 	}
 	inner, err := c.Conn.BeginTx(ctx, options)

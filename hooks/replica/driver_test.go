@@ -482,7 +482,7 @@ func BenchmarkCommit(b *testing.B) {
 		b.ReportMetric(float64(time.Since(began).Microseconds())/float64(log.len()), "µs/applied")
 	})
 	b.Run("logged", func(b *testing.B) {
-		node, err := Open()
+		node, err := Open(Config{})
 		if err != nil {
 			b.Fatal(err)
 		}

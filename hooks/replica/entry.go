@@ -18,6 +18,7 @@ import (
 //	          | 'D' rowid                       a row that is gone
 //	          | 'S' text                        a statement that changes the schema
 //	          | 'L' text text                   the log begins: its id, and the hash of its base snapshot
+//	          | 'M' text                        a node leads from here on: its name
 //	pair      = uvarint(column + 1) value
 //	value     = 'n' | 'i' varint | 'r' 8 bytes | 't' text | 'b' text
 //	text      = uvarint(length) bytes
@@ -43,6 +44,7 @@ type change struct {
 	values  []value
 	sql     string // of S
 	log     string // of L: its id
+	node    string // of M
 	hash    string // and that of its base snapshot, in hex
 }
 
@@ -111,6 +113,12 @@ func (c *changes) seed(log, hash string) {
 	c.begin('L', c.table)
 	c.text(log)
 	c.text(hash)
+}
+
+// leads is an entry by itself.
+func (c *changes) leads(node string) {
+	c.begin('M', c.table)
+	c.text(node)
 }
 
 func (c *changes) text(s string) {
@@ -214,6 +222,8 @@ func (r *reader) change(kind byte, table string) change {
 		c.table, c.sql = "", string(r.bytes())
 	case 'L':
 		c.table, c.log, c.hash = "", string(r.bytes()), string(r.bytes())
+	case 'M':
+		c.table, c.node = "", string(r.bytes())
 	default:
 		r.fail(fmt.Errorf("the entry has an unknown change %q", kind))
 	}

@@ -71,7 +71,7 @@ func (n *Node) resume() error {
 // reload has PocketBase read again what it has in memory, if entries have changed that.
 func (n *Node) reload() error {
 	app, ok := n.app.Load().(core.App)
-	if !ok {
+	if !ok || !app.IsBootstrapped() { // which reads them then
 		return nil
 	}
 	if n.applier.collections {

@@ -31,8 +31,6 @@ type memoryLog struct {
 	lose    error // once it has taken one
 }
 
-var errBehind = errors.New("the log has another entry at this position")
-
 func (l *memoryLog) append(after uint64, entry []byte) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -144,7 +142,7 @@ func newPair(t testing.TB) *pair {
 func newStreamPair(t testing.TB) *pair {
 	t.Helper()
 	t.TempDir() // which is deleted after the node is closed
-	node, err := Open()
+	node, err := Open(Config{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -184,7 +182,12 @@ func (p *pair) open(t testing.TB) *sql.DB {
 func (p *pair) same(t testing.TB) {
 	t.Helper()
 	p.catchUp(t)
-	want, got := p.dump(t, p.path), p.dump(t, p.copy)
+	mustEqual(t, p.dump(t, p.path), p.dump(t, p.copy))
+}
+
+// mustEqual fails unless two dumps are the same.
+func mustEqual(t testing.TB, want, got []string) {
+	t.Helper()
 	for i := range max(len(want), len(got)) {
 		w, g := "nothing", "nothing"
 		if i < len(want) {

@@ -6,25 +6,15 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io/fs"
-	"log/slog"
-	"os"
-	"path/filepath"
-	"slices"
 	"strconv"
-	"sync"
 	"time"
 
-	"github.com/gofrs/flock"
-	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 )
 
+// What an entry is cut into, and how long an answer is waited for.
 const (
-	streamName = "log"
-	subject    = "log"
-
 	// maxMessage is how much of an entry one message has: a large entry is several, of which
 	// the stream takes all or none.
 	maxMessage = 512 << 10
@@ -35,153 +25,35 @@ const (
 	logTimeout     = 2 * time.Second
 	messageTimeout = 50 * time.Millisecond
 
-	// maxLog bounds the log. It is full only if no snapshot could be made for long.
-	maxLog = 2 << 30
+	// requestTimeout is how long one of several nodes waits before it asks again: what is asked while they
+	// elect who leads, nobody answers.
+	requestTimeout = 500 * time.Millisecond
+
+	// lagPause is how long a node waits for what the log has, and its own server doesn't have yet.
+	lagPause = time.Millisecond
 )
 
 // messages returns how many messages an entry is, and so how far it moves the position: that is
 // the sequence of its last message in the stream.
 func messages(entry []byte) uint64 { return max(1, uint64(len(entry)+maxMessage-1)/maxMessage) }
 
-// A streamLog is a log in a stream of NATS JetStream, whose server runs in this process. What
-// it has taken is on disk.
-type streamLog struct {
-	logger func() *slog.Logger
-	max    int64 // bytes
-
-	mu     sync.Mutex
-	dir    string
-	lock   *flock.Flock
-	server *server.Server
-	conn   *nats.Conn
-	stream jetstream.Stream
-	id     string // of the stream, which no other has
-}
-
-func newStreamLog(logger func() *slog.Logger) *streamLog {
-	return &streamLog{logger: logger, max: maxLog}
-}
-
 var (
-	errClosed  = errors.New("the log is closed")
 	errFull    = errors.New("the log is full")
 	errTrimmed = errors.New("the log has been cut off behind it")
 	errHole    = errors.New("the log is damaged there")
+	errBehind  = errors.New("the log has more than the database")
 )
 
-// open opens the log in a folder for a database at the position.
-func (l *streamLog) open(dir string, position uint64) error {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.dir = dir
-	if _, err := os.Stat(dir); errors.Is(err, fs.ErrNotExist) && position > 0 {
-		return fmt.Errorf("the database has the first %d of a log, and the folder %s, where that was, is gone: put it back, or, if it is lost, drop the table %s and begin a new log with replica.Seed", position, dir, positionTable)
+// request returns how long an answer is waited for, but for an append.
+func (l *streamLog) request() (context.Context, context.CancelFunc) {
+	if l.config.several() {
+		return context.WithTimeout(context.Background(), requestTimeout)
 	}
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return err
-	}
-	l.lock = flock.New(filepath.Join(dir, "lock"))
-	if locked, err := l.lock.TryLock(); err != nil || !locked {
-		return errors.Join(fmt.Errorf("another process has the log in %s: stop it first", dir), err)
-	}
-	err := l.start()
-	if err != nil {
-		l.stop()
-		err = errors.Join(err, l.lock.Close())
-	}
-	return err
+	return context.WithTimeout(context.Background(), logTimeout)
 }
 
-// start starts the server and opens the stream.
-func (l *streamLog) start() (err error) {
-	token := rand.Text()
-	l.server, err = server.NewServer(&server.Options{
-		// Nobody connects to this address: without any, servers never connect to each other.
-		Host: "127.0.0.1", Port: server.RANDOM_PORT, Authorization: token,
-		JetStream: true, StoreDir: l.dir, SyncAlways: true,
-		JetStreamMaxStore: 2 * l.max, // the stream's bound, and what a large entry is collected in: 0 would be three quarters of what is free now
-		NoSigs:            true, DisableJetStreamBanner: true,
-	})
-	if err != nil {
-		return err
-	}
-	l.server.SetLoggerV2(natsLogger{l.logger}, false, false, false)
-	l.server.Start()
-	if !l.server.JetStreamEnabled() {
-		return fmt.Errorf("the log in %s can't be opened: the app's own logs say why", l.dir)
-	}
-	// It isn't connected again: see restart.
-	l.conn, err = nats.Connect("", nats.InProcessServer(l.server), nats.Token(token), nats.NoReconnect(), nats.FlusherTimeout(logTimeout))
-	if err != nil {
-		return err
-	}
-	js, err := jetstream.New(l.conn)
-	if err != nil {
-		return err
-	}
-	if err := l.openStream(js); err != nil {
-		return err
-	}
-	l.id = l.stream.CachedInfo().Config.Metadata["id"]
-	return nil
-}
-
-// openStream opens the stream, or creates it.
-func (l *streamLog) openStream(js jetstream.JetStream) (err error) {
-	ctx, cancel := context.WithTimeout(context.Background(), logTimeout)
-	defer cancel()
-	l.stream, err = js.Stream(ctx, streamName)
-	if !errors.Is(err, jetstream.ErrStreamNotFound) {
-		return err
-	}
-	if l.hasMessages() {
-		return fmt.Errorf("the log in %s is damaged: put a copy of it back (the app's own logs say what is wrong)", l.dir)
-	}
-	l.stream, err = js.CreateStream(ctx, jetstream.StreamConfig{
-		Name: streamName, Subjects: []string{subject}, Storage: jetstream.FileStorage, Replicas: 1,
-		AllowAtomicPublish: true, AllowDirect: true, DenyDelete: true, Discard: jetstream.DiscardNew, MaxBytes: l.max,
-		Metadata: map[string]string{"id": rand.Text()},
-	})
-	return err
-}
-
-// hasMessages reports whether a stream was written to, which the server didn't find all the same.
-func (l *streamLog) hasMessages() bool {
-	files, _ := os.ReadDir(filepath.Join(l.dir, server.JetStreamStoreDir, server.DEFAULT_GLOBAL_ACCOUNT, "streams", streamName, "msgs"))
-	return slices.ContainsFunc(files, func(file fs.DirEntry) bool {
-		info, err := file.Info()
-		return err == nil && info.Size() > 0 && filepath.Ext(file.Name()) == ".blk"
-	})
-}
-
-func (l *streamLog) stop() {
-	if l.conn != nil {
-		l.conn.Close()
-	}
-	if l.server != nil {
-		l.server.Shutdown()
-		l.server.WaitForShutdown()
-	}
-	l.conn, l.server, l.stream = nil, nil, nil
-}
-
-// restart ends what is under way, so that nothing is appended any more that nobody waits for,
-// and has a server again that may have switched its storage off, as it does on a full disk.
-func (l *streamLog) restart() error {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.stop()
-	return l.start()
-}
-
-func (l *streamLog) close() error {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.stop()
-	return l.lock.Close()
-}
-
-// append puts an entry into the log, after the position that it ends at.
+// append puts an entry into the log, after the position that it ends at. It fails with errBehind if
+// that isn't the end of the log.
 func (l *streamLog) append(after uint64, entry []byte) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -218,6 +90,9 @@ func (l *streamLog) append(after uint64, entry []byte) error {
 			return err
 		}
 	}
+	if l.config.several() {
+		return l.conn.Publish(appendedSubject, strconv.AppendUint(nil, after+n, 10))
+	}
 	return nil
 }
 
@@ -245,6 +120,9 @@ func checkAnswer(answer []byte, last bool, position uint64) error {
 	if ack.Error != nil && ack.Error.Description == "maximum bytes exceeded" { // whose code is also that of others
 		return errFull
 	}
+	if ack.Error != nil && ack.Error.ErrorCode == jetstream.JSErrCodeStreamWrongLastSequence {
+		return fmt.Errorf("%w: %w", errBehind, ack.Error)
+	}
 	if ack.Error != nil {
 		return ack.Error
 	}
@@ -258,8 +136,11 @@ func checkAnswer(answer []byte, last bool, position uint64) error {
 func (l *streamLog) opened() (jetstream.Stream, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.stream == nil {
+	if l.server == nil {
 		return nil, errClosed
+	}
+	if l.stream == nil {
+		return nil, errNoStream
 	}
 	return l.stream, nil
 }
@@ -270,50 +151,54 @@ func (l *streamLog) state() (jetstream.StreamState, error) {
 	if err != nil {
 		return jetstream.StreamState{}, err
 	}
-	return stateOf(stream)
+	return l.stateOf(stream)
 }
 
-func stateOf(stream jetstream.Stream) (jetstream.StreamState, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), logTimeout)
-	defer cancel()
-	info, err := stream.Info(ctx)
+func (l *streamLog) stateOf(stream jetstream.Stream) (jetstream.StreamState, error) {
+	info, err := l.infoOf(stream)
 	if err != nil {
 		return jetstream.StreamState{}, err
 	}
 	return info.State, nil
 }
 
+func (l *streamLog) infoOf(stream jetstream.Stream) (*jetstream.StreamInfo, error) {
+	ctx, cancel := l.request()
+	defer cancel()
+	return stream.Info(ctx)
+}
+
 // read calls apply with each entry after the position, and where it ends, to the end of the log.
-// Nothing is appended meanwhile.
+// This node appends nothing meanwhile.
 func (l *streamLog) read(after uint64, apply func(position uint64, entry []byte) error) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.stream == nil {
 		return errClosed
 	}
-	return l.entries(l.stream, after, apply)
+	return l.entries(l.stream, after, endOfLog, apply)
 }
 
-// readBeside is read while the log is appended to: what it calls the last entry may be a part of one.
-func (l *streamLog) readBeside(after uint64, apply func(position uint64, entry []byte) error) error {
+// readBeside is read while the log is appended to, up to an entry that ends at a position at least.
+func (l *streamLog) readBeside(after, to uint64, apply func(position uint64, entry []byte) error) error {
 	stream, err := l.opened()
 	if err != nil {
 		return err
 	}
-	return l.entries(stream, after, apply)
+	return l.entries(stream, after, to, apply)
 }
 
-func (l *streamLog) entries(stream jetstream.Stream, after uint64, apply func(position uint64, entry []byte) error) error {
-	state, err := stateOf(stream)
-	if err != nil {
-		return err
-	}
-	first, last := state.FirstSeq, state.LastSeq
-	if after > last {
-		return fmt.Errorf("the database has the first %d of a log, and that in %s ends at %d: it lacks what was last in it: put the right one back", after, l.dir, last)
-	}
-	if after+1 < first {
-		return fmt.Errorf("the database has the first %d of a log, and that in %s begins with %d: %w", after, l.dir, first, errTrimmed)
+func (l *streamLog) entries(stream jetstream.Stream, after, to uint64, apply func(position uint64, entry []byte) error) error {
+	last := to
+	if !l.config.several() || to == endOfLog {
+		state, err := l.stateOf(stream)
+		if err != nil {
+			return err
+		}
+		if err := l.check(after, state); err != nil {
+			return err
+		}
+		last = state.LastSeq
 	}
 	var entry []byte
 	// What is left of an entry that a power failure has cut off is one that changes nothing: a database that
@@ -323,10 +208,7 @@ func (l *streamLog) entries(stream jetstream.Stream, after uint64, apply func(po
 		return apply(position, []byte{entryVersion})
 	}
 	for at := after + 1; at <= last; at++ {
-		m, err := message(stream, at)
-		if errors.Is(err, jetstream.ErrMsgNotFound) {
-			err = errHole
-		}
+		m, err := l.message(stream, at)
 		if err != nil {
 			return fmt.Errorf("read %d of the log: %w", at, err)
 		}
@@ -343,16 +225,48 @@ func (l *streamLog) entries(stream jetstream.Stream, after uint64, apply func(po
 			}
 			entry = nil
 		} else if at == last {
+			if l.config.several() { // most of the nodes have all of it
+				last++
+				continue
+			}
 			return cutOff(at)
 		}
 	}
 	return nil
 }
 
-func message(stream jetstream.Stream, at uint64) (*jetstream.RawStreamMsg, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), logTimeout)
-	defer cancel()
-	return stream.GetMsg(ctx, at)
+// check fails unless the log has what follows a position.
+func (l *streamLog) check(after uint64, state jetstream.StreamState) error {
+	if after > state.LastSeq {
+		return fmt.Errorf("the database has the first %d of a log, and that in %s ends at %d: it lacks what was last in it: put the right one back", after, l.dir, state.LastSeq)
+	}
+	if after+1 < state.FirstSeq {
+		return fmt.Errorf("the database has the first %d of a log, and that in %s begins with %d: %w", after, l.dir, state.FirstSeq, errTrimmed)
+	}
+	return nil
+}
+
+// message returns one that the log has. This node's server may get it only now.
+func (l *streamLog) message(stream jetstream.Stream, at uint64) (*jetstream.RawStreamMsg, error) {
+	for since := time.Now(); ; time.Sleep(lagPause) {
+		ctx, cancel := l.request()
+		m, err := stream.GetMsg(ctx, at)
+		cancel()
+		if !errors.Is(err, jetstream.ErrMsgNotFound) {
+			return m, err
+		}
+		if !l.config.several() {
+			return nil, errHole
+		}
+		if time.Since(since) < requestTimeout {
+			continue
+		}
+		state, stateErr := l.stateOf(stream)
+		if stateErr != nil {
+			return nil, stateErr
+		}
+		return nil, errors.Join(err, l.check(at-1, state))
+	}
 }
 
 // trim forgets what is before a position. That itself stays: a log that has had entries has one.
@@ -361,28 +275,7 @@ func (l *streamLog) trim(position uint64) error {
 	if err != nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), logTimeout)
+	ctx, cancel := l.request()
 	defer cancel()
 	return stream.Purge(ctx, jetstream.WithPurgeSequence(position))
 }
-
-// A natsLogger puts what the server says into the app's logs.
-type natsLogger struct{ logger func() *slog.Logger }
-
-func (l natsLogger) Fatalf(format string, v ...any) { l.Errorf(format, v...) }
-
-func (l natsLogger) Errorf(format string, v ...any) {
-	l.logger().Error("The log's server has failed", "error", fmt.Sprintf(format, v...))
-}
-
-func (l natsLogger) Warnf(format string, v ...any) {
-	l.logger().Warn("The log's server warns", "warning", fmt.Sprintf(format, v...))
-}
-
-func (l natsLogger) Noticef(format string, v ...any) {
-	l.logger().Debug("The log's server says", "notice", fmt.Sprintf(format, v...))
-}
-
-func (l natsLogger) Debugf(string, ...any) {}
-
-func (l natsLogger) Tracef(string, ...any) {}

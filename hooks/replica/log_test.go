@@ -332,7 +332,7 @@ func TestLogThatDoesNotFitIsRefused(t *testing.T) {
 	mustExec(t, db, "INSERT INTO a VALUES (1)", "INSERT INTO a VALUES (2)")
 	refuse := func(want string) {
 		t.Helper()
-		node, err := Open()
+		node, err := Open(Config{})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -387,27 +387,6 @@ func TestLogThatDoesNotFitIsRefused(t *testing.T) {
 	db = connect()
 	defer db.Close()
 	mustExec(t, db, "INSERT INTO a VALUES (3)")
-	p.same(t)
-}
-
-// A log that was only begun when its process was killed is begun again.
-func TestLogThatWasOnlyBegun(t *testing.T) {
-	t.Parallel()
-	p := newStreamPair(t)
-	path := filepath.Join(t.TempDir(), "data.db")
-	if err := errors.Join(p.leader.log.open(path+logSuffix, 0), p.leader.log.close()); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.Remove(filepath.Join(path+"-log", "jetstream", "$G", "streams", streamName, "meta.sum")); err != nil {
-		t.Fatal(err)
-	}
-	p.path = path
-	db, err := p.leader.Connect(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer db.Close()
-	mustExec(t, db.DB(), "CREATE TABLE a (b)")
 	p.same(t)
 }
 

@@ -22,7 +22,7 @@ const retryAfter = "5"
 // log would undo it. Register before the app is bootstrapped.
 func (n *Node) Register(app core.App) {
 	n.app.Store(app)
-	app.OnServe().Bind(&hook.Handler[*core.ServeEvent]{Id: "replicaServe", Func: serve})
+	app.OnServe().Bind(&hook.Handler[*core.ServeEvent]{Id: "replicaServe", Func: n.serve})
 	app.OnTerminate().Bind(&hook.Handler[*core.TerminateEvent]{
 		Id: "replicaClose", Func: n.terminate, Priority: 10000, // after all that may still write
 	})
@@ -50,11 +50,16 @@ func (n *Node) terminate(e *core.TerminateEvent) error {
 	return errors.Join(n.Close(), e.Next())
 }
 
-func serve(e *core.ServeEvent) error {
+func (n *Node) serve(e *core.ServeEvent) error {
+	n.starting.Store(false)
 	e.Router.Bind(&hook.Handler[*core.RequestEvent]{
 		Id: "replicaUnavailable", Func: answerUnavailable, Priority: apis.DefaultActivityLoggerMiddlewarePriority + 1, // so that the logs have it too
 	})
-	return e.Next()
+	err := e.Next()
+	if err == nil && n.Leads() {
+		n.begins()
+	}
+	return err
 }
 
 // answerUnavailable answers 503 to what PocketBase answers 400, and other statuses: the request

@@ -17,6 +17,8 @@ import (
 // asidePrefix is followed by when a database was put aside.
 const asidePrefix = "superseded-"
 
+var errNoSnapshot = errors.New("there is none")
+
 var errCondemned = errors.New("the database isn't what the log says: restart the server, which then replaces it")
 
 // condemn has the next start replace the database, from which nothing is written any more. What
@@ -79,7 +81,7 @@ func (n *Node) replace(path, why string) error {
 		return nil
 	}
 	if len(errs) == 0 {
-		errs = append(errs, errors.New("there is none"))
+		errs = append(errs, errNoSnapshot)
 	}
 	return fmt.Errorf("%s, and no snapshot in %s can take its place: put a copy of the whole data directory back, or, to keep the database as it is, "+
 		"move %s away, drop the table %s and begin a new log with replica.Seed: %w", why, snapshotDir(path), path+logSuffix, positionTable, errors.Join(errs...))

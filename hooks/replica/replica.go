@@ -6,17 +6,21 @@
 // their order, whatever made them: an app's hooks, the dashboard, migrations or raw SQL. So
 // ids, times and random values travel as values, and nothing is decided twice.
 //
-//	node, err := replica.Open()
+//	node, err := replica.Open(replica.Config{})
 //	…
 //	app := pocketbase.NewWithConfig(pocketbase.Config{DBConnect: node.Connect})
 //	node.Register(app)
 //
 // The log is a stream of NATS JetStream, whose server runs in this process and keeps it in the
-// folder data.db-log beside the database. So far there is one node.
+// folder data.db-log beside the database.
+//
+// Of several nodes, each has such a server, and what the log takes, most of them have on disk. One of
+// them leads: only there can be written. When it dies, another one leads after some seconds, for as long as most
+// of the nodes can reach each other; the others apply what it writes, and can be read from.
 //
 // The log begins with a seed: an id of its own, and the hash of a base snapshot, a copy of the
-// database as it was. [Seed] makes both for a database that has rows; where there is nothing, a node
-// makes them by itself. Whenever the log has grown by a quarter of the database, but by 64 MB at least
+// database as it was. [Seed] is what a database that has rows needs for that; where there is nothing, one
+// node needs none. Several nodes start with copies of a data directory that was seeded. Whenever the log has grown by a quarter of the database, but by 64 MB at least
 // and 512 MB at most, and at each start, the last snapshot and what the log has since then become the
 // next one. Two are kept, and the log from the older one on. So beside data.db, there must be room for
 // three files of its size, for one more that was put aside, and for up to three times what the log grows
@@ -44,12 +48,18 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"maps"
+	"net"
 	"os"
 	"path/filepath"
 	"runtime/debug"
+	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
+	"time"
 
+	"github.com/nats-io/nats-server/v2/server"
 	"github.com/pocketbase/dbx"
 	"github.com/pocketbase/pocketbase/core"
 )
@@ -58,6 +68,53 @@ import (
 // it is in the database, but after a while it may be, if the log has it after all. Until that is
 // known, and so is all that the log has, every write fails with it. Whoever wrote may try again.
 var ErrUnavailable = errors.New("the log of the database can't take a change now")
+
+// Config says which nodes there are. The zero Config is one node, which needs none of it.
+type Config struct {
+	// Node is the name of this node, and Peers has the address, as host:port, at which each node is reached
+	// by the others, by its name: this one's too. There are three or five.
+	Node  string
+	Peers map[string]string
+
+	// Listen is the address, as host:port, at which this node listens for the others. Empty is its address in Peers.
+	Listen string
+
+	// Certs is this node's folder of certificates, as [WriteCerts] makes them.
+	Certs string
+}
+
+func (c Config) several() bool { return len(c.Peers) > 0 }
+
+// check completes a configuration.
+func (c Config) check() (Config, error) {
+	if !c.several() {
+		if c.Node != "" || c.Listen != "" || c.Certs != "" {
+			return c, errors.New("a node has a name, an address or certificates, and no peers: name them, or leave all of it out")
+		}
+		return c, nil
+	}
+	if c.Listen == "" {
+		c.Listen = c.Peers[c.Node]
+	}
+	switch {
+	case len(c.Peers) != 3 && len(c.Peers) != 5:
+		return c, fmt.Errorf("there are %d nodes: three or five can be one, with this one among them", len(c.Peers))
+	case c.Peers[c.Node] == "":
+		return c, fmt.Errorf("the node %q is none of its peers: %s", c.Node, strings.Join(slices.Sorted(maps.Keys(c.Peers)), ", "))
+	case c.Certs == "":
+		return c, errors.New("several nodes need certificates: replica.WriteCerts makes them")
+	}
+	for name, address := range c.Peers {
+		if _, _, err := net.SplitHostPort(address); err != nil {
+			return c, fmt.Errorf("the address %q of the node %q: %w", address, name, err)
+		}
+		if strings.ContainsAny(name, " .*>") {
+			return c, fmt.Errorf("the node's name %q has a space, a dot, * or >", name)
+		}
+	}
+	_, err := loadCerts(c.Certs)
+	return c, err
+}
 
 // A Node is one database that writes to a log.
 type Node struct {
@@ -73,7 +130,9 @@ type Node struct {
 
 	app atomic.Value // a core.App, if the node is registered
 
-	ready     atomic.Bool // to write: for what is known, the database has all of the log
+	ready     atomic.Bool // to write: for what is known, the database has all of the log, and this node leads
+	starting  atomic.Bool // one of several, whose app looks whether there is something to migrate, in a transaction
+	current   atomic.Bool // one of several has come to the end of the log once
 	condemned atomic.Bool // the database must be replaced
 	full      atomic.Bool // the log, as far as the last write knows
 
@@ -82,24 +141,34 @@ type Node struct {
 	growth atomic.Int64      // of the log since the last snapshot, in bytes
 	bound  atomic.Int64
 
+	keeps, newest atomic.Uint64     // the positions of the last snapshot but one, and of the last one
+	kept          map[string]uint64 // of all nodes, the first of both
+
 	mu      sync.Mutex
 	path    string
 	applier *applier        // of the database at path
 	fell    chan error      // why it isn't ready any more
 	stop    func()          // ends what runs beside the app
 	closed  <-chan struct{} // once that ends
+	onLead  []func()
 }
 
 // Open returns a node without a database: [Node.Connect] opens it, and its log.
-func Open() (*Node, error) {
+func Open(config Config) (*Node, error) {
 	if err := checkDriver(sqliteDriver()); err != nil {
 		return nil, err
 	}
-	n := &Node{asked: make(chan chan<- error), grew: make(chan struct{}, 1)}
-	n.log = newStreamLog(n.logger)
+	config, err := config.check()
+	if err != nil {
+		return nil, fmt.Errorf("replica: %w", err)
+	}
+	n := &Node{asked: make(chan chan<- error), grew: make(chan struct{}, 1), kept: map[string]uint64{}}
+	n.log = newStreamLog(config, n.logger)
 	n.connect, n.append, n.read, n.restart, n.shut = n.openDatabase, n.log.append, n.log.read, n.log.restart, n.log.close
 	return n, nil
 }
+
+func (n *Node) several() bool { return n.log != nil && n.log.config.several() }
 
 // logger returns the app's, which is the program's until the app has one.
 func (n *Node) logger() *slog.Logger {
@@ -113,7 +182,7 @@ func (n *Node) logger() *slog.Logger {
 // transaction is logged, and what only the log has is applied before Connect returns; other
 // files are opened as PocketBase opens them.
 //
-// Where there is neither a database nor a log, both begin. A data.db that is missing, is older than
+// Where there is neither a database nor a log, both begin, unless there are several nodes. A data.db that is missing, is older than
 // the log begins, is damaged or isn't what the log says is replaced by the newest snapshot that is right and
 // what the log has since then, and put aside into a folder superseded-TIME. One is refused that has
 // rows and follows no log ([Seed] begins one with it) or another one, or whose log isn't there or is older.
@@ -122,6 +191,9 @@ func (n *Node) Connect(path string) (*dbx.DB, error) {
 		return core.DefaultDBConnect(path)
 	}
 	if err := n.open(path); err != nil {
+		return nil, err
+	}
+	if err := n.awaitMigrated(); err != nil {
 		return nil, err
 	}
 	return dbx.NewFromDB(newDB(n, path), "sqlite"), nil
@@ -144,34 +216,53 @@ func (n *Node) open(path string) error {
 	n.path, n.applier, n.fell = path, a, make(chan error, 1)
 	n.growth.Store(0)
 	n.bound.Store(growthBound(path))
+	n.condemned.Store(false)
 	ctx, cancel := context.WithCancel(context.Background())
 	var beside sync.WaitGroup
-	beside.Go(func() { n.heal(ctx) })
-	beside.Go(func() { n.keepSnapshots(ctx, made) })
 	n.closed, n.stop = ctx.Done(), func() { cancel(); beside.Wait() }
-	n.condemned.Store(false)
-	n.ready.Store(true)
+	if n.several() {
+		n.starting.Store(true)
+		beside.Go(func() { n.lead(ctx) })
+	} else {
+		n.ready.Store(true)
+		beside.Go(func() { n.heal(ctx) })
+	}
+	beside.Go(func() { n.keepSnapshots(ctx, made) })
 	return nil
 }
 
-var errUnseeded = errors.New("it has rows and follows no log: begin one with it, by replica.Seed, if no other node has one")
+var (
+	errUnseeded = errors.New("it has rows and follows no log: begin one with it, by replica.Seed, if no other node has one")
+	errOtherLog = errors.New("its log is another one than the database follows: put the right one back")
+	errNoCopy   = errors.New("several nodes start with copies of one data directory, whose data.db was made ready by replica.Seed, or of another node's, which is stopped for that")
+)
 
 // openDatabase opens the log and the database, brings that to the end of the log, and reports whether
 // it was made or replaced for that.
 func (n *Node) openDatabase(path string) (a *applier, made bool, err error) {
-	at, err := standingOf(path)
-	damage := ""
-	if isDamaged(err) {
-		if _, noLog := os.Stat(path + logSuffix); noLog == nil {
-			damage, err = err.Error(), nil
-		}
-	} else if err == nil && !at.empty && at.log == "" {
-		err = errUnseeded
-	}
+	at, damage, err := n.stand(path)
 	if err != nil {
 		return nil, false, err
 	}
-	if err := n.log.open(path+logSuffix, at.position); err != nil {
+	if at.empty && !n.several() {
+		if _, err := os.Stat(filepath.Join(path+logSuffix, server.JetStreamStoreDir)); errors.Is(err, fs.ErrNotExist) {
+			removeDatabase(path)
+			if err := beginAt(path); err != nil {
+				return nil, false, err
+			}
+			made = true
+			if at, err = standingOf(path); err != nil {
+				return nil, false, err
+			}
+		}
+	}
+	var base snapshot
+	if at.seeded() {
+		if base, err = n.base(path, at); err != nil {
+			return nil, false, err
+		}
+	}
+	if err := n.log.open(path+logSuffix, at); err != nil {
 		return nil, false, err
 	}
 	defer func() {
@@ -179,14 +270,63 @@ func (n *Node) openDatabase(path string) (a *applier, made bool, err error) {
 			err = errors.Join(err, n.log.close())
 		}
 	}()
-	why, made, err := n.judge(path, at, damage)
+	for said := ""; ; time.Sleep(healPause) {
+		a, replaced, err := n.openAt(path, at, base, damage)
+		if err == nil || !n.several() || isFinal(err) {
+			return a, made || replaced, err
+		}
+		if text := err.Error(); text != said { // it may go on for long
+			n.logger().Warn("This node waits for the others, or for its log", "because", err)
+			said = text
+		}
+	}
+}
+
+// isFinal reports whether waiting for other nodes doesn't help.
+func isFinal(err error) bool {
+	return errors.Is(err, errOtherLog) || errors.Is(err, errNoCopy) || errors.Is(err, errNoSnapshot) || isPassedOver(err)
+}
+
+// stand returns how far a database has come. One that is missing or damaged is of the log that its snapshots
+// are of.
+func (n *Node) stand(path string) (at standing, damage string, err error) {
+	at, err = standingOf(path)
+	if isDamaged(err) {
+		if _, noLog := os.Stat(path + logSuffix); noLog == nil {
+			damage, err = err.Error(), nil
+		}
+	}
+	if err == nil && damage == "" && !at.empty && at.log == "" {
+		err = errUnseeded
+	}
+	if err == nil && at.log == "" {
+		if all := snapshots(snapshotDir(path)); len(all) > 0 {
+			at.log = all[0].log
+		} else if n.several() {
+			err = errNoCopy
+		}
+	}
+	return at, damage, err
+}
+
+// openAt opens a database that stands there, or replaces it.
+func (n *Node) openAt(path string, at standing, base snapshot, damage string) (a *applier, replaced bool, err error) {
+	if at.seeded() {
+		err = n.begin(at, base)
+	} else if err = n.log.look(); errors.Is(err, errNoStream) && !n.several() {
+		err = fmt.Errorf("the log that the database follows isn't in %s: put it back, or, if it is lost, drop the table %s, move the folder away and begin a new log with replica.Seed", path+logSuffix, positionTable)
+	}
+	if err != nil {
+		return nil, false, err
+	}
+	why, err := n.judge(path, at, base, damage)
 	if err != nil {
 		return nil, false, err
 	}
 	if why == "" {
 		a, err = n.follow(path)
 		if err == nil || !isDiverged(err) && !errors.Is(err, errTrimmed) {
-			return a, made, err
+			return a, false, err
 		}
 		why = err.Error()
 	}
@@ -197,29 +337,27 @@ func (n *Node) openDatabase(path string) (a *applier, made bool, err error) {
 	return a, true, err
 }
 
-// judge returns why a database must be replaced, before the log is applied to it. Where there is
-// neither a database nor a log, it makes both.
-func (n *Node) judge(path string, at standing, damage string) (why string, made bool, err error) {
-	state, err := n.log.state()
+// judge returns why a database must be replaced, before the log is applied to it.
+func (n *Node) judge(path string, at standing, base snapshot, damage string) (why string, err error) {
 	switch {
-	case err != nil:
-		return "", false, err
+	case at.log != "" && at.log != n.log.id:
+		return "", errOtherLog
 	case damage != "":
-		return damage, false, nil
+		return damage, nil
 	case at.empty:
-		removeDatabase(path)
-		if state.LastSeq == 0 {
-			return "", true, beginLog(path, n.log)
-		}
-		return "it was missing", false, nil
-	case at.log != n.log.id:
-		return "", false, errors.New("its log is another one than the database follows: put the right one back")
+		return "it was missing", nil
 	}
 	mark, err := os.ReadFile(condemnedPath(path))
-	if errors.Is(err, fs.ErrNotExist) {
-		return "", false, nil
+	if err == nil {
+		return cmp.Or(string(mark), "it was found to differ"), nil
 	}
-	return cmp.Or(string(mark), "it was found to differ"), false, err
+	if !errors.Is(err, fs.ErrNotExist) {
+		return "", err
+	}
+	if at.seeded() {
+		return "", n.checkBase(base)
+	}
+	return "", nil
 }
 
 // follow opens a database and applies what only the log has.
@@ -243,12 +381,12 @@ var errEnough = errors.New("the position is reached")
 // may be beyond already.
 func (n *Node) catchUp(ctx context.Context, a *applier, to uint64) error {
 	at, err := a.position()
-	if err != nil || at == to {
+	if err != nil || to != endOfLog && at >= to {
 		return err
 	}
 	read := n.read
 	if to != endOfLog {
-		read = n.log.readBeside
+		read = func(after uint64, apply func(uint64, []byte) error) error { return n.log.readBeside(after, to, apply) }
 	}
 	err = read(at, func(position uint64, entry []byte) error {
 		if position > to {
@@ -288,10 +426,15 @@ func (n *Node) commit(after uint64, entry []byte) (err error) {
 		return n.fall(err)
 	}
 	n.full.Store(false)
-	if n.growth.Add(int64(len(entry))) >= n.bound.Load() {
+	n.grow(len(entry))
+	return nil
+}
+
+// grow counts what the log has grown by, for the next snapshot.
+func (n *Node) grow(bytes int) {
+	if n.growth.Add(int64(bytes)) >= n.bound.Load() {
 		n.wantSnapshot()
 	}
-	return nil
 }
 
 func (n *Node) wantSnapshot() {
@@ -308,6 +451,26 @@ func (n *Node) refuseFull(err error) error {
 		n.wantSnapshot()
 	}
 	return fmt.Errorf("%w: %w", ErrUnavailable, err)
+}
+
+// Leads reports whether this node takes writes. One without others does, unless its log fails.
+func (n *Node) Leads() bool { return n.ready.Load() }
+
+// OnLead has f called each time this node begins to lead, and when the app begins to serve on a node that leads:
+// in a goroutine of its own. Before the app serves, it isn't called.
+func (n *Node) OnLead(f func()) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.onLead = append(n.onLead, f)
+}
+
+// begins calls what waits for this node to lead.
+func (n *Node) begins() {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	for _, f := range n.onLead {
+		go f()
+	}
 }
 
 // Position returns how far the database has come in the log.

@@ -2,53 +2,55 @@ package replica
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
-	"log/slog"
 	"os"
 	"path/filepath"
+
+	"github.com/nats-io/nats-server/v2/server"
 
 	"github.com/pocketriver/pocketriver/hooks/internal/disk"
 )
 
-// Seed begins a log for a data.db that has rows and follows no log: what it has becomes the base
-// snapshot, from which the log goes on. Nothing else may have the database open, and it may be done
-// for one node only. If it fails or is cut off, nodes refuse the database until it is done again.
+// seedPosition is that of a database with which a log begins: the log's first entry is its seed.
+const seedPosition = 1
+
+// seeded reports whether nothing follows the log's seed in the database.
+func (s standing) seeded() bool { return s.log != "" && s.position == seedPosition }
+
+// Seed makes a data.db that follows no log, or an empty one, what a log begins with, once a node starts with
+// it. Nothing else may have it open. Several nodes start with copies of it, none of which was started before.
 func Seed(path string) error {
-	if err := checkDriver(sqliteDriver()); err != nil {
-		return err
-	}
-	at, err := standingOf(path)
-	if err == nil && at.empty {
-		err = errors.New("it has no tables: a node begins a log for it by itself")
-	}
-	if err == nil && at.log != "" {
-		err = errors.New("it follows a log already")
+	err := checkDriver(sqliteDriver())
+	if err == nil {
+		err = beginAt(path)
 	}
 	if err != nil {
-		return fmt.Errorf("begin a log for %s: %w", path, err)
-	}
-	l := newStreamLog(slog.Default)
-	if err := l.open(path+logSuffix, 0); err != nil {
-		return fmt.Errorf("begin a log for %s: %w", path, err)
-	}
-	if err := errors.Join(beginLog(path, l), l.close()); err != nil {
 		return fmt.Errorf("begin a log for %s: %w", path, err)
 	}
 	return nil
 }
 
-// beginLog makes a base snapshot of the database, makes the log begin with that, and the database
-// follow the log, in this order: cut off before the last, the database is as before, and the next
-// seed follows the one that is in the log.
-func beginLog(path string, l *streamLog) (err error) {
-	position, err := lastSeed(l)
+var errHasLog = errors.New("there is a log already, which may have what was lost here")
+
+func beginAt(path string) (err error) {
+	at, err := standingOf(path)
+	if err == nil && at.log != "" {
+		err = errors.New("it follows a log already")
+	}
 	if err != nil {
 		return err
 	}
-	position++
-	// From its first transaction on, nobody else has the database.
-	db, err := openApplier(path + "?_pragma=busy_timeout(1000)&_pragma=locking_mode(EXCLUSIVE)&_pragma=journal_mode(WAL)")
+	dir := path + logSuffix
+	if _, err := os.Stat(filepath.Join(dir, server.JetStreamStoreDir)); err == nil {
+		return fmt.Errorf("%w: move %s away", errHasLog, dir)
+	}
+	if len(snapshots(snapshotDir(path))) > 0 {
+		return fmt.Errorf("%s has snapshots of a log that is gone: put that back, or move it all away", dir)
+	}
+	// From its first transaction on, nobody else has the database, and what it commits is on disk.
+	db, err := openApplier(path + "?_pragma=busy_timeout(1000)&_pragma=locking_mode(EXCLUSIVE)&_pragma=journal_mode(WAL)&_pragma=synchronous(FULL)")
 	if err != nil {
 		return err
 	}
@@ -59,61 +61,87 @@ func beginLog(path string, l *streamLog) (err error) {
 	if err := db.checkTables(); err != nil {
 		return err
 	}
+	if err := db.begin(rand.Text(), seedPosition); err != nil {
+		return err
+	}
+	return disk.Sync(filepath.Dir(path))
+}
+
+// base returns the snapshot that the log begins with, which is made of a database that is at its seed.
+func (n *Node) base(path string, at standing) (snapshot, error) {
 	dir := snapshotDir(path)
 	for _, s := range snapshots(dir) {
-		if s.log != l.id {
-			return fmt.Errorf("%s has snapshots of a log that is gone: put that back, or move it all away", l.dir)
+		if s.log != at.log {
+			return snapshot{}, fmt.Errorf("%s has snapshots of another log than the database follows: move them away", dir)
+		}
+		if s.position == seedPosition {
+			return s, nil
 		}
 	}
-	if err := os.RemoveAll(dir); err != nil { // of seeds before
-		return err
-	}
 	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return err
+		return snapshot{}, err
 	}
+	if err := checkSpace(path, dir); err != nil {
+		return snapshot{}, err
+	}
+	removeDatabase(temporary(dir))
 	defer removeDatabase(temporary(dir))
-	if err := db.copyInto(temporary(dir)); err != nil {
-		return err
+	db, err := newApplier(path)
+	if err != nil {
+		return snapshot{}, err
 	}
-	base, err := newApplier(temporary(dir))
+	if err := errors.Join(db.copyInto(temporary(dir)), db.close()); err != nil {
+		return snapshot{}, err
+	}
+	copied, err := newApplier(temporary(dir))
+	if err != nil {
+		return snapshot{}, err
+	}
+	s, err := keepSnapshot(copied, dir, nil)
+	return s, errors.Join(err, disk.Sync(filepath.Dir(dir)), disk.Sync(filepath.Dir(path)))
+}
+
+// begin makes the log begin with its seed, unless it has begun.
+func (n *Node) begin(at standing, base snapshot) error {
+	err := n.log.look()
+	if errors.Is(err, errNoStream) {
+		err = n.log.create(at.log)
+	}
 	if err != nil {
 		return err
 	}
-	s, err := keepSnapshot(base, dir, base.begin(l.id, position))
-	if err := errors.Join(err, disk.Sync(l.dir), disk.Sync(filepath.Dir(l.dir))); err != nil {
+	state, err := n.log.state()
+	if err != nil || n.log.id != at.log || state.LastSeq >= seedPosition {
 		return err
 	}
 	var entry changes
-	entry.seed(l.id, s.hash)
-	if err := l.append(position-1, entry.entry()); err != nil {
-		return err
+	entry.seed(at.log, base.hash)
+	err = n.log.append(0, entry.entry())
+	if errors.Is(err, errBehind) { // another node has done so
+		err = nil
 	}
-	return db.begin(l.id, position)
+	return err
 }
 
-var errHasEntries = errors.New("it has entries of a database already")
-
-// lastSeed returns how far the log has come, which must have nothing but seeds.
-func lastSeed(l *streamLog) (last uint64, err error) {
-	err = l.read(0, func(position uint64, entry []byte) error {
+// checkBase fails if the log begins with another base snapshot than this database is.
+func (n *Node) checkBase(base snapshot) error {
+	var hash string
+	err := n.log.readBeside(0, seedPosition, func(_ uint64, entry []byte) error {
 		for c, err := range decode(entry) {
 			if err != nil {
 				return err
 			}
-			if c.kind != 'L' {
-				return errHasEntries
-			}
+			hash = c.hash
 		}
-		last = position
 		return nil
 	})
 	if errors.Is(err, errTrimmed) {
-		err = errHasEntries
+		return nil // so that it can't follow anyway
 	}
-	if err != nil {
-		err = fmt.Errorf("the log in %s can't begin: %w", l.dir, err)
+	if err == nil && hash != base.hash {
+		err = fmt.Errorf("it isn't what the log begins with: %w", errNoCopy)
 	}
-	return last, err
+	return err
 }
 
 // checkTables refuses tables whose changes can't be logged.

@@ -265,6 +265,9 @@ func (n *Node) nextSnapshot(ctx context.Context, live *applier) (next *applier, 
 		}
 		n.logger().Error("A snapshot can't be brought to where the database is", "file", s.path, "error", err)
 	}
+	if n.log.config.several() {
+		return nil, from, errors.New("none can be brought to where the database is: replace the data directory by a copy of another node's, which is stopped for that")
+	}
 	n.logger().Error("No snapshot can be used: the next one is a copy of the database, whatever the log says")
 	removeDatabase(temporary(dir))
 	if err := live.copyInto(temporary(dir)); err != nil {
@@ -325,6 +328,11 @@ func (n *Node) keep(next *applier, from snapshot, err error) error {
 // trim cuts off what the log has before the older of two snapshots: if it is so long that it may be full
 // soon, before the newer one.
 func (n *Node) trim(newer, older snapshot) error {
+	n.keeps.Store(older.position)
+	n.newest.Store(newer.position)
+	if n.log.config.several() { // see trimTo
+		return nil
+	}
 	state, err := n.log.state()
 	if err != nil {
 		return err

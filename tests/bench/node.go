@@ -40,7 +40,7 @@ func runNode() error {
 	debug.SetGCPercent(200)
 	connect, register := core.DBConnectFunc(hooks.DBConnect), func(core.App) {}
 	if os.Getenv("BENCH_LOG") != "" {
-		node, err := replica.Open()
+		node, err := replica.Open(replica.Config{})
 		if err != nil {
 			return err
 		}

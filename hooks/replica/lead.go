@@ -1,0 +1,277 @@
+package replica
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strconv"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+const (
+	// lookPause is how often a node looks who leads, and infoPause how often it asks how far the log is.
+	lookPause = 10 * time.Millisecond
+	infoPause = time.Second
+
+	// quorumTimeout is how long a node may hear nothing of most of the others, who tell each second that they
+	// are there, before it takes no write any more.
+	quorumTimeout = 2500 * time.Millisecond
+)
+
+var errNoQuorum = errors.New("most of the other nodes can't be heard")
+
+// lead brings the database of one of several nodes to the end of the log, again and again, and has the
+// node lead while its server leads the stream.
+func (n *Node) lead(ctx context.Context) {
+	for said := ""; ; {
+		err := n.turn(ctx)
+		n.ready.Store(false)
+		if isDiverged(err) || errors.Is(err, errTrimmed) {
+			err = n.condemn(err.Error())
+		}
+		if ctx.Err() != nil {
+			return
+		}
+		if err == nil && n.condemned.Load() {
+			n.log.halt() // so that another one leads
+			return
+		}
+		if err == nil {
+			said = ""
+			continue
+		}
+		if text := err.Error(); text != said { // it may go on for long
+			n.logger().Error("The log can't be followed", "error", err)
+			said = text
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(10 * lookPause):
+		}
+	}
+}
+
+// turn follows or leads, until the other one is to be done.
+func (n *Node) turn(ctx context.Context) error {
+	if !n.log.works() { // a full disk switches it off
+		if err := n.log.restart(); err != nil {
+			return err
+		}
+	}
+	if err := n.log.look(); err != nil {
+		return err
+	}
+	if !n.log.leads() {
+		return n.keepUp(ctx)
+	}
+	if err := n.takeOver(ctx); err != nil {
+		return err
+	}
+	return n.stayLeading(ctx)
+}
+
+// keepUp applies what the node that leads appends, until this one does.
+func (n *Node) keepUp(ctx context.Context) error {
+	look, info := time.NewTicker(lookPause), time.NewTicker(infoPause)
+	defer look.Stop()
+	defer info.Stop()
+	ask := true // what is told may be lost
+	for end := uint64(0); ; {
+		if ask {
+			state, err := n.log.state()
+			if err != nil {
+				return err
+			}
+			end = max(end, state.LastSeq)
+		}
+		if err := n.applyTo(ctx, end); err != nil {
+			return err
+		}
+		if ask {
+			n.current.Store(true)
+		}
+		ask = false
+		select {
+		case <-ctx.Done():
+			return nil
+		case m := <-n.log.told:
+			end = max(end, n.hear(m))
+		case <-info.C:
+			ask = true
+			if err := n.tellKept(); err != nil {
+				return err
+			}
+		case <-look.C:
+			if n.condemned.Load() || n.log.leads() {
+				return nil
+			}
+		}
+	}
+}
+
+// applyTo brings the database to a position.
+func (n *Node) applyTo(ctx context.Context, end uint64) error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if err := n.catchUp(ctx, n.applier, end); err != nil {
+		return err
+	}
+	n.grow(n.applier.applied)
+	n.applier.applied = 0
+	return n.reload()
+}
+
+// takeOver brings the database to the end of the log, and fences who led before by an entry of its own: what
+// that one still appends follows no end of the log.
+func (n *Node) takeOver(ctx context.Context) error {
+	began := time.Now()
+	var marker changes
+	marker.leads(n.log.config.Node)
+	for ctx.Err() == nil && n.log.leads() {
+		position, err := n.fence(ctx, marker.entry())
+		if errors.Is(err, errBehind) {
+			continue
+		}
+		if err != nil {
+			return fmt.Errorf("take over: %w", err)
+		}
+		select {
+		case <-n.fell: // as it led before
+		default:
+		}
+		n.logger().Info("This node leads", "position", position, "after", time.Since(began))
+		n.ready.Store(!n.condemned.Load())
+		if !n.starting.Load() {
+			n.begins()
+		}
+		return nil
+	}
+	return nil
+}
+
+func (n *Node) fence(ctx context.Context, marker []byte) (position uint64, err error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if err := n.catchUp(ctx, n.applier, endOfLog); err != nil {
+		return 0, err
+	}
+	position, err = n.applier.position()
+	if err == nil {
+		err = n.append(position, marker)
+	}
+	if err == nil {
+		err = n.applier.apply(position, position+1, marker)
+	}
+	if err == nil {
+		err = n.reload()
+	}
+	return position + 1, err
+}
+
+// stayLeading returns once another node leads, or this one mustn't.
+func (n *Node) stayLeading(ctx context.Context) error {
+	look, info := time.NewTicker(lookPause), time.NewTicker(infoPause/2)
+	defer look.Stop()
+	defer info.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case cause := <-n.fell:
+			return cause
+		case m := <-n.log.told:
+			n.hear(m)
+		case <-info.C:
+			if err := n.overlook(); err != nil {
+				return err
+			}
+		case <-look.C:
+			if n.condemned.Load() || !n.log.leads() {
+				n.logger().Info("This node leads no more")
+				return nil
+			}
+		}
+	}
+}
+
+// overlook fails if most of the nodes can't be heard, and cuts off what no node needs of the log. That it can't
+// ask is no reason: then nothing can be appended.
+func (n *Node) overlook() error {
+	stream, err := n.log.opened()
+	if err != nil {
+		return err
+	}
+	info, err := n.log.infoOf(stream)
+	if err != nil || info.Cluster == nil {
+		return nil
+	}
+	heard := 1 // itself
+	for _, replica := range info.Cluster.Replicas {
+		if replica.Active < quorumTimeout && !replica.Offline {
+			heard++
+		}
+	}
+	if heard <= len(n.log.config.Peers)/2 {
+		return errNoQuorum
+	}
+	if err := n.tellKept(); err != nil {
+		return err
+	}
+	return n.trimTo(info.State)
+}
+
+// A kept is from where on a node needs the log.
+type kept struct {
+	Node     string `json:"node"`
+	Position uint64 `json:"position"`
+}
+
+func (n *Node) tellKept() error {
+	position := n.keeps.Load()
+	if position == 0 { // it has made no snapshot yet
+		return nil
+	}
+	data, err := json.Marshal(kept{n.log.config.Node, position})
+	if err != nil {
+		return err
+	}
+	return n.log.tell(keptSubject, data)
+}
+
+// hear takes what a node tells, and returns how far the log is, 0 if it isn't told that.
+func (n *Node) hear(m *nats.Msg) (end uint64) {
+	switch m.Subject {
+	case appendedSubject:
+		end, _ = strconv.ParseUint(string(m.Data), 10, 64)
+	case keptSubject:
+		var k kept
+		if json.Unmarshal(m.Data, &k) == nil {
+			n.kept[k.Node] = k.Position
+		}
+	}
+	return end
+}
+
+// trimTo cuts off what none of the nodes needs. If the log is so long that it may be full soon, it's what
+// this one doesn't need: another one then needs a copy.
+func (n *Node) trimTo(state jetstream.StreamState) error {
+	low := n.keeps.Load()
+	if state.Bytes > uint64(n.log.max/2) {
+		low = n.newest.Load()
+	} else if len(n.kept) < len(n.log.config.Peers) {
+		return nil
+	} else {
+		for _, position := range n.kept {
+			low = min(low, position)
+		}
+	}
+	if low <= state.FirstSeq {
+		return nil
+	}
+	return n.log.trim(low)
+}

@@ -1,0 +1,322 @@
+package replica
+
+import (
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"net"
+	"net/url"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"sync"
+
+	"github.com/gofrs/flock"
+	"github.com/nats-io/nats-server/v2/server"
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+const (
+	streamName = "log"
+	subject    = "log"
+
+	// appended is where a node tells the others that the log has grown, and kept where each tells how much of it
+	// may be cut off.
+	appendedSubject = "appended"
+	keptSubject     = "kept"
+
+	// maxLog bounds the log. It is full only if no snapshot could be made for long.
+	maxLog = 2 << 30
+)
+
+// A streamLog is a log in a stream of NATS JetStream, whose server runs in this process. What
+// it has taken is on disk, on most of the nodes if there are several.
+type streamLog struct {
+	config Config
+	logger func() *slog.Logger
+	max    int64 // bytes
+
+	mu     sync.Mutex
+	dir    string
+	lock   *flock.Flock
+	server *server.Server
+	conn   *nats.Conn
+	js     jetstream.JetStream
+	stream jetstream.Stream
+	id     string // of the stream, which no other has
+
+	told chan *nats.Msg // what other nodes tell, of several
+}
+
+func newStreamLog(config Config, logger func() *slog.Logger) *streamLog {
+	return &streamLog{config: config, logger: logger, max: maxLog, told: make(chan *nats.Msg, 1024)}
+}
+
+var (
+	errClosed   = errors.New("the log is closed")
+	errNoStream = errors.New("there is no log yet")
+)
+
+// open opens a folder for a database that stands there, and starts the log's server.
+func (l *streamLog) open(dir string, at standing) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.dir = dir
+	if _, err := os.Stat(dir); errors.Is(err, fs.ErrNotExist) && at.log != "" && !at.seeded() {
+		return fmt.Errorf("the database has the first %d of a log, and the folder %s, where that was, is gone: put it back, or, if it is lost, drop the table %s and begin a new log with replica.Seed", at.position, dir, positionTable)
+	}
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return err
+	}
+	l.lock = flock.New(filepath.Join(dir, "lock"))
+	if locked, err := l.lock.TryLock(); err != nil || !locked {
+		return errors.Join(fmt.Errorf("another process has the log in %s: stop it first", dir), err)
+	}
+	err := l.checkNodes()
+	if err == nil {
+		l.id = at.log
+		err = l.start()
+	}
+	if err != nil {
+		l.stop()
+		err = errors.Join(err, l.lock.Close())
+	}
+	return err
+}
+
+// checkNodes refuses a log of one node for several, which would delete it, and the other way round.
+func (l *streamLog) checkNodes() error {
+	_, err := os.Stat(filepath.Join(l.dir, server.JetStreamStoreDir, server.DEFAULT_SYSTEM_ACCOUNT))
+	several := err == nil
+	if _, err := os.Stat(l.streamDir()); err != nil && !several { // there is none yet
+		return nil
+	}
+	switch {
+	case several && !l.config.several():
+		return fmt.Errorf("the log in %s is one of several nodes: say which, as before", l.dir)
+	case !several && l.config.several():
+		return fmt.Errorf("the log in %s is one of one node: stop it, drop the table %s, move %s away, and begin a log for several with replica.Seed", l.dir, positionTable, l.dir)
+	}
+	return nil
+}
+
+// start starts the server. A stream that is there is opened, unless there are several nodes, which agree
+// on it later.
+func (l *streamLog) start() (err error) {
+	token := rand.Text()
+	options := &server.Options{
+		// Nobody connects to this address: without any, servers never connect to each other.
+		Host: "127.0.0.1", Port: server.RANDOM_PORT, Authorization: token,
+		JetStream: true, StoreDir: l.dir, SyncAlways: true,
+		JetStreamMaxStore: 2 * l.max, // the stream's bound, and what a large entry is collected in: 0 would be three quarters of what is free now
+		NoSigs:            true, DisableJetStreamBanner: true,
+	}
+	if l.config.several() {
+		if err := l.config.join(options, l.id); err != nil {
+			return err
+		}
+	}
+	l.server, err = server.NewServer(options)
+	if err != nil {
+		return err
+	}
+	l.server.SetLoggerV2(natsLogger{l.logger}, false, false, false)
+	l.server.Start()
+	if !l.server.JetStreamEnabled() {
+		return fmt.Errorf("the log in %s can't be opened: the app's own logs say why", l.dir)
+	}
+	// It isn't connected again: see restart.
+	l.conn, err = nats.Connect("", nats.InProcessServer(l.server), nats.Token(token), nats.NoReconnect(), nats.FlusherTimeout(logTimeout))
+	if err != nil {
+		return err
+	}
+	if l.js, err = jetstream.New(l.conn); err != nil {
+		return err
+	}
+	if l.config.several() {
+		for _, subject := range []string{appendedSubject, keptSubject} {
+			if _, err := l.conn.ChanSubscribe(subject, l.told); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	if err := l.find(); err != nil && !errors.Is(err, errNoStream) {
+		return err
+	}
+	return nil
+}
+
+// join has the server find those of the other nodes. They know each other by certificates, and one whose
+// database follows another log by the name of that. It tells nobody of addresses but those that are
+// configured.
+func (c Config) join(options *server.Options, id string) error {
+	host, port, err := net.SplitHostPort(c.Listen)
+	if err != nil {
+		return fmt.Errorf("the address %q to listen at: %w", c.Listen, err)
+	}
+	options.ServerName = c.Node
+	options.Cluster = server.ClusterOpts{Name: id, Host: host, NoAdvertise: true, PoolSize: -1, TLSTimeout: 5}
+	if options.Cluster.Port, err = strconv.Atoi(port); err != nil {
+		return fmt.Errorf("the address %q to listen at: %w", c.Listen, err)
+	}
+	if options.Cluster.TLSConfig, err = loadCerts(c.Certs); err != nil {
+		return err
+	}
+	for _, address := range c.Peers { // of which one is this node itself: so the server knows how many there are
+		options.Routes = append(options.Routes, &url.URL{Scheme: "nats", Host: address})
+	}
+	return nil
+}
+
+// find opens the stream, or fails with errNoStream.
+func (l *streamLog) find() (err error) {
+	ctx, cancel := l.request()
+	defer cancel()
+	l.stream, err = l.js.Stream(ctx, streamName)
+	if errors.Is(err, jetstream.ErrStreamNotFound) {
+		err = errNoStream
+		if l.hasMessages() && !l.config.several() {
+			err = fmt.Errorf("the log in %s is damaged: put a copy of it back (the app's own logs say what is wrong)", l.dir)
+		}
+	}
+	if err != nil {
+		l.stream = nil
+		return err
+	}
+	l.id = l.stream.CachedInfo().Config.Metadata["id"]
+	return nil
+}
+
+// create creates the stream for a log with that id. One that is there already is as good.
+func (l *streamLog) create(id string) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.js == nil {
+		return errClosed
+	}
+	ctx, cancel := l.request()
+	defer cancel()
+	_, err := l.js.CreateStream(ctx, jetstream.StreamConfig{
+		Name: streamName, Subjects: []string{subject}, Storage: jetstream.FileStorage, Replicas: max(1, len(l.config.Peers)),
+		AllowAtomicPublish: true, AllowDirect: true, DenyDelete: true, Discard: jetstream.DiscardNew, MaxBytes: l.max,
+		Metadata: map[string]string{"id": id},
+	})
+	if err != nil {
+		return err
+	}
+	return l.find()
+}
+
+// look opens the stream if that isn't.
+func (l *streamLog) look() error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.js == nil {
+		return errClosed
+	}
+	if l.stream != nil {
+		return nil
+	}
+	return l.find()
+}
+
+func (l *streamLog) streamDir() string {
+	return filepath.Join(l.dir, server.JetStreamStoreDir, server.DEFAULT_GLOBAL_ACCOUNT, "streams", streamName)
+}
+
+// hasMessages reports whether a stream was written to, which the server didn't find all the same.
+func (l *streamLog) hasMessages() bool {
+	files, _ := os.ReadDir(filepath.Join(l.streamDir(), "msgs"))
+	return slices.ContainsFunc(files, func(file fs.DirEntry) bool {
+		info, err := file.Info()
+		return err == nil && info.Size() > 0 && filepath.Ext(file.Name()) == ".blk"
+	})
+}
+
+func (l *streamLog) stop() {
+	if l.conn != nil {
+		l.conn.Close()
+	}
+	if l.server != nil {
+		l.server.Shutdown()
+		l.server.WaitForShutdown()
+	}
+	l.conn, l.server, l.js, l.stream = nil, nil, nil, nil
+}
+
+// restart ends what is under way, so that nothing is appended any more that nobody waits for,
+// and has a server again that may have switched its storage off, as it does on a full disk.
+func (l *streamLog) restart() error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.stop()
+	err := l.start()
+	if err == nil && !l.config.several() && l.stream == nil {
+		err = errNoStream
+	}
+	return err
+}
+
+// works reports whether the server is up and its storage on.
+func (l *streamLog) works() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.server != nil && l.server.JetStreamEnabled() && l.conn != nil && !l.conn.IsClosed()
+}
+
+// leads reports whether this node's server leads the stream.
+func (l *streamLog) leads() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.server != nil && l.server.JetStreamIsStreamLeader(server.DEFAULT_GLOBAL_ACCOUNT, streamName)
+}
+
+// tell tells the other nodes, and this one, something that may be lost.
+func (l *streamLog) tell(subject string, data []byte) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.conn == nil {
+		return errClosed
+	}
+	return l.conn.Publish(subject, data)
+}
+
+// halt ends this node's part in the log.
+func (l *streamLog) halt() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.stop()
+}
+
+func (l *streamLog) close() error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.stop()
+	return l.lock.Close()
+}
+
+// A natsLogger puts what the server says into the app's logs.
+type natsLogger struct{ logger func() *slog.Logger }
+
+func (l natsLogger) Fatalf(format string, v ...any) { l.Errorf(format, v...) }
+
+func (l natsLogger) Errorf(format string, v ...any) {
+	l.logger().Error("The log's server has failed", "error", fmt.Sprintf(format, v...))
+}
+
+func (l natsLogger) Warnf(format string, v ...any) {
+	l.logger().Warn("The log's server warns", "warning", fmt.Sprintf(format, v...))
+}
+
+func (l natsLogger) Noticef(format string, v ...any) {
+	l.logger().Debug("The log's server says", "notice", fmt.Sprintf(format, v...))
+}
+
+func (l natsLogger) Debugf(string, ...any) {}
+
+func (l natsLogger) Tracef(string, ...any) {}
