@@ -24,6 +24,7 @@ type nodesRun struct {
 	t     testing.TB
 	rng   *rand.Rand
 	nodes [3]*node
+	size  string // of each node's disk
 
 	kills    int
 	recovery map[string][]time.Duration // by the failure, how long after it a webhook was accepted
@@ -36,13 +37,13 @@ type node struct {
 	cable sync.RWMutex // locked while it is cut off from the others
 }
 
-// nodeSize is that of each node's disk.
+// nodeSize is that of a disk that is filled soon.
 const nodeSize = "128m"
 
 // newNodesRun starts three hosts in folders of base, which have disks of that size.
-func newNodesRun(t testing.TB, base string, size string, seed uint64) *nodesRun {
+func newNodesRun(t testing.TB, base, size string, seed uint64) *nodesRun {
 	t.Helper()
-	f := &nodesRun{modelRiver: newModelRiver(t, "", seed), t: t, rng: rand.New(rand.NewPCG(seed, 1)), recovery: map[string][]time.Duration{}}
+	f := &nodesRun{modelRiver: newModelRiver(t, "", seed), t: t, rng: rand.New(rand.NewPCG(seed, 1)), size: size, recovery: map[string][]time.Duration{}}
 	f.urls, f.client.Timeout = nil, 3*time.Second // a balancer's, which then asks another one
 	f.receivers = append(f.receivers, f.newReceiver(accepts))
 	names, addresses := []string{"n1", "n2", "n3"}, []string{}
@@ -91,7 +92,7 @@ func newNodesRun(t testing.TB, base string, size string, seed uint64) *nodesRun 
 // nobody is told so.
 func connect(t testing.TB, from, to *node, address string) string {
 	t.Helper()
-	listener, err := net.Listen("tcp", freeAddress(t))
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -265,6 +266,20 @@ func (f *nodesRun) positions() (positions [3]uint64, same bool) {
 		}
 	}
 	return positions, positions[0] == positions[1] && positions[1] == positions[2]
+}
+
+// awaitCaughtUp waits until every node has what one of them has now, and answers.
+func (f *nodesRun) awaitCaughtUp() {
+	f.t.Helper()
+	before, _ := f.positions()
+	want := slices.Max(before[:])
+	await(f.t, "every node has what the first had", func() bool {
+		now, _ := f.positions()
+		return slices.Min(now[:]) >= want
+	})
+	for _, n := range f.nodes {
+		n.awaitStarted()
+	}
 }
 
 // mustEqual waits until all nodes are at one position, and fails unless they have the same there.

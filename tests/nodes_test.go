@@ -90,6 +90,67 @@ var nodesFaults = []nodesFault{
 		f.await(200, 20)
 		follower.cable.Unlock()
 	}},
+
+	{"the leader's disk is full", func(f *nodesRun) {
+		leader := f.leader()
+		free := fill(f.t, leader.base, f.size)
+		f.leader(leader)
+		f.recovers("the leader's disk is full, and another node leads")
+		f.await(200, 50)
+		free()
+	}},
+
+	{"a follower's disk is full", func(f *nodesRun) {
+		free := fill(f.t, f.others(f.leader())[0].base, f.size)
+		f.recovers("a follower's disk is full")
+		f.await(200, 100)
+		free()
+	}},
+
+	{"a follower's database is edited", func(f *nodesRun) {
+		follower := f.others(f.leader())[0]
+		f.kill(follower)
+		replaced := follower.replaced()
+		db := openDatabase(f.t, follower.Dir)
+		if _, err := db.NewQuery("UPDATE aiContent SET title = 'edited'").Execute(); err != nil {
+			f.t.Fatal(err)
+		}
+		db.Close()
+		f.start(follower)
+		await(f.t, "the follower has replaced its database", func() bool { return follower.replaced() == replaced+1 })
+		follower.awaitStarted()
+	}},
+
+	{"a follower's database is deleted", func(f *nodesRun) {
+		follower := f.others(f.leader())[0]
+		f.kill(follower)
+		follower.loseDatabase()
+		f.start(follower)
+	}},
+
+	{"the leader's power fails", func(f *nodesRun) {
+		leader := f.leader()
+		trace := leader.traceLog()
+		f.await(200, 50)
+		f.kill(leader)
+		f.recovers("the leader's power fails")
+		trace.loseUnsynced()
+		f.start(leader)
+	}},
+
+	{"the power of all fails", func(f *nodesRun) {
+		var traces []*logTrace
+		for _, n := range f.nodes {
+			traces = append(traces, n.traceLog())
+		}
+		f.await(200, 50)
+		f.kill(f.nodes[:]...)
+		for _, trace := range traces {
+			trace.loseUnsynced()
+		}
+		f.start(f.nodes[:]...)
+		f.recovers("the power of all fails, and they are started")
+	}},
 }
 
 // Three nodes are as one server, whatever happens to them, and their databases are the same.
@@ -108,4 +169,28 @@ func TestThreeNodes(t *testing.T) {
 			})
 		})
 	}
+}
+
+// Each fault, at random moments, one at a time.
+func TestThreeNodesTorture(t *testing.T) {
+	t.Parallel()
+	seed, size := faultSeed(), nodeSize
+	t.Logf("go test -run TestThreeNodesTorture ./tests -torture %s -seed %d", *tortureFor, seed)
+	if *tortureFor > shortTorture {
+		size = "6g"
+	}
+	f := newNodesRun(t, t.TempDir(), size, seed)
+	happened := map[string]int{}
+	f.run(100*time.Millisecond, func() {
+		for end := time.Now().Add(*tortureFor); time.Now().Before(end); {
+			f.await(200, 1+f.rng.IntN(50))
+			row := nodesFaults[f.rng.IntN(len(nodesFaults))]
+			f.nodes[0].logNow("%s", row.name)
+			row.fault(f)
+			f.nodes[0].logNow("%s over", row.name)
+			happened[row.name]++
+			f.awaitCaughtUp()
+		}
+	})
+	t.Logf("these faults: %v", happened)
 }
