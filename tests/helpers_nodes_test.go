@@ -82,6 +82,11 @@ func newNodesRun(t testing.TB, base, size string, seed uint64) *nodesRun {
 		s := newServer(t, os.Args[0], filepath.Join(n.base, "pb_data"), "TEST_NODE="+string(text), "TEST_CALLBACK_WINDOW=1m")
 		n.faultRun = &faultRun{server: s, modelRiver: f.modelRiver, t: t, rng: f.rng}
 		f.urls = append(f.urls, s.URL)
+		t.Cleanup(func() {
+			if t.Failed() {
+				t.Logf("%s at %s wrote:\n%s", names[i], addresses[i], s.output)
+			}
+		})
 	}
 	f.start(f.nodes[:]...)
 	f.accepted = time.Now()
