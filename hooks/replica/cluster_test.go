@@ -1,12 +1,15 @@
 package replica
 
 import (
+	"crypto/sha256"
 	"crypto/tls"
 	"database/sql"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"os"
@@ -17,6 +20,8 @@ import (
 	"sync/atomic"
 	"testing"
 
+	"github.com/pocketbase/pocketbase/apis"
+	"github.com/pocketbase/pocketbase/core"
 	"github.com/pocketbase/pocketbase/tests"
 
 	"github.com/pocketriver/pocketriver/hooks/internal/apptest"
@@ -38,12 +43,7 @@ func newCluster(t testing.TB, statements ...string) *cluster {
 	dir := t.TempDir()
 	peers, names := map[string]string{}, []string{"n1", "n2", "n3"}
 	for _, name := range names {
-		listener, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer listener.Close()
-		peers[name] = listener.Addr().String()
+		peers[name] = freePorts(t)
 	}
 	if err := WriteCerts(filepath.Join(dir, "certs"), names...); err != nil {
 		t.Fatal(err)
@@ -69,6 +69,22 @@ func newCluster(t testing.TB, statements ...string) *cluster {
 		}
 	})
 	return c
+}
+
+// freePorts returns an address whose port and the next one nobody has. (They are below those that are given to connections.)
+func freePorts(t testing.TB) string {
+	t.Helper()
+	for {
+		port := 20000 + 2*rand.IntN(5000)
+		address := fmt.Sprintf("127.0.0.1:%d", port)
+		if a, err := net.Listen("tcp", address); err == nil {
+			a.Close()
+			if b, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port+1)); err == nil {
+				b.Close()
+				return address
+			}
+		}
+	}
 }
 
 // start starts nodes, and waits until one leads.
@@ -389,11 +405,9 @@ func TestClusterCutsOffTheLog(t *testing.T) {
 	c.same(t)
 }
 
-// Several apps start together on an empty database, and what one writes, the others know.
-func TestAppsOfACluster(t *testing.T) {
-	t.Parallel()
-	c := newCluster(t)
-	var apps [3]*tests.TestApp
+// apps starts an app on each node, all together, on an empty database, each with a route of its own, and returns clients of them.
+func (c *cluster) apps(t *testing.T) (apps [3]*tests.TestApp, clients [3]*client) {
+	t.Helper()
 	var all sync.WaitGroup
 	for i := range apps {
 		all.Go(func() {
@@ -402,9 +416,21 @@ func TestAppsOfACluster(t *testing.T) {
 				t.Error(err)
 				return
 			}
-			t.Cleanup(func() { node.Close() })
 			apps[i] = newApp(t, node, filepath.Dir(c.paths[i]))
 			node.Register(apps[i])
+			apps[i].OnServe().BindFunc(func(e *core.ServeEvent) error {
+				e.Router.POST("/echo", func(e *core.RequestEvent) error {
+					body, err := io.ReadAll(e.Request.Body)
+					if err != nil {
+						return err
+					}
+					e.Response.Header().Add("Set-Cookie", "a=1")
+					e.Response.Header().Add("Set-Cookie", "b=2")
+					return e.JSON(http.StatusTeapot, map[string]any{"node": c.configs[i].Node, "body": fmt.Sprintf("%x", sha256.Sum256(body)), "host": e.Request.Host,
+						"uri": e.Request.RequestURI, "from": e.Request.RemoteAddr, "tls": e.Request.TLS != nil, "header": e.Request.Header})
+				}).Unbind(apis.DefaultBodyLimitMiddlewareId)
+				return e.Next()
+			})
 			c.nodes[i], c.dbs[i] = node, newDB(node, c.paths[i])
 		})
 	}
@@ -412,27 +438,106 @@ func TestAppsOfACluster(t *testing.T) {
 	if t.Failed() {
 		t.FailNow()
 	}
-	var clients [3]*client
-	leader := c.leader(t)
-	token := apptest.SuperuserToken(t, apps[leader])
+	token := apptest.SuperuserToken(t, apps[c.leader(t)])
 	for i, app := range apps {
 		clients[i] = &client{Server: apptest.Serve(t, app), token: token}
 	}
-	clients[leader].call(t, "POST", "/api/collections", `{"name":"posts","type":"base","fields":[{"name":"title","type":"text"}]}`)
-	clients[leader].call(t, "POST", posts, `{"id":"post00000000001","title":"one"}`)
-	clients[leader].call(t, "PATCH", "/api/settings", `{"meta":{"appName":"of all nodes"},"batch":{"enabled":true,"maxRequests":50,"timeout":30}}`)
-	c.same(t)
-	for i, client := range clients {
-		apptest.Eventually(t, "the node answers as the others", func() bool {
-			return client.status(t, "GET", posts+"/post00000000001", "") == http.StatusOK && apps[i].Settings().Meta.AppName == "of all nodes"
-		})
-		if i != leader {
-			for _, w := range writes {
-				mustBeUnavailable(t, w.name, client.request(t, w.method, w.path, w.body))
-			}
+	return apps, clients
+}
+
+// Several apps start together on an empty database, and each takes writes, which it has once they are answered.
+func TestEveryNodeTakesWrites(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t)
+	apps, clients := c.apps(t)
+	clients[0].call(t, "PATCH", "/api/settings", `{"meta":{"appName":"of all nodes"},"batch":{"enabled":true,"maxRequests":50,"timeout":30}}`)
+	if got := apps[0].Settings().Meta.AppName; got != "of all nodes" {
+		t.Errorf("got %q", got)
+	}
+	clients[1].call(t, "POST", "/api/collections", `{"name":"posts","type":"base","fields":[{"name":"title","type":"text"}]}`)
+	for i := range 30 {
+		at := clients[i%3]
+		id := fmt.Sprintf("post%011d", i)
+		at.call(t, "POST", posts, fmt.Sprintf(`{"id":%q,"title":"one"}`, id))
+		at.call(t, "PATCH", posts+"/"+id, `{"title":"two"}`)
+		if got := at.call(t, "GET", posts+"/"+id, ""); !strings.Contains(got, `"title":"two"`) {
+			t.Errorf("got %s", got)
 		}
 	}
+	clients[2].call(t, "POST", "/api/batch", `{"requests":[{"method":"POST","url":"/api/collections/posts/records","body":{"title":"four"}}]}`)
+	clients[0].sql(t, "DELETE FROM posts WHERE title = 'four'")
+	if got := clients[1].status(t, "POST", posts, `{"id":"post00000000001"}`); got != http.StatusBadRequest {
+		t.Errorf("got %d", got)
+	}
 	c.same(t)
+	if n, err := apps[2].CountRecords("posts"); err != nil || n != 30 {
+		t.Errorf("%d posts, %v", n, err)
+	}
+}
+
+// What is passed on to the node that leads is as it came, and so is the answer.
+func TestRequestIsPassedOnAsItCame(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t)
+	_, clients := c.apps(t)
+	leader := c.leader(t)
+	follower, _ := others(leader)
+	for _, size := range []int{0, 10, repeatable, repeatable + 1, 20 << 20} {
+		body := make([]byte, size)
+		rand.NewChaCha8([32]byte{}).Read(body)
+		request := clients[follower].request(t, "POST", "/echo?a=%2F&b=;c", string(body))
+		request.Host = "app.example.com"
+		request.Header.Set("X-Forwarded-For", "1.2.3.4")
+		request.Header.Set("Replica-Client", "6.6.6.6:6") // as no client may say
+		if size == 10 {
+			request.ContentLength = -1
+		}
+		response, err := http.DefaultClient.Do(request)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got struct {
+			Node, Body, Host, Uri, From string
+			TLS                         bool
+			Header                      http.Header
+		}
+		err = json.NewDecoder(response.Body).Decode(&got)
+		response.Body.Close()
+		if err != nil || response.StatusCode != http.StatusTeapot || got.Node != c.configs[leader].Node || got.Body != fmt.Sprintf("%x", sha256.Sum256(body)) ||
+			got.Host != "app.example.com" || got.Uri != "/echo?a=%2F&b=;c" || got.TLS || !strings.HasPrefix(got.From, "127.0.0.1:") ||
+			fmt.Sprint(got.Header["X-Forwarded-For"]) != "[1.2.3.4]" || got.Header.Get(clientHeader) != "" || got.Header.Get("Authorization") == "" {
+			t.Errorf("%d bytes: %v, %s, %+v", size, err, response.Status, got)
+		}
+		if fmt.Sprint(response.Header["Set-Cookie"]) != "[a=1 b=2]" || response.Header.Get(positionHeader) != "" {
+			t.Errorf("got %v", response.Header)
+		}
+	}
+}
+
+// A request waits for a node that leads, when the one that did is gone.
+func TestRequestWaitsForANodeThatLeads(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t)
+	_, clients := c.apps(t)
+	clients[0].call(t, "POST", "/api/collections", `{"name":"posts","type":"base","fields":[{"name":"title","type":"text"}]}`)
+	c.same(t)
+	leader := c.leader(t)
+	a, b := others(leader)
+	c.stop(t, leader)
+	apptest.Eventually(t, "a write is taken", func() bool { return clients[a].status(t, "POST", posts, `{"title":"a"}`) == http.StatusOK })
+	apptest.Eventually(t, "a write is taken", func() bool { return clients[b].status(t, "POST", posts, `{"title":"b"}`) == http.StatusOK })
+	c.same(t)
+	if got := clients[a].status(t, "GET", "/api/health", ""); got != http.StatusOK {
+		t.Errorf("got %d", got)
+	}
+	left := c.leader(t)
+	last := a + b - left
+	c.stop(t, left)
+	mustBeUnavailable(t, "a write without most of the nodes", clients[last].request(t, "POST", posts, `{"title":"c"}`))
+	clients[last].call(t, "GET", posts, "")
+	apptest.Eventually(t, "the node says that it is alone", func() bool {
+		return clients[last].status(t, "GET", "/api/health", "") == http.StatusServiceUnavailable
+	})
 }
 
 func TestConfigsThatAreRefused(t *testing.T) {
@@ -528,16 +633,23 @@ func TestStrangersAreShutOut(t *testing.T) {
 	}
 	none := &tls.Config{InsecureSkipVerify: true}
 	other.InsecureSkipVerify = true
-	for name, config := range map[string]*tls.Config{"without one": none, "with another CA's": other} {
-		conn, err := net.Dial("tcp", c.configs[0].Peers["n1"])
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer conn.Close()
-		client := tls.Client(conn, config)
-		_ = client.Handshake() // which is right for the client before the server has looked at its certificate
-		if n, err := client.Read(make([]byte, 1)); n > 0 || err == nil || errors.Is(err, io.EOF) || !strings.Contains(err.Error(), "tls: ") {
-			t.Errorf("%s: %d bytes, %v", name, n, err)
+	routes := c.configs[0].Peers["n1"]
+	requests, err := peerAddress(routes)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, address := range []string{routes, requests} {
+		for name, config := range map[string]*tls.Config{"without one": none, "with another CA's": other} {
+			conn, err := net.Dial("tcp", address)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer conn.Close()
+			client := tls.Client(conn, config)
+			_ = client.Handshake() // which is right for the client before the server has looked at its certificate
+			if n, err := client.Read(make([]byte, 1)); n > 0 || err == nil || errors.Is(err, io.EOF) || !strings.Contains(err.Error(), "tls: ") {
+				t.Errorf("%s: %d bytes, %v", name, n, err)
+			}
 		}
 	}
 }

@@ -87,14 +87,15 @@ func Serve(t testing.TB, app *tests.TestApp) *Server {
 	if err != nil {
 		t.Fatal(err)
 	}
-	event := &core.ServeEvent{App: app, Router: router}
+	event := &core.ServeEvent{App: app, Router: router, Server: new(http.Server)}
 	var server *httptest.Server
 	err = app.OnServe().Trigger(event, func(e *core.ServeEvent) error {
 		mux, err := e.Router.BuildMux()
 		if err != nil {
 			return err
 		}
-		server = httptest.NewUnstartedServer(mux)
+		e.Server.Handler = mux
+		server = httptest.NewUnstartedServer(e.Server.Handler)
 		server.Config.Protocols = new(http.Protocols)
 		server.Config.Protocols.SetHTTP1(true)
 		server.Config.Protocols.SetUnencryptedHTTP2(true)
