@@ -102,17 +102,17 @@ func (f *faultRun) run(once bool, fault func()) {
 }
 
 // count returns how many webhooks had this answer so far.
-func (f *faultRun) count(status int) int {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	return f.statuses[status]
+func (m *modelRiver) count(status int) int {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.statuses[status]
 }
 
 // await waits for n more webhooks with this answer.
-func (f *faultRun) await(status, n int) {
-	f.t.Helper()
-	want := f.count(status) + n
-	await(f.t, fmt.Sprintf("%d more webhooks are answered %d", n, status), func() bool { return f.count(status) >= want })
+func (m *modelRiver) await(status, n int) {
+	m.t.Helper()
+	want := m.count(status) + n
+	await(m.t, fmt.Sprintf("%d more webhooks are answered %d", n, status), func() bool { return m.count(status) >= want })
 }
 
 // terminate ends the process as a service manager does, and returns how long it took.

@@ -60,7 +60,7 @@ type sentWebhook struct {
 // answered 200 and now and then once more, and receives callbacks. It keeps the ledger.
 type modelRiver struct {
 	t      testing.TB
-	url    string // of the server's webhooks
+	urls   []string // of the servers
 	client *http.Client
 	closed chan struct{}
 
@@ -74,6 +74,10 @@ type modelRiver struct {
 	violations  []string
 	last        int
 
+	accepted time.Time     // when a webhook was last answered 200
+	begun    time.Time     // when the last of those was sent
+	silence  time.Duration // the longest time without one
+
 	// A machine was lost: what it stored and called back for, but did not answer, is stored
 	// again at another time when it comes again.
 	machineLost bool
@@ -83,7 +87,7 @@ var savedAt = regexp.MustCompile(`"saved_at":"[^"]*"`)
 
 func newModelRiver(t testing.TB, serverURL string, seed uint64) *modelRiver {
 	m := &modelRiver{
-		t: t, url: serverURL + "/webhooks/modelriver", closed: make(chan struct{}),
+		t: t, urls: []string{serverURL}, closed: make(chan struct{}),
 		client: &http.Client{
 			Timeout:   30 * time.Second, // ModelRiver's
 			Transport: &http.Transport{MaxIdleConnsPerHost: 64},
@@ -91,6 +95,7 @@ func newModelRiver(t testing.TB, serverURL string, seed uint64) *modelRiver {
 		rng:      rand.New(rand.NewPCG(seed, 0)),
 		webhooks: map[string]*sentWebhook{},
 		statuses: map[int]int{},
+		accepted: time.Now(),
 	}
 	t.Cleanup(func() {
 		close(m.closed)
@@ -165,9 +170,23 @@ func (m *modelRiver) nextWebhook() *sentWebhook {
 	return m.newWebhook(kind, to, size)
 }
 
-// post sends a webhook once and returns the status of the answer, 0 if there is none.
-func (m *modelRiver) post(w *sentWebhook) int {
-	request, err := http.NewRequest(http.MethodPost, m.url, bytes.NewReader(w.payload))
+// post sends a webhook as a balancer does: to a server that may take it. It returns the status of the
+// last answer, 0 if there is none.
+func (m *modelRiver) post(w *sentWebhook) (status int) {
+	m.mu.Lock()
+	order := m.rng.Perm(len(m.urls))
+	m.mu.Unlock()
+	for _, i := range order {
+		if status = m.postTo(m.urls[i], w); status != 0 && status != http.StatusServiceUnavailable {
+			break
+		}
+	}
+	return status
+}
+
+// postTo sends a webhook once to a server, and returns the status of the answer, 0 if there is none.
+func (m *modelRiver) postTo(url string, w *sentWebhook) int {
+	request, err := http.NewRequest(http.MethodPost, url+"/webhooks/modelriver", bytes.NewReader(w.payload))
 	if err != nil {
 		m.violate("%v", err)
 		return 0
@@ -180,7 +199,7 @@ func (m *modelRiver) post(w *sentWebhook) int {
 	w.sent++
 	m.mu.Unlock()
 
-	status := 0
+	begun, status := time.Now(), 0
 	response, err := m.client.Do(request)
 	if err == nil {
 		status = response.StatusCode
@@ -202,6 +221,10 @@ func (m *modelRiver) post(w *sentWebhook) int {
 	if status == http.StatusOK {
 		w.answered++
 		m.answered = append(m.answered, w)
+		m.silence, m.accepted = max(m.silence, time.Since(m.accepted)), time.Now()
+		if begun.After(m.begun) {
+			m.begun = begun
+		}
 	}
 	return status
 }

@@ -1,6 +1,7 @@
 package tests
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"log"
@@ -18,13 +19,20 @@ import (
 	"github.com/pocketriver/pocketriver/hooks/replica"
 )
 
-// connectNode makes the server of init one with a log. It refuses what refusingHook does, makes a
-// snapshot when it is asked to, and restarts itself, as it does for a changed file of pb_hooks.
+// connectNode makes the server of init one with a log, as TEST_NODE configures it. It refuses what refusingHook
+// does, makes a snapshot when it is asked to, restarts itself, as it does for a changed file of pb_hooks, and says
+// when it begins to lead.
 func connectNode() (connect core.DBConnectFunc, register func(core.App)) {
-	node, err := replica.Open(replica.Config{})
+	var config replica.Config
+	err := json.Unmarshal([]byte(os.Getenv("TEST_NODE")), &config)
 	if err != nil {
 		log.Fatal(err)
 	}
+	node, err := replica.Open(config)
+	if err != nil {
+		log.Fatal(err)
+	}
+	node.OnLead(func() { fmt.Println(beginsToLead) })
 	return node.Connect, func(app core.App) {
 		node.Register(app)
 		app.OnRecordCreate("aiContent").BindFunc(func(e *core.RecordEvent) error {
@@ -41,15 +49,23 @@ func connectNode() (connect core.DBConnectFunc, register func(core.App)) {
 				}
 				return e.NoContent(http.StatusNoContent)
 			})
+			e.Router.GET("/leads", func(e *core.RequestEvent) error {
+				if !node.Leads() {
+					return e.NoContent(http.StatusConflict)
+				}
+				return e.NoContent(http.StatusNoContent)
+			})
 			return e.Next()
 		})
 	}
 }
 
+const beginsToLead = "This node begins to lead"
+
 // startNode starts a host whose database has a log.
 func startNode(t testing.TB, dir string, env ...string) *server {
 	t.Helper()
-	return startHost(t, dir, time.Minute, append(env, "TEST_NODE=1")...)
+	return startHost(t, dir, time.Minute, append(env, "TEST_NODE={}")...)
 }
 
 // newNodeRun is newFaultRun for a host whose database has a log.
@@ -118,7 +134,7 @@ func copyDatabase(t testing.TB, from, to string) {
 func killInStart(t testing.TB, dir string, within time.Duration) {
 	t.Helper()
 	command := exec.Command(os.Args[0], "serve", "--dev=false", "--dir", dir, "--http", "127.0.0.1:0")
-	command.Env = append(os.Environ(), "TEST_NODE=1", "TEST_CALLBACK_WINDOW=1m")
+	command.Env = append(os.Environ(), "TEST_NODE={}", "TEST_CALLBACK_WINDOW=1m")
 	if err := command.Start(); err != nil {
 		t.Fatal(err)
 	}
@@ -145,10 +161,15 @@ func (f *faultRun) runNode(fault func()) {
 		f.t.Fatal(err)
 	}
 	db.Close()
-	want, got := dumpDatabase(f.t, f.Dir), dumpDatabase(f.t, again)
+	mustEqual(f.t, "the log makes another database", dumpDatabase(f.t, f.Dir), dumpDatabase(f.t, again))
+}
+
+// mustEqual fails unless two databases are the same.
+func mustEqual(t testing.TB, what string, want, got []string) {
+	t.Helper()
 	for i := range max(len(want), len(got)) {
 		if i >= len(want) || i >= len(got) || want[i] != got[i] {
-			f.t.Fatalf("the log makes another database, from row %d of %d and %d on: %.500s", i, len(want), len(got), fmt.Sprint(want[min(i, len(want)):], got[min(i, len(got)):]))
+			t.Fatalf("%s, from row %d of %d and %d on: %.500s", what, i, len(want), len(got), fmt.Sprint(want[min(i, len(want)):], got[min(i, len(got)):]))
 		}
 	}
 }

@@ -54,12 +54,19 @@ func startServerBinary(t testing.TB, binary, dir string, env ...string) *server 
 	if dir == "" {
 		dir = t.TempDir()
 	}
+	s := newServer(t, binary, dir, env...)
+	s.Start()
+	return s
+}
+
+// newServer is startServerBinary without the start.
+func newServer(t testing.TB, binary, dir string, env ...string) *server {
+	t.Helper()
 	s := &server{t: t, binary: binary, URL: "http://" + freeAddress(t), Dir: dir, output: &output{}}
 	s.env = append(os.Environ(),
 		"MODELRIVER_WEBHOOK_SECRET="+testSecret, "MODELRIVER_API_KEY="+testKey, "MODELRIVER_CALLBACK_HOSTS=127.0.0.1")
 	s.env = append(s.env, env...)
 	t.Cleanup(s.Kill)
-	s.Start()
 	return s
 }
 
@@ -68,6 +75,12 @@ func startServerBinary(t testing.TB, binary, dir string, env ...string) *server 
 func (s *server) Start() {
 	s.t.Helper()
 	s.launch()
+	s.awaitStarted()
+}
+
+// awaitStarted returns once a process that was launched answers.
+func (s *server) awaitStarted() {
+	s.t.Helper()
 	deadline := time.Now().Add(60 * time.Second)
 	for time.Now().Before(deadline) {
 		if response, err := http.Get(s.URL + "/api/health"); err == nil {

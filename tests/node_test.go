@@ -210,24 +210,14 @@ func TestNodeOutlivesAPowerFailure(t *testing.T) {
 	t.Parallel()
 	f := newNodeRun(t, t.TempDir(), rand.Uint64())
 	f.runNode(func() {
-		blk := logFile(t, f.Dir)
-		trace := filepath.Join(t.TempDir(), "trace")
-		stop := f.strace("-e", "trace=pwrite64,fsync", "-y", "-s", "0", "-o", trace, "-P", blk)
+		trace := f.traceLog()
 		for range 2 { // of which what was cut off is not synced
 			f.await(200, 20)
 			f.mustSnapshot()
 		}
 		f.await(200, 150)
 		f.Kill()
-		stop()
-		if err := os.Truncate(blk, syncedLength(t, trace)); err != nil {
-			t.Fatal(err)
-		}
-		for _, lost := range []string{filepath.Join(f.Dir, "data.db-wal"), filepath.Join(filepath.Dir(blk), "index.db")} {
-			if err := os.Remove(lost); err != nil && !os.IsNotExist(err) {
-				t.Fatal(err)
-			}
-		}
+		trace.loseUnsynced()
 		if lost := f.count(200) - stored(t, f.Dir); lost < 50 { // all since the last checkpoint
 			t.Errorf("%d records were lost: too few", lost)
 		}
@@ -256,35 +246,81 @@ func stored(t testing.TB, dir string) (n int) {
 	return n
 }
 
-// syncedLength returns how much of a file that only grows was synced, by what strace saw of it.
-func syncedLength(t testing.TB, trace string) (synced int64) {
+// A logTrace is what strace sees a server write to its log.
+type logTrace struct {
+	*faultRun
+	path string
+	stop func()
+}
+
+func (f *faultRun) traceLog() *logTrace {
+	f.t.Helper()
+	path := filepath.Join(f.t.TempDir(), "trace")
+	return &logTrace{f, path, f.strace("-e", "trace=pwrite64,fsync", "-y", "-s", "0", "-o", path)}
+}
+
+// loseUnsynced takes from the data of a server that was killed what a power failure may take.
+func (l *logTrace) loseUnsynced() {
+	l.t.Helper()
+	l.stop()
+	lost, err := filepath.Glob(filepath.Join(l.Dir, "data.db-log", "jetstream", "*", "*", "*", "msgs", "index.db"))
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	for _, path := range append(lost, filepath.Join(l.Dir, "data.db-wal")) {
+		if err := os.Remove(path); err != nil && !os.IsNotExist(err) {
+			l.t.Fatal(err)
+		}
+	}
+	lengths := syncedLengths(l.t, l.path)
+	if len(lengths) == 0 {
+		l.t.Fatal("the log wasn't written to")
+	}
+	for path, synced := range lengths {
+		if info, err := os.Stat(path); err == nil && info.Size() > synced {
+			if err := os.Truncate(path, synced); err != nil {
+				l.t.Fatal(err)
+			}
+		}
+	}
+}
+
+// syncedLengths returns how much was synced of each file of a log, which only grow, by what strace saw of them.
+func syncedLengths(t testing.TB, trace string) map[string]int64 {
 	t.Helper()
 	file, err := os.Open(trace)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer file.Close()
-	write := regexp.MustCompile(`pwrite64\(.*, (\d+), (\d+)(\) += \d+| <unfinished)`)
-	end, syncing := int64(0), map[string]int64{}
+	call := regexp.MustCompile(`^(\d+) +(?:(pwrite64|fsync)\(\d+<(.*\.blk)>(?:, .*, (\d+), (\d+))?(\) += \d+| <unfinished)|<\.\.\. fsync resumed>\) += 0)`)
+	type syncing struct {
+		path string
+		end  int64
+	}
+	ends, synced, begun := map[string]int64{}, map[string]int64{}, map[string]syncing{}
 	for lines := bufio.NewScanner(file); lines.Scan(); {
-		pid, call, _ := strings.Cut(lines.Text(), " ")
-		call = strings.TrimLeft(call, " ")
-		if m := write.FindStringSubmatch(call); m != nil {
-			length, _ := strconv.ParseInt(m[1], 10, 64)
-			offset, _ := strconv.ParseInt(m[2], 10, 64)
-			end = max(end, offset+length)
+		m := call.FindStringSubmatch(lines.Text())
+		if m == nil {
+			continue
 		}
-		switch {
-		case strings.HasPrefix(call, "fsync(") && strings.Contains(call, "<unfinished"):
-			syncing[pid] = end
-		case strings.HasPrefix(call, "fsync(") && strings.Contains(call, "= 0"):
-			synced = end
-		case strings.HasPrefix(call, "<... fsync resumed>") && strings.Contains(call, "= 0"):
-			synced = max(synced, syncing[pid])
+		switch pid, path := m[1], m[3]; {
+		case m[2] == "pwrite64":
+			length, _ := strconv.ParseInt(m[4], 10, 64)
+			offset, _ := strconv.ParseInt(m[5], 10, 64)
+			if _, known := synced[path]; !known { // what was there before
+				synced[path] = offset
+			}
+			ends[path] = max(ends[path], offset+length)
+		case m[2] == "fsync" && strings.HasSuffix(m[6], "unfinished"):
+			begun[pid] = syncing{path, ends[path]}
+		case m[2] == "fsync":
+			synced[path] = max(synced[path], ends[path])
+		default:
+			was := begun[pid]
+			synced[was.path] = max(synced[was.path], was.end)
 		}
 	}
-	if synced == 0 {
-		t.Fatal("nothing was synced")
-	}
+	delete(synced, "")
 	return synced
 }

@@ -1,0 +1,303 @@
+package tests
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/pocketriver/pocketriver/hooks/replica"
+)
+
+// A nodesRun is three real servers that keep one database, under load, and the ledger of what they were sent.
+type nodesRun struct {
+	*modelRiver
+	t     testing.TB
+	rng   *rand.Rand
+	nodes [3]*node
+	size  string // of each node's disk
+
+	kills    int
+	recovery map[string][]time.Duration // by the failure, how long after it a webhook was accepted
+}
+
+// A node is one of them, in a folder of its own.
+type node struct {
+	*faultRun
+	base  string
+	cable sync.RWMutex // locked while it is cut off from the others
+}
+
+// nodeSize is that of a disk that is filled soon.
+const nodeSize = "128m"
+
+// newNodesRun starts three hosts in folders of base, which have disks of that size.
+func newNodesRun(t testing.TB, base, size string, seed uint64) *nodesRun {
+	t.Helper()
+	f := &nodesRun{modelRiver: newModelRiver(t, "", seed), t: t, rng: rand.New(rand.NewPCG(seed, 1)), size: size, recovery: map[string][]time.Duration{}}
+	f.urls, f.client.Timeout = nil, 3*time.Second // a balancer's, which then asks another one
+	f.receivers = append(f.receivers, f.newReceiver(accepts))
+	names, addresses := []string{"n1", "n2", "n3"}, []string{}
+	certs, seeded := filepath.Join(base, "certs"), filepath.Join(base, "data.db")
+	if err := replica.WriteCerts(certs, names...); err != nil {
+		t.Fatal(err)
+	}
+	if err := replica.Seed(seeded); err != nil {
+		t.Fatal(err)
+	}
+	for i, name := range names {
+		addresses = append(addresses, freeAddress(t))
+		n := &node{base: filepath.Join(base, name)}
+		f.nodes[i] = n
+		dir := filepath.Join(n.base, "pb_data")
+		if err := os.Mkdir(n.base, 0o700); err != nil {
+			t.Fatal(err)
+		}
+		mount(t, n.base, size)
+		if err := os.Mkdir(dir, 0o700); err != nil {
+			t.Fatal(err)
+		}
+		copyDatabase(t, seeded, filepath.Join(dir, "data.db"))
+	}
+	for i, n := range f.nodes {
+		config := replica.Config{Node: names[i], Certs: filepath.Join(certs, names[i]), Peers: map[string]string{names[i]: addresses[i]}}
+		for j, other := range f.nodes {
+			if j != i {
+				config.Peers[names[j]] = connect(t, n, other, addresses[j])
+			}
+		}
+		text, err := json.Marshal(config)
+		if err != nil {
+			t.Fatal(err)
+		}
+		s := newServer(t, os.Args[0], filepath.Join(n.base, "pb_data"), "TEST_NODE="+string(text), "TEST_CALLBACK_WINDOW=1m")
+		n.faultRun = &faultRun{server: s, modelRiver: f.modelRiver, t: t, rng: f.rng}
+		f.urls = append(f.urls, s.URL)
+	}
+	f.start(f.nodes[:]...)
+	f.accepted = time.Now()
+	return f
+}
+
+// connect returns an address at which a node reaches another one. While one of them is cut off, nothing arrives, and
+// nobody is told so.
+func connect(t testing.TB, from, to *node, address string) string {
+	t.Helper()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { listener.Close() })
+	pass := func() {
+		for _, n := range []*node{from, to} {
+			n.cable.RLock()
+			n.cable.RUnlock() //nolint:staticcheck // it only waits
+		}
+	}
+	carry := func(out, in net.Conn) {
+		defer out.Close()
+		defer in.Close()
+		buffer := make([]byte, 64<<10)
+		for {
+			n, err := in.Read(buffer)
+			pass()
+			if err != nil {
+				return
+			}
+			if _, err := out.Write(buffer[:n]); err != nil {
+				return
+			}
+		}
+	}
+	go func() {
+		for {
+			in, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			go func() {
+				pass()
+				out, err := net.Dial("tcp", address)
+				if err != nil {
+					in.Close()
+					return
+				}
+				go carry(in, out)
+				carry(out, in)
+			}()
+		}
+	}()
+	return listener.Addr().String()
+}
+
+// start starts nodes, which may wait for each other.
+func (f *nodesRun) start(nodes ...*node) {
+	f.t.Helper()
+	for _, n := range nodes {
+		n.launch()
+	}
+	for _, n := range nodes {
+		n.awaitStarted()
+	}
+}
+
+// kill kills nodes at once.
+func (f *nodesRun) kill(nodes ...*node) {
+	for _, n := range nodes {
+		n.cmd.Process.Kill()
+		f.kills++
+	}
+	for _, n := range nodes {
+		n.Kill()
+	}
+}
+
+// leader waits until a node leads, but one that may believe so.
+func (f *nodesRun) leader(but ...*node) (leader *node) {
+	f.t.Helper()
+	await(f.t, "a node leads", func() bool {
+		for _, n := range f.nodes {
+			if !slices.Contains(but, n) && n.leads() {
+				leader = n
+				return true
+			}
+		}
+		return false
+	})
+	return leader
+}
+
+// others returns all nodes but these, in any order.
+func (f *nodesRun) others(but ...*node) (others []*node) {
+	for _, i := range f.rng.Perm(len(f.nodes)) {
+		if !slices.Contains(but, f.nodes[i]) {
+			others = append(others, f.nodes[i])
+		}
+	}
+	return others
+}
+
+func (n *node) leads() bool {
+	response, err := n.client.Get(n.URL + "/leads")
+	if err != nil {
+		return false
+	}
+	response.Body.Close()
+	return response.StatusCode == http.StatusNoContent
+}
+
+// mustRead fails unless a node answers who reads.
+func (n *node) mustRead() {
+	n.t.Helper()
+	response, err := n.client.Get(n.URL + "/api/collections/aiContent/records")
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	defer response.Body.Close()
+	if answer, _ := io.ReadAll(response.Body); response.StatusCode != http.StatusOK || !strings.Contains(string(answer), `"title":"Webhook `) {
+		n.t.Errorf("a read is answered %s: %s", response.Status, answer)
+	}
+}
+
+// awaitRefusal waits until a node answers a webhook 503.
+func (n *node) awaitRefusal() {
+	n.t.Helper()
+	await(n.t, "a webhook is answered 503 by a node that doesn't see most of the others", func() bool {
+		return n.postTo(n.URL, n.nextWebhook()) == http.StatusServiceUnavailable
+	})
+}
+
+// recovers waits until a webhook that is sent from now on is accepted, after a failure.
+func (f *nodesRun) recovers(failure string) {
+	f.t.Helper()
+	failed := time.Now()
+	await(f.t, "a webhook that was sent after the failure is accepted", func() bool {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		return f.begun.After(failed)
+	})
+	f.recovery[failure] = append(f.recovery[failure], time.Since(failed))
+}
+
+// changes returns how often a node began to lead.
+func (f *nodesRun) changes() (n int) {
+	for _, node := range f.nodes {
+		n += strings.Count(node.output.String(), beginsToLead)
+	}
+	return n
+}
+
+// run loads the nodes while the fault happens, and balances the ledger, once all of them have the same database.
+func (f *nodesRun) run(pause time.Duration, fault func()) {
+	f.t.Helper()
+	f.load(connections, pause, fault)
+	settle(f.t, f.nodes[0].Dir, 8*time.Minute)
+	f.mustEqual()
+	changes := f.changes()
+	for _, n := range f.nodes {
+		n.Stop()
+	}
+	f.check(f.nodes[0].Dir, f.kills == 0 && changes == 1)
+	f.t.Logf("%s; %d kills, %d times a node began to lead, at most %s without an acceptance", f.summary(), f.kills, changes, f.silence.Round(time.Millisecond))
+	for failure, took := range f.recovery {
+		slices.Sort(took)
+		f.t.Logf("%s: a webhook is accepted after %s / %s / %s (min / p50 / max of %d)", failure, took[0].Round(time.Millisecond),
+			took[len(took)/2].Round(time.Millisecond), took[len(took)-1].Round(time.Millisecond), len(took))
+	}
+}
+
+// positions returns how far each node's database has come, and whether that's the same.
+func (f *nodesRun) positions() (positions [3]uint64, same bool) {
+	for i, n := range f.nodes {
+		db := openDatabase(f.t, n.Dir)
+		err := db.NewQuery("SELECT position FROM _replicaPosition").Row(&positions[i])
+		db.Close()
+		if err != nil {
+			return positions, false // it is being replaced
+		}
+	}
+	return positions, positions[0] == positions[1] && positions[1] == positions[2]
+}
+
+// awaitCaughtUp waits until every node has what one of them has now, and answers.
+func (f *nodesRun) awaitCaughtUp() {
+	f.t.Helper()
+	before, _ := f.positions()
+	want := slices.Max(before[:])
+	await(f.t, "every node has what the first had", func() bool {
+		now, _ := f.positions()
+		return slices.Min(now[:]) >= want
+	})
+	for _, n := range f.nodes {
+		n.awaitStarted()
+	}
+}
+
+// mustEqual waits until all nodes are at one position, and fails unless they have the same there.
+func (f *nodesRun) mustEqual() {
+	f.t.Helper()
+	var dumps [3][]string
+	await(f.t, "the nodes are at one position", func() bool {
+		before, same := f.positions()
+		if !same {
+			return false
+		}
+		for i, n := range f.nodes {
+			dumps[i] = dumpDatabase(f.t, n.Dir)
+		}
+		after, same := f.positions()
+		return same && before == after
+	})
+	for i := range f.nodes {
+		mustEqual(f.t, fmt.Sprintf("%s has another database", filepath.Base(f.nodes[i].base)), dumps[0], dumps[i])
+	}
+}

@@ -1,0 +1,196 @@
+package tests
+
+import (
+	"math/rand/v2"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// A nodesFault is what befalls three nodes, which are all well again when it returns.
+type nodesFault struct {
+	name  string
+	fault func(f *nodesRun)
+}
+
+var nodesFaults = []nodesFault{
+	{"the leader is killed", func(f *nodesRun) {
+		leader := f.leader()
+		f.kill(leader)
+		f.recovers("the leader is killed")
+		f.await(200, 20)
+		f.start(leader)
+	}},
+
+	{"a follower is killed", func(f *nodesRun) {
+		follower := f.others(f.leader())[0]
+		f.kill(follower)
+		f.recovers("a follower is killed")
+		f.await(200, 20)
+		f.start(follower)
+	}},
+
+	{"all are killed", func(f *nodesRun) {
+		f.kill(f.nodes[:]...)
+		f.start(f.nodes[:]...)
+		f.recovers("all are killed, and started")
+	}},
+
+	{"two are killed", func(f *nodesRun) {
+		left := f.nodes[f.rng.IntN(3)]
+		f.kill(f.others(left)...)
+		left.awaitRefusal()
+		left.mustRead()
+		f.start(f.others(left)...)
+		f.recovers("two are killed, and started")
+	}},
+
+	{"the leader stands still", func(f *nodesRun) {
+		leader := f.leader()
+		leader.cmd.Process.Signal(syscall.SIGSTOP)
+		f.recovers("the leader stands still")
+		f.await(200, 20)
+		leader.cmd.Process.Signal(syscall.SIGCONT) // and goes on with what it was sent meanwhile
+	}},
+
+	{"a follower stands still", func(f *nodesRun) {
+		follower := f.others(f.leader())[0]
+		follower.cmd.Process.Signal(syscall.SIGSTOP)
+		f.recovers("a follower stands still")
+		f.await(200, 20)
+		follower.cmd.Process.Signal(syscall.SIGCONT)
+	}},
+
+	{"SIGTERM of the leader", func(f *nodesRun) {
+		leader := f.leader()
+		if took := leader.terminate(); took > 5*time.Second {
+			f.t.Errorf("exit took %s, want at most 5 s", took)
+		}
+		f.recovers("SIGTERM of the leader")
+		f.await(200, 20)
+		f.start(leader)
+	}},
+
+	{"the leader is cut off", func(f *nodesRun) {
+		leader := f.leader()
+		leader.cable.Lock()
+		f.recovers("the leader is cut off")
+		leader.awaitRefusal()
+		leader.mustRead()
+		f.await(200, 20)
+		leader.cable.Unlock()
+	}},
+
+	{"a follower is cut off", func(f *nodesRun) {
+		follower := f.others(f.leader())[0]
+		follower.cable.Lock()
+		f.recovers("a follower is cut off")
+		follower.awaitRefusal()
+		follower.mustRead()
+		f.await(200, 20)
+		follower.cable.Unlock()
+	}},
+
+	{"the leader's disk is full", func(f *nodesRun) {
+		leader := f.leader()
+		free := fill(f.t, leader.base, f.size)
+		f.leader(leader)
+		f.recovers("the leader's disk is full, and another node leads")
+		f.await(200, 50)
+		free()
+	}},
+
+	{"a follower's disk is full", func(f *nodesRun) {
+		free := fill(f.t, f.others(f.leader())[0].base, f.size)
+		f.recovers("a follower's disk is full")
+		f.await(200, 100)
+		free()
+	}},
+
+	{"a follower's database is edited", func(f *nodesRun) {
+		follower := f.others(f.leader())[0]
+		f.kill(follower)
+		replaced := follower.replaced()
+		db := openDatabase(f.t, follower.Dir)
+		if _, err := db.NewQuery("UPDATE aiContent SET title = 'edited'").Execute(); err != nil {
+			f.t.Fatal(err)
+		}
+		db.Close()
+		f.start(follower)
+		await(f.t, "the follower has replaced its database", func() bool { return follower.replaced() == replaced+1 })
+		follower.awaitStarted()
+	}},
+
+	{"a follower's database is deleted", func(f *nodesRun) {
+		follower := f.others(f.leader())[0]
+		f.kill(follower)
+		follower.loseDatabase()
+		f.start(follower)
+	}},
+
+	{"the leader's power fails", func(f *nodesRun) {
+		leader := f.leader()
+		trace := leader.traceLog()
+		f.await(200, 50)
+		f.kill(leader)
+		f.recovers("the leader's power fails")
+		trace.loseUnsynced()
+		f.start(leader)
+	}},
+
+	{"the power of all fails", func(f *nodesRun) {
+		var traces []*logTrace
+		for _, n := range f.nodes {
+			traces = append(traces, n.traceLog())
+		}
+		f.await(200, 50)
+		f.kill(f.nodes[:]...)
+		for _, trace := range traces {
+			trace.loseUnsynced()
+		}
+		f.start(f.nodes[:]...)
+		f.recovers("the power of all fails, and they are started")
+	}},
+}
+
+// Three nodes are as one server, whatever happens to them, and their databases are the same.
+func TestThreeNodes(t *testing.T) {
+	t.Parallel()
+	for _, row := range nodesFaults {
+		t.Run(row.name, func(t *testing.T) {
+			t.Parallel()
+			f := newNodesRun(t, t.TempDir(), nodeSize, rand.Uint64())
+			f.run(20*time.Millisecond, func() {
+				for range max(1, *nodeKills/4) {
+					f.await(200, 1+f.rng.IntN(50))
+					row.fault(f)
+				}
+				f.await(200, 20)
+			})
+		})
+	}
+}
+
+// Each fault, at random moments, one at a time.
+func TestThreeNodesTorture(t *testing.T) {
+	t.Parallel()
+	seed, size := faultSeed(), nodeSize
+	t.Logf("go test -run TestThreeNodesTorture ./tests -torture %s -seed %d", *tortureFor, seed)
+	if *tortureFor > shortTorture {
+		size = "6g"
+	}
+	f := newNodesRun(t, t.TempDir(), size, seed)
+	happened := map[string]int{}
+	f.run(100*time.Millisecond, func() {
+		for end := time.Now().Add(*tortureFor); time.Now().Before(end); {
+			f.await(200, 1+f.rng.IntN(50))
+			row := nodesFaults[f.rng.IntN(len(nodesFaults))]
+			f.nodes[0].logNow("%s", row.name)
+			row.fault(f)
+			f.nodes[0].logNow("%s over", row.name)
+			happened[row.name]++
+			f.awaitCaughtUp()
+		}
+	})
+	t.Logf("these faults: %v", happened)
+}
