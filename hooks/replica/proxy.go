@@ -31,7 +31,7 @@ const (
 	// repeatable is how long a body may be that a node keeps, so that it can pass it on again. leaderWait is how long a request
 	// waits for a node that leads, and appliedWait for this node to have what the answer to it says.
 	repeatable  = 1 << 20
-	leaderWait  = 10 * time.Second
+	leaderWait  = 5 * time.Second
 	appliedWait = 5 * time.Second
 )
 
@@ -68,9 +68,11 @@ func (n *Node) passOn(e *core.RequestEvent) error {
 				return unavailable(e, err)
 			}
 		}
+		if ctx.Err() != nil || !n.healthy() {
+			return unavailable(e, errNoLeader)
+		}
 		select {
 		case <-ctx.Done():
-			return unavailable(e, errNoLeader)
 		case <-look.C:
 		}
 	}

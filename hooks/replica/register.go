@@ -83,10 +83,15 @@ func (n *Node) serve(e *core.ServeEvent) error {
 
 // answerHealth tells a balancer to send nobody to a node that knows of no node that leads.
 func (n *Node) answerHealth(e *core.RequestEvent) error {
-	if e.Request.URL.Path == "/api/health" && !n.Leads() && time.Since(time.UnixMilli(n.heard.Load())) > healthTimeout {
+	if e.Request.URL.Path == "/api/health" && !n.healthy() {
 		return apis.NewApiError(http.StatusServiceUnavailable, "This node can't reach the one that leads.", nil)
 	}
 	return e.Next()
+}
+
+// healthy reports whether a node leads, as far as this one has heard lately.
+func (n *Node) healthy() bool {
+	return n.Leads() || time.Since(time.UnixMilli(n.heard.Load())) < healthTimeout
 }
 
 // answerUnavailable answers 503 to what PocketBase answers 400, and other statuses: the request
