@@ -92,6 +92,20 @@ type Config struct {
 	// 30 seconds; to the second for the last 5 minutes. A day at least. Defaults to 7 days.
 	ReplicaRetention time.Duration
 
+	// Leads reports whether this node leads, of several that share one database, each with a copy
+	// of it: only the one that leads can write. The others send nothing, and answer webhooks and
+	// new requests 503 with Retry-After, unless something before the app's routes passes them on.
+	// It is asked often, and must not block. Defaults to nil: this node is the only one, and always
+	// leads.
+	Leads func() bool
+
+	// OnLead is given, when the plugin is registered, a function that is to be called once each
+	// time this node begins to lead, or leads again: when its copy has all that the node before
+	// wrote, and can be written, and Leads reports true. It does what a start does after a crash,
+	// which may take seconds; called before the app serves, it is done then. It may be called from
+	// any goroutine. OnLead goes with Leads. Defaults to nil.
+	OnLead func(lead func())
+
 	fromEnv bool  // the settings that have a variable come from there
 	envErr  error // why the variable of PayloadRetention is not usable
 }
@@ -126,6 +140,8 @@ func (c Config) withDefaults() Config {
 	return c
 }
 
+func (c Config) leads() bool { return c.Leads == nil || c.Leads() }
+
 func (c Config) validate() error {
 	switch {
 	case !strings.HasPrefix(c.Path, "/") || strings.ContainsAny(c.Path, "{} ?#"):
@@ -138,6 +154,8 @@ func (c Config) validate() error {
 		return errors.New("Tolerance, CallbackTimeout, CallbackWindow and Retention: a duration cannot be negative")
 	case c.PayloadRetention < 0 && c.PayloadRetention != KeepNoPayloads:
 		return fmt.Errorf("PayloadRetention %s: a duration cannot be negative; use KeepNoPayloads to keep none", c.PayloadRetention)
+	case (c.Leads == nil) != (c.OnLead == nil):
+		return errors.New("Leads and OnLead: set both, or neither where one node has the database")
 	}
 	return nil
 }

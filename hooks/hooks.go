@@ -84,6 +84,10 @@ type plugin struct {
 	rejected rejections
 	payloads payloads
 	charts   store.ChartReader
+
+	leading sync.Mutex // is held by who begins to lead, or ends
+	serving bool
+	told    bool // that this node leads
 }
 
 func newPlugin(app core.App, config Config) (*plugin, error) {
@@ -104,11 +108,12 @@ func newPlugin(app core.App, config Config) (*plugin, error) {
 	p.creates = commit.New(app, store.Requests)
 	p.commits.Yields = p.creates.Busy
 	p.creates.OwnHooks = func() int { return math.MaxInt } // none runs in its transactions
-	p.rejected.commits = p.commits
+	p.rejected.commits, p.rejected.leads = p.commits, config.leads
 	p.payloads.app = app
 	p.outbox = outbox.New(app, p.commits, client, outbox.Options{
 		Keyed: config.APIKey != "", Timeout: config.CallbackTimeout, Window: config.CallbackWindow, Retention: config.Retention,
 		PayloadRetention: max(config.PayloadRetention, 0), InWords: config.inWords, Reingest: p.reingest,
+		Leads: config.Leads,
 	})
 	return p, nil
 }
@@ -135,6 +140,7 @@ func (p *plugin) bind() {
 	store.BindContent(p.app)
 	p.payloads.bind()
 	p.bindRequests()
+	p.bindLead()
 }
 
 func (p *plugin) addCommands(rootCmd *cobra.Command) {
@@ -160,17 +166,19 @@ func (p *plugin) serve(e *core.ServeEvent) error {
 	if err := p.bindDashboard(e); err != nil {
 		return err
 	}
-	if err := store.RestoreSchema(e.App); err != nil {
-		return err
+	if p.config.leads() {
+		if err := store.RestoreSchema(e.App); err != nil {
+			return err
+		}
+		p.schema.Check(e.App)
 	}
-	p.schema.Check(e.App)
 	p.warnOfSettings(e.App)
 	if err := e.Next(); err != nil {
 		return err
 	}
 	// The port is bound: this process is the one that serves the data.
 	p.stopping.Store(false)
-	p.outbox.Start()
+	p.begin()
 	return nil
 }
 
@@ -183,6 +191,7 @@ func (p *plugin) refuseWebhooks(e *core.TerminateEvent) error {
 // commit share its time.
 func (p *plugin) stop(e *core.TerminateEvent) error {
 	began := time.Now()
+	p.end()
 	p.outbox.Stop()        // which still commits
 	p.rejected.stop(e.App) // and this too
 	p.payloads.flush()

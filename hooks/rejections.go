@@ -28,6 +28,7 @@ const (
 type rejections struct {
 	every   time.Duration
 	commits *commit.Committer
+	leads   func() bool // else counts wait, as only the node that leads can write them
 
 	mu     sync.Mutex
 	total  int // since the start
@@ -111,7 +112,7 @@ func (r *rejections) write(app core.App) <-chan struct{} {
 		return r.written
 	}
 	r.written = make(chan struct{})
-	if len(r.unwritten) == 0 {
+	if len(r.unwritten) == 0 || !r.leads() {
 		close(r.written)
 		return r.written
 	}

@@ -46,6 +46,9 @@ func (p *plugin) handleAsking(e *core.RequestEvent) error {
 // guardRequest leaves of a new request what a client decides: the workflow and the input.
 // PocketBase calls it for single requests, and within the transaction of a batch.
 func (p *plugin) guardRequest(e *core.RecordRequestEvent) error {
+	if !p.outbox.Leads() {
+		return refuseToWrite(e.RequestEvent)
+	}
 	input := json.RawMessage(e.Record.GetString("input"))
 	if !e.HasSuperuserAuth() {
 		for _, field := range e.Collection.Fields {

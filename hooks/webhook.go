@@ -33,6 +33,8 @@ func (p *plugin) handleWebhook(e *core.RequestEvent) error {
 	// body in a way that net/http takes for read, and the rest of it for the next request.
 	e.Response.Header().Set("Connection", "close")
 	switch {
+	case !p.outbox.Leads():
+		return unavailable(e, notLeading)
 	case p.verifier == nil:
 		p.reject(e, store.RejectedNoSecret, "no webhook secret is configured, so each is answered 503", remedySecret)
 		return unavailable(e, "No webhook secret is configured")
@@ -97,11 +99,18 @@ func (p *plugin) acknowledge(e *core.RequestEvent, event *modelriver.Event) erro
 	return answer(e, http.StatusOK, `{"received":true}`)
 }
 
+// notLeading is what is answered to who writes to a node that does not lead.
+const notLeading = "This node does not lead now"
+
 // unavailableNow answers a webhook that could not be ingested, and comes again.
 func (p *plugin) unavailableNow(e *core.RequestEvent, event *modelriver.Event, err error) error {
 	if errors.Is(err, errUndecided) {
 		e.App.Logger().Info("A webhook came before it was known whose it is: ModelRiver sends it again", "channelId", event.ChannelID)
 		return unavailable(e, errUndecided.Error())
+	}
+	if !p.outbox.Leads() { // any more
+		e.App.Logger().Info("A webhook came when this node ceased to lead: ModelRiver sends it again", "error", err, "channelId", event.ChannelID)
+		return unavailable(e, notLeading)
 	}
 	e.App.Logger().Error("Failed to store a webhook: ModelRiver sends it again", "error", err, "channelId", event.ChannelID)
 	p.reject(e, store.RejectedDatabase, err.Error(), remedyDatabase)
@@ -143,8 +152,12 @@ func methodNotAllowed(e *core.RequestEvent) error {
 }
 
 func unavailable(e *core.RequestEvent, message string) error {
-	e.Response.Header().Set("Retry-After", strconv.Itoa(retryAfter))
+	setRetryAfter(e)
 	return answerError(e, http.StatusServiceUnavailable, message)
+}
+
+func setRetryAfter(e *core.RequestEvent) {
+	e.Response.Header().Set("Retry-After", strconv.Itoa(retryAfter))
 }
 
 func answerError(e *core.RequestEvent, status int, message string) error {

@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -55,7 +56,7 @@ func newNodesRun(t testing.TB, base, size string, seed uint64) *nodesRun {
 		t.Fatal(err)
 	}
 	for i, name := range names {
-		addresses = append(addresses, freeAddress(t))
+		addresses = append(addresses, freeAddresses(t))
 		n := &node{base: filepath.Join(base, name)}
 		f.nodes[i] = n
 		dir := filepath.Join(n.base, "pb_data")
@@ -97,11 +98,7 @@ func newNodesRun(t testing.TB, base, size string, seed uint64) *nodesRun {
 // nobody is told so.
 func connect(t testing.TB, from, to *node, address string) string {
 	t.Helper()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { listener.Close() })
+	through := freeAddresses(t)
 	pass := func() {
 		for _, n := range []*node{from, to} {
 			n.cable.RLock()
@@ -123,25 +120,58 @@ func connect(t testing.TB, from, to *node, address string) string {
 			}
 		}
 	}
-	go func() {
-		for {
-			in, err := listener.Accept()
-			if err != nil {
-				return
-			}
-			go func() {
-				pass()
-				out, err := net.Dial("tcp", address)
+	for _, more := range []int{0, 1} {
+		listener, err := net.Listen("tcp", portAfter(t, through, more))
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { listener.Close() })
+		address := portAfter(t, address, more)
+		go func() {
+			for {
+				in, err := listener.Accept()
 				if err != nil {
-					in.Close()
 					return
 				}
-				go carry(in, out)
-				carry(out, in)
-			}()
+				go func() {
+					pass()
+					out, err := net.Dial("tcp", address)
+					if err != nil {
+						in.Close()
+						return
+					}
+					go carry(in, out)
+					carry(out, in)
+				}()
+			}
+		}()
+	}
+	return through
+}
+
+// freeAddresses returns an address whose port and the next one nobody listens at.
+func freeAddresses(t testing.TB) string {
+	t.Helper()
+	for {
+		address := freeAddress(t)
+		if next := freeAddress(t); next == portAfter(t, address, 1) {
+			return address
 		}
-	}()
-	return listener.Addr().String()
+	}
+}
+
+// portAfter returns an address with a port so much further.
+func portAfter(t testing.TB, address string, more int) string {
+	t.Helper()
+	host, port, err := net.SplitHostPort(address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	number, err := strconv.Atoi(port)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return net.JoinHostPort(host, strconv.Itoa(number+more))
 }
 
 // start starts nodes, which may wait for each other.

@@ -29,7 +29,11 @@ type applier struct {
 	tables     map[string]*table
 
 	collections, settings bool // which PocketBase has in memory: whether an entry has changed them
-	applied               int  // bytes of entries
+
+	// Of the entries that were applied: their bytes, where the last one ends, and who leads since one of them.
+	applied int
+	at      uint64
+	leader  string
 }
 
 // A table is what must be known of one to change its rows.
@@ -160,6 +164,7 @@ func (a *applier) apply(after, position uint64, entry []byte) (err error) {
 		return err
 	}
 	a.applied += len(entry)
+	a.at = position
 	return nil
 }
 
@@ -224,6 +229,7 @@ func (a *applier) play(ctx context.Context, c change) error {
 	case 'L':
 		return fmt.Errorf("it begins with another base snapshot: %w", errDiverged)
 	case 'M':
+		a.leader = c.node
 		return nil
 	case 'S':
 		a.forget()

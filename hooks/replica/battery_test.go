@@ -17,7 +17,15 @@ import (
 // each, a database that has only the log is the same.
 func TestEveryChangeIsApplied(t *testing.T) {
 	t.Parallel()
-	p := newStreamPair(t)
+	for name, newPair := range map[string]func(testing.TB) *pair{"one node": newStreamPair, "three nodes": newClusterPair} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			applyEveryChange(t, newPair(t))
+		})
+	}
+}
+
+func applyEveryChange(t *testing.T, p *pair) {
 	app := p.newApp(t)
 	p.same(t) // all migrations, from an empty file
 	c := &client{Server: apptest.Serve(t, app), token: apptest.SuperuserToken(t, app)}

@@ -1,13 +1,28 @@
 package replica
 
 import (
+	"crypto/sha256"
+	"crypto/tls"
 	"database/sql"
+	"encoding/json"
+	"errors"
 	"fmt"
+	"io"
+	"log/slog"
+	"math/rand/v2"
 	"net"
+	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
+
+	"github.com/pocketbase/pocketbase/apis"
+	"github.com/pocketbase/pocketbase/core"
+	"github.com/pocketbase/pocketbase/tests"
 
 	"github.com/pocketriver/pocketriver/hooks/internal/apptest"
 )
@@ -28,12 +43,7 @@ func newCluster(t testing.TB, statements ...string) *cluster {
 	dir := t.TempDir()
 	peers, names := map[string]string{}, []string{"n1", "n2", "n3"}
 	for _, name := range names {
-		listener, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer listener.Close()
-		peers[name] = listener.Addr().String()
+		peers[name] = freePorts(t)
 	}
 	if err := WriteCerts(filepath.Join(dir, "certs"), names...); err != nil {
 		t.Fatal(err)
@@ -59,6 +69,22 @@ func newCluster(t testing.TB, statements ...string) *cluster {
 		}
 	})
 	return c
+}
+
+// freePorts returns an address whose port and the next one nobody has. (They are below those that are given to connections.)
+func freePorts(t testing.TB) string {
+	t.Helper()
+	for {
+		port := 20000 + 2*rand.IntN(5000)
+		address := fmt.Sprintf("127.0.0.1:%d", port)
+		if a, err := net.Listen("tcp", address); err == nil {
+			a.Close()
+			if b, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port+1)); err == nil {
+				b.Close()
+				return address
+			}
+		}
+	}
 }
 
 // start starts nodes, and waits until one leads.
@@ -96,6 +122,10 @@ func (c *cluster) stop(t testing.TB, i int) {
 		t.Error(err)
 	}
 	c.nodes[i] = nil
+	if reader := c.readers.readers[c.paths[i]]; reader != nil { // of a file that may be replaced
+		reader.Close()
+		delete(c.readers.readers, c.paths[i])
+	}
 }
 
 // leader waits until a node leads, and returns which.
@@ -116,32 +146,510 @@ func (c *cluster) leader(t testing.TB) (leader int) {
 // same waits until all nodes that run are where the leader is, and fails unless they are the same.
 func (c *cluster) same(t testing.TB) {
 	t.Helper()
-	leader := c.leader(t)
-	want, err := c.nodes[leader].Position()
-	if err != nil {
-		t.Fatal(err)
-	}
-	for i, n := range c.nodes {
-		if n == nil {
-			continue
+	var dumps [3][]string
+	apptest.Eventually(t, "all nodes are at one position", func() bool {
+		before := c.positions(t)
+		for i, n := range c.nodes {
+			if n != nil {
+				dumps[i] = c.readers.dump(t, c.paths[i])
+			}
 		}
-		apptest.Eventually(t, fmt.Sprintf("node %d is at %d", i+1, want), func() bool {
-			got, err := n.Position()
-			return err == nil && got >= want
-		})
-		mustEqual(t, c.readers.dump(t, c.paths[leader]), c.readers.dump(t, c.paths[i]))
+		after := c.positions(t)
+		return before[0] == before[len(before)-1] && fmt.Sprint(before) == fmt.Sprint(after)
+	})
+	for i, n := range c.nodes {
+		if leader := c.leader(t); n != nil {
+			mustEqual(t, dumps[leader], dumps[i])
+		}
 	}
 }
 
-// What is written on the node that leads is on all of them.
+// positions returns those of all nodes that run, the lowest first.
+func (c *cluster) positions(t testing.TB) (all []uint64) {
+	t.Helper()
+	for _, n := range c.nodes {
+		if n != nil {
+			position, err := n.Position()
+			if err != nil {
+				t.Fatal(err)
+			}
+			all = append(all, position)
+		}
+	}
+	slices.Sort(all)
+	return all
+}
+
+// newClusterPair returns the node of a cluster that leads, and the others.
+func newClusterPair(t testing.TB) *pair {
+	t.Helper()
+	c := newCluster(t)
+	c.start(t, 0, 1, 2)
+	leader := c.leader(t)
+	return &pair{cluster: c, leader: c.nodes[leader], path: c.paths[leader], readers: c.readers.readers, rows: c.readers.rows}
+}
+
+// others returns the nodes but one.
+func others(i int) (a, b int) { return (i + 1) % 3, (i + 2) % 3 }
+
+// insert writes to the node that leads, as often as another one has to.
+func (c *cluster) insert(t testing.TB, value string) {
+	t.Helper()
+	apptest.Eventually(t, "a node takes a write", func() bool {
+		_, err := c.dbs[c.leader(t)].Exec("INSERT INTO a VALUES (?)", value)
+		if err != nil && !errors.Is(err, ErrUnavailable) {
+			t.Fatal(err)
+		}
+		return err == nil
+	})
+}
+
+// What is written on the node that leads is on all of them, and the others take nothing.
 func TestCluster(t *testing.T) {
 	t.Parallel()
 	c := newCluster(t, "CREATE TABLE a (b)", "INSERT INTO a VALUES (1)")
 	c.start(t, 0, 1, 2)
-	db := c.dbs[c.leader(t)]
+	leader := c.leader(t)
 	for i := range 100 {
-		mustExec(t, db, fmt.Sprintf("INSERT INTO a VALUES (%d)", i))
+		c.insert(t, fmt.Sprint(i))
 	}
-	mustExec(t, db, "CREATE TABLE c (d)", fmt.Sprintf("INSERT INTO c VALUES (randomblob(%d))", 10*maxMessage))
+	mustExec(t, c.dbs[leader], "CREATE TABLE c (d)", fmt.Sprintf("INSERT INTO c VALUES (randomblob(%d))", 10*maxMessage))
 	c.same(t)
+	a, b := others(leader)
+	for _, i := range []int{a, b} {
+		if _, err := c.dbs[i].Exec("INSERT INTO a VALUES (1)"); !errors.Is(err, ErrUnavailable) {
+			t.Errorf("got %v", err)
+		}
+		if got := query(t, c.dbs[i], "SELECT count(*) FROM a"); got[0] != "101" {
+			t.Errorf("got %s rows", got)
+		}
+	}
+	c.same(t)
+}
+
+// Whichever node stops, another one leads, and it comes back to what was written meanwhile.
+func TestClusterGoesOnWithoutOne(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, "CREATE TABLE a (b)")
+	c.start(t, 0, 1, 2)
+	for i := range 4 {
+		stopped := c.leader(t)
+		if i == 3 {
+			stopped, _ = others(stopped)
+		}
+		c.stop(t, stopped)
+		c.insert(t, fmt.Sprint("without ", stopped))
+		c.same(t)
+		c.start(t, stopped)
+		c.insert(t, fmt.Sprint("with ", stopped))
+		c.same(t)
+	}
+	for i := range 3 {
+		c.stop(t, i)
+	}
+	c.start(t, 0, 1, 2)
+	c.insert(t, "again")
+	c.same(t)
+	if got := query(t, c.dbs[0], "SELECT count(*), count(DISTINCT b) FROM a"); got[0] != "9|6" && got[0] != "9|7" && got[0] != "9|8" && got[0] != "9|9" {
+		t.Errorf("got %s", got)
+	}
+}
+
+// One node of three takes nothing, and is read from.
+func TestMostOfTheNodesAreGone(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, "CREATE TABLE a (b)")
+	c.start(t, 0, 1, 2)
+	c.insert(t, "before")
+	c.same(t)
+	left := c.leader(t)
+	a, b := others(left)
+	c.stop(t, a)
+	c.stop(t, b)
+	apptest.Eventually(t, "it leads no more", func() bool {
+		_, err := c.dbs[left].Exec("INSERT INTO a VALUES ('alone')")
+		return errors.Is(err, ErrUnavailable) && !c.nodes[left].Leads()
+	})
+	if got := query(t, c.dbs[left], "SELECT count(*) FROM a WHERE b = 'before'"); got[0] != "1" {
+		t.Errorf("got %s", got)
+	}
+	c.start(t, a, b)
+	c.insert(t, "after")
+	c.same(t)
+}
+
+// A node that believes that it leads, while another one does, changes nothing.
+func TestNodeThatLedIsFenced(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, "CREATE TABLE a (b)")
+	c.start(t, 0, 1, 2)
+	c.insert(t, "before")
+	c.same(t)
+	leader := c.leader(t)
+	_, believes := others(leader)
+	// It has not applied what the leader wrote since.
+	c.nodes[believes].mu.Lock()
+	c.insert(t, "since")
+	c.nodes[believes].ready.Store(true)
+	_, err := c.dbs[believes].Exec("INSERT INTO a VALUES ('fenced')")
+	c.nodes[believes].mu.Unlock()
+	if !errors.Is(err, ErrUnavailable) || !errors.Is(err, errBehind) {
+		t.Errorf("got %v", err)
+	}
+	c.same(t)
+	if got := fmt.Sprint(query(t, c.dbs[believes], "SELECT b FROM a")); got != "[before since]" {
+		t.Errorf("got %s", got)
+	}
+}
+
+// A leader whose answer is lost steps down, and finds out what the log has.
+func TestLeaderWhoseAnswerIsLost(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, "CREATE TABLE a (b)")
+	c.start(t, 0, 1, 2)
+	leader := c.nodes[c.leader(t)]
+	take := leader.append
+	var lost atomic.Bool
+	leader.append = func(after uint64, entry []byte) error {
+		err := take(after, entry)
+		if lost.CompareAndSwap(false, true) {
+			return errors.Join(err, errors.New("the answer is lost"))
+		}
+		return err
+	}
+	if _, err := c.dbs[c.leader(t)].Exec("INSERT INTO a VALUES ('lost')"); !errors.Is(err, ErrUnavailable) {
+		t.Errorf("got %v", err)
+	}
+	c.insert(t, "after")
+	c.same(t)
+	if got := fmt.Sprint(query(t, c.dbs[0], "SELECT b FROM a")); got != "[lost after]" {
+		t.Errorf("got %s", got)
+	}
+}
+
+// A database that somebody has edited is replaced, on the node that leads and on another one.
+func TestClusterFindsAnEditedDatabase(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, "CREATE TABLE a (b)", "INSERT INTO a VALUES ('one')")
+	c.start(t, 0, 1, 2)
+	for i := range 2 {
+		edited := c.leader(t)
+		if i == 1 {
+			edited, _ = others(edited)
+		}
+		c.insert(t, "two")
+		c.same(t)
+		c.edit(t, edited, "UPDATE a SET b = 'edited' WHERE b = 'one'")
+		if err := c.nodes[edited].Snapshot(); err != nil {
+			t.Fatal(err)
+		}
+		if !c.nodes[edited].condemned.Load() {
+			t.Fatal("it isn't found out")
+		}
+		c.insert(t, "by another one")
+		c.stop(t, edited)
+		c.start(t, edited)
+		c.same(t)
+		if got := query(t, c.dbs[edited], "SELECT count(*) FROM a WHERE b = 'edited'"); got[0] != "0" {
+			t.Errorf("got %s", got)
+		}
+	}
+}
+
+// edit changes the database of a node that runs, past the log.
+func (c *cluster) edit(t *testing.T, i int, statement string) {
+	t.Helper()
+	db, err := sql.Open("sqlite", c.paths[i]+"?_pragma=busy_timeout(10000)")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	mustExec(t, db, statement)
+}
+
+// What all nodes have in snapshots is cut off of the log, and nothing before all have told so.
+func TestClusterCutsOffTheLog(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, "CREATE TABLE a (b)")
+	c.start(t, 0, 1, 2)
+	first := func() uint64 {
+		state, err := c.nodes[c.leader(t)].log.state()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return state.FirstSeq
+	}
+	snapshots := func(nodes ...int) {
+		for _, i := range nodes {
+			for range 2 {
+				c.insert(t, "more")
+				c.same(t)
+				if err := c.nodes[i].Snapshot(); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+	}
+	leader := c.leader(t)
+	a, b := others(leader)
+	snapshots(leader, a)
+	if got := first(); got != 1 {
+		t.Errorf("the log begins with %d, and a node has told nothing", got)
+	}
+	snapshots(b)
+	lowest := min(c.nodes[leader].keeps.Load(), c.nodes[a].keeps.Load(), c.nodes[b].keeps.Load())
+	apptest.Eventually(t, "the log is cut off", func() bool { return first() == lowest })
+	c.stop(t, b)
+	remove(t, c.paths[b])
+	c.start(t, b)
+	c.same(t)
+}
+
+// apps starts an app on each node, all together, on an empty database, each with a route of its own, and returns clients of them.
+func (c *cluster) apps(t *testing.T) (apps [3]*tests.TestApp, clients [3]*client) {
+	t.Helper()
+	var all sync.WaitGroup
+	for i := range apps {
+		all.Go(func() {
+			node, err := Open(c.configs[i])
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			apps[i] = newApp(t, node, filepath.Dir(c.paths[i]))
+			node.Register(apps[i])
+			apps[i].OnServe().BindFunc(func(e *core.ServeEvent) error {
+				e.Router.POST("/echo", func(e *core.RequestEvent) error {
+					body, err := io.ReadAll(e.Request.Body)
+					if err != nil {
+						return err
+					}
+					e.Response.Header().Add("Set-Cookie", "a=1")
+					e.Response.Header().Add("Set-Cookie", "b=2")
+					return e.JSON(http.StatusTeapot, map[string]any{"node": c.configs[i].Node, "body": fmt.Sprintf("%x", sha256.Sum256(body)), "host": e.Request.Host,
+						"uri": e.Request.RequestURI, "from": e.Request.RemoteAddr, "tls": e.Request.TLS != nil, "header": e.Request.Header})
+				}).Unbind(apis.DefaultBodyLimitMiddlewareId)
+				return e.Next()
+			})
+			c.nodes[i], c.dbs[i] = node, newDB(node, c.paths[i])
+		})
+	}
+	all.Wait()
+	if t.Failed() {
+		t.FailNow()
+	}
+	token := apptest.SuperuserToken(t, apps[c.leader(t)])
+	for i, app := range apps {
+		clients[i] = &client{Server: apptest.Serve(t, app), token: token}
+	}
+	return apps, clients
+}
+
+// Several apps start together on an empty database, and each takes writes, which it has once they are answered.
+func TestEveryNodeTakesWrites(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t)
+	apps, clients := c.apps(t)
+	clients[0].call(t, "PATCH", "/api/settings", `{"meta":{"appName":"of all nodes"},"batch":{"enabled":true,"maxRequests":50,"timeout":30}}`)
+	if got := apps[0].Settings().Meta.AppName; got != "of all nodes" {
+		t.Errorf("got %q", got)
+	}
+	clients[1].call(t, "POST", "/api/collections", `{"name":"posts","type":"base","fields":[{"name":"title","type":"text"}]}`)
+	for i := range 30 {
+		at := clients[i%3]
+		id := fmt.Sprintf("post%011d", i)
+		at.call(t, "POST", posts, fmt.Sprintf(`{"id":%q,"title":"one"}`, id))
+		at.call(t, "PATCH", posts+"/"+id, `{"title":"two"}`)
+		if got := at.call(t, "GET", posts+"/"+id, ""); !strings.Contains(got, `"title":"two"`) {
+			t.Errorf("got %s", got)
+		}
+	}
+	clients[2].call(t, "POST", "/api/batch", `{"requests":[{"method":"POST","url":"/api/collections/posts/records","body":{"title":"four"}}]}`)
+	clients[0].sql(t, "DELETE FROM posts WHERE title = 'four'")
+	if got := clients[1].status(t, "POST", posts, `{"id":"post00000000001"}`); got != http.StatusBadRequest {
+		t.Errorf("got %d", got)
+	}
+	c.same(t)
+	if n, err := apps[2].CountRecords("posts"); err != nil || n != 30 {
+		t.Errorf("%d posts, %v", n, err)
+	}
+}
+
+// What is passed on to the node that leads is as it came, and so is the answer.
+func TestRequestIsPassedOnAsItCame(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t)
+	_, clients := c.apps(t)
+	leader := c.leader(t)
+	follower, _ := others(leader)
+	for _, size := range []int{0, 10, repeatable, repeatable + 1, 20 << 20} {
+		body := make([]byte, size)
+		rand.NewChaCha8([32]byte{}).Read(body)
+		request := clients[follower].request(t, "POST", "/echo?a=%2F&b=;c", string(body))
+		request.Host = "app.example.com"
+		request.Header.Set("X-Forwarded-For", "1.2.3.4")
+		request.Header.Set("Replica-Client", "6.6.6.6:6") // as no client may say
+		if size == 10 {
+			request.ContentLength = -1
+		}
+		response, err := http.DefaultClient.Do(request)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got struct {
+			Node, Body, Host, Uri, From string
+			TLS                         bool
+			Header                      http.Header
+		}
+		err = json.NewDecoder(response.Body).Decode(&got)
+		response.Body.Close()
+		if err != nil || response.StatusCode != http.StatusTeapot || got.Node != c.configs[leader].Node || got.Body != fmt.Sprintf("%x", sha256.Sum256(body)) ||
+			got.Host != "app.example.com" || got.Uri != "/echo?a=%2F&b=;c" || got.TLS || !strings.HasPrefix(got.From, "127.0.0.1:") ||
+			fmt.Sprint(got.Header["X-Forwarded-For"]) != "[1.2.3.4]" || got.Header.Get(clientHeader) != "" || got.Header.Get("Authorization") == "" {
+			t.Errorf("%d bytes: %v, %s, %+v", size, err, response.Status, got)
+		}
+		if fmt.Sprint(response.Header["Set-Cookie"]) != "[a=1 b=2]" || response.Header.Get(positionHeader) != "" {
+			t.Errorf("got %v", response.Header)
+		}
+	}
+}
+
+// A request waits for a node that leads, when the one that did is gone.
+func TestRequestWaitsForANodeThatLeads(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t)
+	_, clients := c.apps(t)
+	clients[0].call(t, "POST", "/api/collections", `{"name":"posts","type":"base","fields":[{"name":"title","type":"text"}]}`)
+	c.same(t)
+	leader := c.leader(t)
+	a, b := others(leader)
+	c.stop(t, leader)
+	apptest.Eventually(t, "a write is taken", func() bool { return clients[a].status(t, "POST", posts, `{"title":"a"}`) == http.StatusOK })
+	apptest.Eventually(t, "a write is taken", func() bool { return clients[b].status(t, "POST", posts, `{"title":"b"}`) == http.StatusOK })
+	c.same(t)
+	if got := clients[a].status(t, "GET", "/api/health", ""); got != http.StatusOK {
+		t.Errorf("got %d", got)
+	}
+	left := c.leader(t)
+	last := a + b - left
+	c.stop(t, left)
+	mustBeUnavailable(t, "a write without most of the nodes", clients[last].request(t, "POST", posts, `{"title":"c"}`))
+	clients[last].call(t, "GET", posts, "")
+	apptest.Eventually(t, "the node says that it is alone", func() bool {
+		return clients[last].status(t, "GET", "/api/health", "") == http.StatusServiceUnavailable
+	})
+}
+
+func TestConfigsThatAreRefused(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t)
+	good := c.configs[0]
+	if _, err := good.check(); err != nil {
+		t.Fatal(err)
+	}
+	two := map[string]string{"n1": "127.0.0.1:1", "n2": "127.0.0.1:2"}
+	for _, row := range []struct {
+		want   string
+		config Config
+	}{
+		{"no peers", Config{Node: "n1"}},
+		{"no peers", Config{Certs: good.Certs}},
+		{"there are 2 nodes: three or five", Config{Node: "n1", Peers: two, Certs: good.Certs}},
+		{`the node "n4" is none of its peers: n1, n2, n3`, Config{Node: "n4", Peers: good.Peers, Certs: good.Certs}},
+		{"need certificates", Config{Node: "n1", Peers: good.Peers}},
+		{"the certificates in nowhere", Config{Node: "n1", Peers: good.Peers, Certs: "nowhere"}},
+		{"missing port", Config{Node: "n1", Peers: map[string]string{"n1": "127.0.0.1:1", "n2": "127.0.0.1:2", "n3": "127.0.0.1"}, Certs: good.Certs}},
+		{"a space, a dot", Config{Node: "n1", Peers: map[string]string{"n1": "127.0.0.1:1", "n2": "127.0.0.1:2", "n.3": "127.0.0.1:3"}, Certs: good.Certs}},
+	} {
+		if _, err := Open(row.config); err == nil || !strings.Contains(err.Error(), row.want) {
+			t.Errorf("got %v, want %s", err, row.want)
+		}
+	}
+}
+
+// A database that is none of the cluster's is refused, and its log isn't touched.
+func TestDatabasesThatAreNotTheClusters(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, "CREATE TABLE a (b)")
+	path := filepath.Join(t.TempDir(), "data.db")
+	mustRefuse(t, c.configs[0], path, errNoCopy.Error())
+	edit(t, path, "CREATE TABLE a (b)")
+	mustRefuse(t, c.configs[0], path, errUnseeded.Error())
+
+	p := newStreamPair(t)
+	mustExec(t, p.open(t), "CREATE TABLE a (b)")
+	if err := p.leader.Close(); err != nil {
+		t.Fatal(err)
+	}
+	mustRefuse(t, c.configs[0], p.path, "is one of one node")
+	if _, err := p.leader.Connect(p.path); err != nil { // as before
+		t.Fatal(err)
+	}
+	c.start(t, 0, 1, 2)
+	for i := range 3 {
+		c.stop(t, i)
+	}
+	mustRefuse(t, Config{}, c.paths[0], "is one of several nodes")
+}
+
+// A copy that was changed before its node's first start isn't what the log begins with.
+func TestCopyThatWasChanged(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, "CREATE TABLE a (b)", "INSERT INTO a VALUES (1)")
+	edit(t, c.paths[2], "UPDATE a SET b = 2")
+	at, err := standingOf(c.paths[2])
+	if err != nil {
+		t.Fatal(err)
+	}
+	config, err := c.configs[2].check()
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := newStreamLog(config, slog.Default) // without which the log can't begin
+	if err := server.open(c.paths[2]+logSuffix, at); err != nil {
+		t.Fatal(err)
+	}
+	c.start(t, 0, 1)
+	if err := server.close(); err != nil {
+		t.Fatal(err)
+	}
+	mustRefuse(t, c.configs[2], c.paths[2], "it isn't what the log begins with")
+	c.insert(t, "after")
+	c.same(t)
+}
+
+// Nobody gets into the log without a certificate of the nodes.
+func TestStrangersAreShutOut(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, "CREATE TABLE a (b)")
+	c.start(t, 0, 1, 2)
+	dir := t.TempDir()
+	if err := WriteCerts(dir, "n1"); err != nil {
+		t.Fatal(err)
+	}
+	other, err := loadCerts(filepath.Join(dir, "n1"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	none := &tls.Config{InsecureSkipVerify: true}
+	other.InsecureSkipVerify = true
+	routes := c.configs[0].Peers["n1"]
+	requests, err := peerAddress(routes)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, address := range []string{routes, requests} {
+		for name, config := range map[string]*tls.Config{"without one": none, "with another CA's": other} {
+			conn, err := net.Dial("tcp", address)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer conn.Close()
+			client := tls.Client(conn, config)
+			_ = client.Handshake() // which is right for the client before the server has looked at its certificate
+			if n, err := client.Read(make([]byte, 1)); n > 0 || err == nil || errors.Is(err, io.EOF) || !strings.Contains(err.Error(), "tls: ") {
+				t.Errorf("%s: %d bytes, %v", name, n, err)
+			}
+		}
+	}
 }

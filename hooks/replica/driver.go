@@ -70,6 +70,7 @@ type conn struct {
 
 	moving   bool   // while the position is written
 	position uint64 // in the log, before the transaction
+	next     uint64 // and after it
 	proposed int    // bytes of changes, which the commit hook appends after it; 0 if it may not
 	appended bool   // by the commit hook
 	refusal  error  // why it refused
@@ -227,6 +228,9 @@ func (t *tx) Commit() error {
 	if err != nil && c.appended {
 		return c.node.fall(err)
 	}
+	if err == nil && c.appended {
+		c.node.reached.set(c.next)
+	}
 	return err
 }
 
@@ -243,14 +247,14 @@ func (c *conn) propose() error {
 	if err != nil {
 		return fmt.Errorf("read the position in the log: %w", err)
 	}
-	next := position + int64(messages(c.changes.entry()))
+	c.position, c.next = uint64(position), uint64(position)+messages(c.changes.entry())
 	c.moving = true
-	_, err = c.Conn.ExecContext(context.Background(), "UPDATE "+positionTable+" SET position = ?", []driver.NamedValue{{Ordinal: 1, Value: next}})
+	_, err = c.Conn.ExecContext(context.Background(), "UPDATE "+positionTable+" SET position = ?", []driver.NamedValue{{Ordinal: 1, Value: int64(c.next)}})
 	c.moving = false
 	if err != nil {
 		return fmt.Errorf("write the position in the log: %w", err)
 	}
-	c.position, c.proposed = uint64(position), c.changes.len()
+	c.proposed = c.changes.len()
 	return nil
 }
 

@@ -33,7 +33,9 @@ func (n *Node) heal(ctx context.Context) {
 			err := n.resume()
 			if err == nil {
 				n.logger().Info("The log takes changes again")
-				n.ready.Store(!n.condemned.Load())
+				if n.ready.Store(!n.condemned.Load()); n.Leads() {
+					n.begins()
+				}
 				break
 			}
 			if isDiverged(err) {

@@ -120,6 +120,7 @@ func awaitReady(t testing.TB, node *Node) {
 // A pair is a database that is written to, and one that its log is applied to.
 type pair struct {
 	log      *memoryLog // nil if it is a stream
+	cluster  *cluster   // whose other nodes are followers too, if the leader is one of several
 	leader   *Node
 	follower *Node  // without a database until the leader has one
 	path     string // of the leader's database
@@ -181,6 +182,10 @@ func (p *pair) open(t testing.TB) *sql.DB {
 // same applies what the log has and fails unless both databases are the same.
 func (p *pair) same(t testing.TB) {
 	t.Helper()
+	if p.cluster != nil {
+		p.cluster.same(t)
+		return
+	}
 	p.catchUp(t)
 	mustEqual(t, p.dump(t, p.path), p.dump(t, p.copy))
 }
@@ -332,14 +337,31 @@ func connOf(t testing.TB, db *sql.DB) *sql.Conn {
 // newApp returns an app whose database is the leader's, from its first migration on.
 func (p *pair) newApp(t testing.TB) *tests.TestApp {
 	t.Helper()
-	app, err := tests.NewTestAppWithConfig(core.BaseAppConfig{DataDir: t.TempDir(), DBConnect: p.leader.Connect})
-	if err != nil {
-		t.Fatal(err)
+	dir := t.TempDir()
+	if p.cluster != nil {
+		dir = filepath.Dir(p.path)
 	}
-	t.Cleanup(app.Cleanup)
+	app := newApp(t, p.leader, dir)
 	p.leader.Register(app)
 	p.path = filepath.Join(app.DataDir(), "data.db")
 	return app
+}
+
+// newApp returns an app that has a node's database, in that folder. (One of PocketBase's for tests would have a copy.)
+func newApp(t testing.TB, node *Node, dir string) *tests.TestApp {
+	t.Helper()
+	app := core.NewBaseApp(core.BaseAppConfig{DataDir: dir, DBConnect: node.Connect})
+	if err := errors.Join(app.Bootstrap(), app.RunAllMigrations()); err != nil {
+		t.Fatal(err)
+	}
+	app.Settings().Logs.MaxDays = 0 // as one of PocketBase's for tests
+	test := &tests.TestApp{BaseApp: app, TestMailer: &tests.TestMailer{}}
+	app.OnMailerSend().BindFunc(func(e *core.MailerEvent) error {
+		e.Mailer = test.TestMailer
+		return e.Next()
+	})
+	t.Cleanup(test.Cleanup)
+	return test
 }
 
 // A client talks to an app over HTTP.

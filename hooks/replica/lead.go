@@ -83,11 +83,12 @@ func (n *Node) keepUp(ctx context.Context) error {
 	ask := true // what is told may be lost
 	for end := uint64(0); ; {
 		if ask {
-			state, err := n.log.state()
+			info, err := n.log.info()
 			if err != nil {
 				return err
 			}
-			end = max(end, state.LastSeq)
+			n.hearLeader(info.Cluster.Leader)
+			end = max(end, info.State.LastSeq)
 		}
 		if err := n.applyTo(ctx, end); err != nil {
 			return err
@@ -123,7 +124,23 @@ func (n *Node) applyTo(ctx context.Context, end uint64) error {
 	}
 	n.grow(n.applier.applied)
 	n.applier.applied = 0
-	return n.reload()
+	if err := n.reload(); err != nil {
+		return err
+	}
+	n.reached.set(n.applier.at)
+	if leader := n.applier.leader; leader != "" {
+		n.hearLeader(leader)
+		n.applier.leader = ""
+	}
+	return nil
+}
+
+// hearLeader is told that a node leads, or with "" that none does.
+func (n *Node) hearLeader(name string) {
+	n.leader.Store(name)
+	if name != "" {
+		n.heard.Store(time.Now().UnixMilli())
+	}
 }
 
 // takeOver brings the database to the end of the log, and fences who led before by an entry of its own: what
@@ -170,7 +187,13 @@ func (n *Node) fence(ctx context.Context, marker []byte) (position uint64, err e
 	if err == nil {
 		err = n.reload()
 	}
-	return position + 1, err
+	if err != nil {
+		return 0, err
+	}
+	n.reached.set(n.applier.at)
+	n.hearLeader(n.log.config.Node)
+	n.applier.leader = ""
+	return position + 1, nil
 }
 
 // stayLeading returns once another node leads, or this one mustn't.
@@ -202,12 +225,8 @@ func (n *Node) stayLeading(ctx context.Context) error {
 // overlook fails if most of the nodes can't be heard, and cuts off what no node needs of the log. That it can't
 // ask is no reason: then nothing can be appended.
 func (n *Node) overlook() error {
-	stream, err := n.log.opened()
+	info, err := n.log.info()
 	if err != nil {
-		return err
-	}
-	info, err := n.log.infoOf(stream)
-	if err != nil || info.Cluster == nil {
 		return nil
 	}
 	heard := 1 // itself

@@ -145,6 +145,21 @@ func (l *streamLog) opened() (jetstream.Stream, error) {
 	return l.stream, nil
 }
 
+// info returns what the log has, and of several nodes which one's server leads it.
+func (l *streamLog) info() (*jetstream.StreamInfo, error) {
+	stream, err := l.opened()
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := l.request()
+	defer cancel()
+	info, err := stream.Info(ctx)
+	if err == nil && l.config.several() && info.Cluster == nil {
+		err = errors.New("the log isn't one of several nodes")
+	}
+	return info, err
+}
+
 // state returns what the log has.
 func (l *streamLog) state() (jetstream.StreamState, error) {
 	stream, err := l.opened()
@@ -155,17 +170,13 @@ func (l *streamLog) state() (jetstream.StreamState, error) {
 }
 
 func (l *streamLog) stateOf(stream jetstream.Stream) (jetstream.StreamState, error) {
-	info, err := l.infoOf(stream)
+	ctx, cancel := l.request()
+	defer cancel()
+	info, err := stream.Info(ctx)
 	if err != nil {
 		return jetstream.StreamState{}, err
 	}
 	return info.State, nil
-}
-
-func (l *streamLog) infoOf(stream jetstream.Stream) (*jetstream.StreamInfo, error) {
-	ctx, cancel := l.request()
-	defer cancel()
-	return stream.Info(ctx)
 }
 
 // read calls apply with each entry after the position, and where it ends, to the end of the log.

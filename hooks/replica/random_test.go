@@ -18,11 +18,11 @@ var seed = flag.Uint64("seed", uint64(time.Now().UnixNano()), "of the random cha
 // through and some that don't, through an app and through SQL.
 func TestRandomChangesAreApplied(t *testing.T) {
 	t.Parallel()
-	for i := range uint64(3) {
-		seed := *seed + i
+	for i, newPair := range []func(testing.TB) *pair{newStreamPair, newStreamPair, newClusterPair} {
+		seed := *seed + uint64(i)
 		t.Run(fmt.Sprint("seed ", seed), func(t *testing.T) {
 			t.Parallel()
-			p := newStreamPair(t)
+			p := newPair(t)
 			app := p.newApp(t)
 			r := &random{Rand: rand.New(rand.NewPCG(seed, 0)), app: app}
 			for range 8 {

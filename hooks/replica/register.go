@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"os"
 	"strings"
+	"time"
 
 	"github.com/pocketbase/pocketbase/apis"
 	"github.com/pocketbase/pocketbase/core"
@@ -16,10 +17,14 @@ import (
 // retryAfter is how many seconds whoever wrote in vain is told to wait.
 const retryAfter = "5"
 
+// healthTimeout is how long a node is healthy that doesn't hear of the log.
+const healthTimeout = 5 * time.Second
+
 // Register adds to the app, whose database the node has, what it needs of it: writes that the log
 // doesn't take are answered 503, whatever route they came by; the log is closed when the app
 // terminates or restarts itself; backups leave the log and what was put aside out, and restoring one is refused, as the
-// log would undo it. Register before the app is bootstrapped.
+// log would undo it. On one of several nodes, requests that may write are answered by the node that leads, and /api/health
+// is 503 while none is known. Register before the app is bootstrapped.
 func (n *Node) Register(app core.App) {
 	n.app.Store(app)
 	app.OnServe().Bind(&hook.Handler[*core.ServeEvent]{Id: "replicaServe", Func: n.serve})
@@ -55,11 +60,38 @@ func (n *Node) serve(e *core.ServeEvent) error {
 	e.Router.Bind(&hook.Handler[*core.RequestEvent]{
 		Id: "replicaUnavailable", Func: answerUnavailable, Priority: apis.DefaultActivityLoggerMiddlewarePriority + 1, // so that the logs have it too
 	})
-	err := e.Next()
-	if err == nil && n.Leads() {
+	if n.several() {
+		e.Router.Bind(&hook.Handler[*core.RequestEvent]{
+			Id: "replicaPassOn", Func: n.passOn, Priority: apis.DefaultWWWRedirectMiddlewarePriority + 1, // before what counts and logs requests
+		})
+		e.Router.Bind(&hook.Handler[*core.RequestEvent]{Id: "replicaHealth", Func: n.answerHealth})
+		if !n.Leads() {
+			e.InstallerFunc = nil // which writes
+		}
+	}
+	if err := e.Next(); err != nil {
+		return err
+	}
+	if n.several() {
+		n.peer.handler.Store(&e.Server.Handler)
+	}
+	if n.Leads() {
 		n.begins()
 	}
-	return err
+	return nil
+}
+
+// answerHealth tells a balancer to send nobody to a node that knows of no node that leads.
+func (n *Node) answerHealth(e *core.RequestEvent) error {
+	if e.Request.URL.Path == "/api/health" && !n.healthy() {
+		return apis.NewApiError(http.StatusServiceUnavailable, "This node can't reach the one that leads.", nil)
+	}
+	return e.Next()
+}
+
+// healthy reports whether a node leads, as far as this one has heard lately.
+func (n *Node) healthy() bool {
+	return n.Leads() || time.Since(time.UnixMilli(n.heard.Load())) < healthTimeout
 }
 
 // answerUnavailable answers 503 to what PocketBase answers 400, and other statuses: the request
@@ -69,6 +101,11 @@ func answerUnavailable(e *core.RequestEvent) error {
 	if !isUnavailable(err) {
 		return err
 	}
+	return unavailable(e, err)
+}
+
+// unavailable answers that nothing can be written now, or that it isn't known whether it was.
+func unavailable(e *core.RequestEvent, err error) error {
 	e.Response.Header().Set("Retry-After", retryAfter)
 	return apis.NewApiError(http.StatusServiceUnavailable, "The database can't be written to now. Try again later.", err)
 }

@@ -49,7 +49,6 @@ import (
 	"io/fs"
 	"log/slog"
 	"maps"
-	"net"
 	"os"
 	"path/filepath"
 	"runtime/debug"
@@ -72,7 +71,7 @@ var ErrUnavailable = errors.New("the log of the database can't take a change now
 // Config says which nodes there are. The zero Config is one node, which needs none of it.
 type Config struct {
 	// Node is the name of this node, and Peers has the address, as host:port, at which each node is reached
-	// by the others, by its name: this one's too. There are three or five.
+	// by the others, by its name: this one's too. There are three or five. The port after that is used as well.
 	Node  string
 	Peers map[string]string
 
@@ -105,7 +104,7 @@ func (c Config) check() (Config, error) {
 		return c, errors.New("several nodes need certificates: replica.WriteCerts makes them")
 	}
 	for name, address := range c.Peers {
-		if _, _, err := net.SplitHostPort(address); err != nil {
+		if _, err := peerAddress(address); err != nil {
 			return c, fmt.Errorf("the address %q of the node %q: %w", address, name, err)
 		}
 		if strings.ContainsAny(name, " .*>") {
@@ -141,6 +140,11 @@ type Node struct {
 	growth atomic.Int64      // of the log since the last snapshot, in bytes
 	bound  atomic.Int64
 
+	peer    *peer        // of one of several
+	leader  atomic.Value // a string, the name of the node that leads, as far as is known
+	heard   atomic.Int64 // when it was, in milliseconds since 1970
+	reached reached
+
 	keeps, newest atomic.Uint64     // the positions of the last snapshot but one, and of the last one
 	kept          map[string]uint64 // of all nodes, the first of both
 
@@ -164,7 +168,7 @@ func Open(config Config) (*Node, error) {
 	}
 	n := &Node{asked: make(chan chan<- error), grew: make(chan struct{}, 1), kept: map[string]uint64{}}
 	n.log = newStreamLog(config, n.logger)
-	n.connect, n.append, n.read, n.restart, n.shut = n.openDatabase, n.log.append, n.log.read, n.log.restart, n.log.close
+	n.connect, n.append, n.read, n.restart, n.shut = n.openDatabase, n.log.append, n.log.read, n.log.restart, n.shutAll
 	return n, nil
 }
 
@@ -267,9 +271,14 @@ func (n *Node) openDatabase(path string) (a *applier, made bool, err error) {
 	}
 	defer func() {
 		if err != nil {
-			err = errors.Join(err, n.log.close())
+			err = errors.Join(err, n.shutAll())
 		}
 	}()
+	if n.several() {
+		if n.peer, err = openPeer(n.log.config, n.servePeer, n.logger); err != nil {
+			return nil, false, err
+		}
+	}
 	for said := ""; ; time.Sleep(healPause) {
 		a, replaced, err := n.openAt(path, at, base, damage)
 		if err == nil || !n.several() || isFinal(err) {
@@ -484,6 +493,15 @@ func (n *Node) Position() (uint64, error) {
 }
 
 var errNotConnected = errors.New("the node has no database yet")
+
+// shutAll closes what other nodes connect to, and the log.
+func (n *Node) shutAll() error {
+	if n.peer != nil {
+		n.peer.close()
+		n.peer = nil
+	}
+	return n.log.close()
+}
 
 // Close closes the log, after which nothing can be written. The connections that PocketBase
 // has are closed by PocketBase. An app that the node is registered with closes it itself, when it

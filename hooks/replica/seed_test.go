@@ -71,9 +71,9 @@ func remove(t *testing.T, path string) {
 }
 
 // mustRefuse fails unless a node refuses the database with that text.
-func mustRefuse(t *testing.T, path, want string) {
+func mustRefuse(t *testing.T, config Config, path, want string) {
 	t.Helper()
-	node, err := Open(Config{})
+	node, err := Open(config)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -90,7 +90,7 @@ func mustRefuse(t *testing.T, path, want string) {
 func TestSeed(t *testing.T) {
 	t.Parallel()
 	path := newStock(t)
-	mustRefuse(t, path, "it has rows and follows no log: begin one with it, by replica.Seed")
+	mustRefuse(t, Config{}, path, "it has rows and follows no log: begin one with it, by replica.Seed")
 	if _, err := os.Stat(path + logSuffix); err == nil {
 		t.Error("a log was begun")
 	}
@@ -143,7 +143,7 @@ func TestSeedIsDoneAgain(t *testing.T) {
 	for i := range 2 {
 		remove(t, path)
 		copyFile(t, before, path, 1)
-		mustRefuse(t, path, "by replica.Seed")
+		mustRefuse(t, Config{}, path, "by replica.Seed")
 		edit(t, path, fmt.Sprintf("INSERT INTO a VALUES ('since then %d')", i))
 		if err := Seed(path); err != nil {
 			t.Fatal(err)
@@ -272,7 +272,7 @@ func TestSnapshotsOfALostLogStay(t *testing.T) {
 		t.Fatal(err)
 	}
 	before := snapshots(snapshotDir(path))
-	mustRefuse(t, path, "has snapshots of a log that is gone: put that back, or move it all away")
+	mustRefuse(t, Config{}, path, "has snapshots of a log that is gone: put that back, or move it all away")
 	if after := snapshots(snapshotDir(path)); len(after) != 2 || fmt.Sprint(after) != fmt.Sprint(before) {
 		t.Errorf("got %v, want %v", after, before)
 	}

@@ -266,7 +266,7 @@ func TestDamagedSnapshots(t *testing.T) {
 	if err := os.MkdirAll(obstacle, 0o700); err != nil {
 		t.Fatal(err)
 	}
-	mustRefuse(t, path, "it was missing, and it can't be replaced: open "+path+".restored")
+	mustRefuse(t, Config{}, path, "it was missing, and it can't be replaced: open "+path+".restored")
 	if err := os.RemoveAll(path + ".restored"); err != nil {
 		t.Fatal(err)
 	}
@@ -274,14 +274,14 @@ func TestDamagedSnapshots(t *testing.T) {
 	if err := os.WriteFile(path, []byte("no database"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	mustRefuse(t, path, "no snapshot in "+snapshotDir(path)+" can take its place: put a copy of the whole data directory back")
+	mustRefuse(t, Config{}, path, "no snapshot in "+snapshotDir(path)+" can take its place: put a copy of the whole data directory back")
 	if content, err := os.ReadFile(path); err != nil || string(content) != "no database" {
 		t.Errorf("it was touched: %q, %v", content, err)
 	}
 	if err := os.RemoveAll(snapshotDir(path)); err != nil {
 		t.Fatal(err)
 	}
-	mustRefuse(t, path, "replica.Seed: there is none")
+	mustRefuse(t, Config{}, path, "replica.Seed: there is none")
 }
 
 // A running node whose snapshots are damaged makes one from its database.

@@ -52,6 +52,12 @@ var fresh = sync.OnceValues(func() (map[string][]byte, error) {
 // NewApp returns an app on an empty data directory, not serving.
 func NewApp(t testing.TB) *tests.TestApp {
 	t.Helper()
+	return NewAppConnected(t, nil)
+}
+
+// NewAppConnected is [NewApp] with another way to open its databases.
+func NewAppConnected(t testing.TB, connect core.DBConnectFunc) *tests.TestApp {
+	t.Helper()
 	files, err := fresh()
 	if err != nil {
 		t.Fatal(err)
@@ -62,7 +68,7 @@ func NewApp(t testing.TB) *tests.TestApp {
 			t.Fatal(err)
 		}
 	}
-	app, err := tests.NewTestApp(dir)
+	app, err := tests.NewTestAppWithConfig(core.BaseAppConfig{DataDir: dir, EncryptionEnv: "pb_test_env", DBConnect: connect})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -87,14 +93,15 @@ func Serve(t testing.TB, app *tests.TestApp) *Server {
 	if err != nil {
 		t.Fatal(err)
 	}
-	event := &core.ServeEvent{App: app, Router: router}
+	event := &core.ServeEvent{App: app, Router: router, Server: new(http.Server)}
 	var server *httptest.Server
 	err = app.OnServe().Trigger(event, func(e *core.ServeEvent) error {
 		mux, err := e.Router.BuildMux()
 		if err != nil {
 			return err
 		}
-		server = httptest.NewUnstartedServer(mux)
+		e.Server.Handler = mux
+		server = httptest.NewUnstartedServer(e.Server.Handler)
 		server.Config.Protocols = new(http.Protocols)
 		server.Config.Protocols.SetHTTP1(true)
 		server.Config.Protocols.SetUnencryptedHTTP2(true)

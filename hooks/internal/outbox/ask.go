@@ -62,12 +62,17 @@ func (o *Outbox) logFate(id string, asked modelriver.Asked, f fate) {
 }
 
 // writeFate writes down what became of a request, however long that takes: until then, or
-// until the server ends, its answer can't be told from another's.
+// until the server ends, its answer can't be told from another's. If this node leads no more, the
+// one that does has ended it, as after a crash.
 func (o *Outbox) writeFate(ctx context.Context, claimed *core.Record, channelId string, f fate) {
 	for delay := time.Second; ; delay = min(2*delay, 10*time.Second) {
 		err := o.commits.Do(func(tx core.App) error { return o.applyFate(tx, claimed, channelId, f) })
 		if err == nil {
 			break
+		}
+		if !o.leads() {
+			o.app.Logger().Warn("What became of a request can't be written down, as this node leads no more: the one that does ends it", "error", err, "request", claimed.Id)
+			return
 		}
 		o.app.Logger().Error("Failed to write down what became of a request: it is tried again", "error", err, "request", claimed.Id)
 		select {

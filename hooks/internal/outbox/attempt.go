@@ -32,7 +32,7 @@ func (o *Outbox) attempt(ctx context.Context, cb *store.Callback) {
 	}
 
 	status, err := o.try(ctx, cb)
-	if errors.Is(err, errStopped) {
+	if errors.Is(err, errStopped) || !o.leads() {
 		o.release(cb) // the row brings it back
 		return
 	}

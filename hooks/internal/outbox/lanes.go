@@ -85,6 +85,7 @@ func (o *Outbox) release(cb *store.Callback) {
 func (o *Outbox) dropWaiting() {
 	o.mu.Lock()
 	defer o.mu.Unlock()
+	o.started.Store(false)
 	o.running = false
 	for _, l := range o.lanes {
 		for _, cb := range l.waiting {
@@ -120,6 +121,9 @@ func (o *Outbox) send(cb *store.Callback) {
 // drain sends what waits in the lane until nothing does.
 func (o *Outbox) drain(ctx context.Context, l *lane) {
 	for {
+		if !o.Leads() {
+			o.dropWaiting()
+		}
 		o.mu.Lock()
 		if len(l.waiting) == 0 {
 			l.sending--

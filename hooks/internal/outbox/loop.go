@@ -12,7 +12,7 @@ type loop struct {
 	what   string // that is due
 	wake   chan struct{}
 	next   time.Time // when it wakes by itself
-	resume func(ctx context.Context) error
+	resume func() error
 	once   func() (next time.Time, err error)
 }
 
@@ -33,7 +33,8 @@ func (o *Outbox) wakeAt(l *loop, t time.Time) {
 	}
 }
 
-// run is only the loop; its functions do the work.
+// run is only the loop; its functions do the work. It ends when this node leads no more: nothing
+// could be written any more, and the node that does has taken up what is due.
 func (o *Outbox) run(ctx context.Context, l *loop) {
 	resumed := false
 	timer := time.NewTimer(0)
@@ -45,11 +46,15 @@ func (o *Outbox) run(ctx context.Context, l *loop) {
 		case <-l.wake:
 		case <-timer.C:
 		}
+		if !o.Leads() {
+			o.dropWaiting()
+			return
+		}
 
 		var next time.Time
 		err := routine.SafeWrap(func() (err error) {
 			if !resumed {
-				if err := l.resume(ctx); err != nil {
+				if err := l.resume(); err != nil {
 					return err
 				}
 				resumed = true
@@ -57,7 +62,7 @@ func (o *Outbox) run(ctx context.Context, l *loop) {
 			next, err = l.once()
 			return err
 		})()
-		if err != nil {
+		if err != nil && o.Leads() { // else that is why
 			o.app.Logger().Error("Failed to find or claim due "+l.what, "error", err)
 			select { // places given back because of the error must not wake us at once
 			case <-l.wake:

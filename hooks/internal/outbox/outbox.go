@@ -8,6 +8,7 @@ package outbox
 import (
 	"context"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/pocketbase/dbx"
@@ -39,6 +40,10 @@ type Options struct {
 
 	PayloadRetention time.Duration // 0 for not at all
 
+	// Leads reports whether this node is the one that works, of those that share the database:
+	// no other can write. Nil if it is the only one.
+	Leads func() bool
+
 	// InWords returns a text that names settings as this app has them.
 	InWords func(text string) string
 
@@ -64,6 +69,7 @@ type Outbox struct {
 	cancel    context.CancelFunc
 	ended     chan struct{} // closed when nothing is left of what the last Stop ended
 	loops     sync.WaitGroup
+	started   atomic.Bool // until it is stopped, or found that this node leads no more
 
 	mu      sync.Mutex
 	running bool
@@ -87,7 +93,10 @@ func New(app core.App, commits *commit.Committer, client *modelriver.Client, opt
 	return o
 }
 
-// Start begins to send, first what a crash cut off. It does nothing if the outbox runs.
+// Start begins to send, first what a crash cut off, or what the node was sending that led before.
+// Where several share the database it ends by itself when this one leads no more, as if this
+// process had ended: Stop it then before it is started again. It does nothing if the outbox was
+// started.
 func (o *Outbox) Start() {
 	o.lifecycle.Lock()
 	defer o.lifecycle.Unlock()
@@ -102,7 +111,12 @@ func (o *Outbox) Start() {
 	sendCtx, cancelSends := context.WithCancel(context.Background())
 	o.mu.Lock()
 	o.ctx = sendCtx
+	for _, l := range o.lanes {
+		l.unanswered, l.cause = 0, nil // that was then
+	}
 	o.mu.Unlock()
+	o.asking.forget()
+	o.started.Store(true)
 	o.loops.Go(func() { o.run(loopCtx, &o.callbacks) })
 	o.loops.Go(func() { o.run(loopCtx, &o.asking.loop) })
 	o.cancel = func() {
@@ -144,6 +158,16 @@ func (o *Outbox) awaitEnd(cancelSends func()) {
 	cancelSends()
 }
 
+// Leads reports whether this node leads, and has begun to work since: until then, what it knows
+// of the database may be what that was when it led last.
+func (o *Outbox) Leads() bool {
+	return o.options.Leads == nil || o.started.Load() && o.options.Leads()
+}
+
+// leads reports whether this node leads, also while the outbox stops: what was sent may be
+// written down then.
+func (o *Outbox) leads() bool { return o.options.Leads == nil || o.options.Leads() }
+
 // Running reports whether callbacks are sent from memory, which is a moment after Start.
 func (o *Outbox) Running() bool {
 	o.mu.Lock()
@@ -157,7 +181,7 @@ func (o *Outbox) Wake() { o.callbacks.wakeUp() }
 // resume makes due what the last process left: a first attempt without an outcome was
 // under way when it ended, or waits for a key, which there is now. Only then may this
 // process claim callbacks of its own.
-func (o *Outbox) resume(ctx context.Context) error {
+func (o *Outbox) resume() error {
 	now := store.DateTime(o.Now())
 	resumable := dbx.And(
 		dbx.HashExp{"state": store.Pending, "attempts": []any{0, 1}, "lastStatus": 0},
@@ -172,7 +196,7 @@ func (o *Outbox) resume(ctx context.Context) error {
 	}
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	o.running = ctx.Err() == nil
+	o.running = o.started.Load()
 	return nil
 }
 

@@ -1,7 +1,6 @@
 package outbox
 
 import (
-	"context"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -48,8 +47,16 @@ func (o *Outbox) NoteRequest() {
 	o.asking.loop.wakeUp()
 }
 
+// forget forgets what was known of the requests: another node may have led since.
+func (a *asking) forget() {
+	a.used.Store(true)
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.resumed = false
+}
+
 // resumeRequests ends what the last process was sending: nobody knows what became of it.
-func (o *Outbox) resumeRequests(context.Context) error {
+func (o *Outbox) resumeRequests() error {
 	anyRequest, err := store.AnyRequest(o.app)
 	if err != nil {
 		return err

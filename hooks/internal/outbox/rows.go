@@ -52,7 +52,9 @@ func (o *Outbox) rearmEdited(record *core.Record) {
 
 // deleteOld deletes callbacks that were delivered longer ago than Retention, and rows of
 // records that were deleted longer ago; requests as old that ended; and payloads that came
-// longer ago than PayloadRetention. Counts of rejected webhooks have a time of their own.
+// longer ago than PayloadRetention. Counts of rejected webhooks have a time of their own. Where
+// several nodes share the database each has payloads of its own, and the one that leads deletes
+// the rest.
 func (o *Outbox) deleteOld() {
 	now := o.Now()
 	warn := func(what string, err error) {
@@ -60,18 +62,20 @@ func (o *Outbox) deleteOld() {
 			o.app.Logger().Warn("Failed to delete "+what, "error", err)
 		}
 	}
-	warn("old counts of rejected webhooks", o.commits.Do(func(tx core.App) error {
-		return store.DeleteRejections(tx, now.Add(-store.RejectionsKept))
-	}))
-	warn("ended requests", o.deleteEnded())
-	warn("delivered callbacks", o.deleteBatches(func(tx core.App) (int64, error) {
-		return store.DeleteOldCallbacks(tx, now.Add(-o.options.Retention))
-	}))
+	if o.Leads() {
+		warn("old counts of rejected webhooks", o.commits.Do(func(tx core.App) error {
+			return store.DeleteRejections(tx, now.Add(-store.RejectionsKept))
+		}))
+		warn("ended requests", o.deleteEnded())
+		warn("delivered callbacks", o.deleteBatches(func(tx core.App) (int64, error) {
+			return store.DeleteOldCallbacks(tx, now.Add(-o.options.Retention))
+		}))
+		warn("attempts whose callback was deleted", o.deleteLostAttempts())
+	}
 	warn("old payloads", deleteAll(func() (int64, error) {
 		return store.DeleteOldPayloads(o.app, now.Add(-o.options.PayloadRetention))
 	}))
 	warn("payloads whose record was deleted", store.DeleteLostPayloads(o.app))
-	warn("attempts whose callback was deleted", o.deleteLostAttempts())
 }
 
 // deleteBatches deletes until nothing is left, each time in a transaction of its own, so that

@@ -188,6 +188,14 @@ func (c *ChartReader) remember(key string, bucket Bucket) {
 	c.closed[key] = bucket
 }
 
+// Forget forgets what is remembered. A bucket that was read on a node that had not all of it yet,
+// of those that share the database, is not what it is now.
+func (c *ChartReader) Forget() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.closed = nil
+}
+
 // forgetBefore forgets buckets that no chart shows any more.
 func (c *ChartReader) forgetBefore(before time.Time) {
 	c.mu.Lock()

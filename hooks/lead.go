@@ -1,0 +1,78 @@
+package hooks
+
+import (
+	"net/http"
+
+	"github.com/pocketbase/pocketbase/apis"
+	"github.com/pocketbase/pocketbase/core"
+	"github.com/pocketbase/pocketbase/tools/hook"
+
+	"github.com/pocketriver/pocketriver/hooks/internal/store"
+)
+
+// bindLead has the plugin hear of each time this node begins to lead, where several share the
+// database, and keeps batches from beginning a transaction while it does not: each writes.
+func (p *plugin) bindLead() {
+	if p.config.Leads == nil {
+		return
+	}
+	p.config.OnLead(p.lead)
+	p.app.OnBatchRequest().Bind(&hook.Handler[*core.BatchRequestEvent]{
+		Id: "modelriverLead", Priority: -10000,
+		Func: func(e *core.BatchRequestEvent) error {
+			if !p.outbox.Leads() {
+				return refuseToWrite(e.RequestEvent)
+			}
+			return e.Next()
+		},
+	})
+}
+
+// refuseToWrite answers who writes to a node that does not lead.
+func refuseToWrite(e *core.RequestEvent) error {
+	setRetryAfter(e)
+	return apis.NewApiError(http.StatusServiceUnavailable, notLeading+": try again later.", nil)
+}
+
+// begin begins to send, on one of several nodes once it is told that it leads.
+func (p *plugin) begin() {
+	if p.config.Leads == nil {
+		p.outbox.Start()
+		return
+	}
+	p.leading.Lock()
+	defer p.leading.Unlock()
+	p.serving = true
+	if p.told {
+		p.takeUp()
+	}
+}
+
+// end has the plugin begin no more.
+func (p *plugin) end() {
+	p.leading.Lock()
+	defer p.leading.Unlock()
+	p.serving = false
+}
+
+// lead is called each time this node begins to lead.
+func (p *plugin) lead() {
+	p.leading.Lock()
+	defer p.leading.Unlock()
+	p.told = true
+	if p.serving {
+		p.takeUp()
+	}
+}
+
+// takeUp begins what only the node that leads does, with what the one before left: no hook of this
+// app has heard of what that wrote.
+func (p *plugin) takeUp() {
+	if err := store.RestoreSchema(p.app); err != nil {
+		p.app.Logger().Error("Failed to create a collection of ModelRiver's again", "error", err)
+	}
+	p.schema.Check(p.app)
+	p.charts.Forget()
+	p.outbox.Stop() // what is left of the last time
+	p.outbox.Start()
+}

@@ -1,0 +1,99 @@
+package replica
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log"
+	"log/slog"
+	"net"
+	"net/http"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"time"
+)
+
+const (
+	// dialTimeout is how long a node waits for another one to take a connection: they are near.
+	dialTimeout = time.Second
+
+	// peerTimeout is how long a request of another node may take, as PocketBase's server has it for those of clients.
+	peerTimeout = 5 * time.Minute
+)
+
+// A peer is what one of several nodes is for the others, on the port after that of the log's server: it
+// takes the requests that only the node that leads can, and has snapshots. Others connect with certificates of the nodes.
+type peer struct {
+	server  *http.Server
+	client  *http.Transport
+	handler atomic.Pointer[http.Handler] // of the app, once that serves
+	ended   chan struct{}
+}
+
+// openPeer listens for the other nodes.
+func openPeer(config Config, serve http.HandlerFunc, logger func() *slog.Logger) (*peer, error) {
+	certs, err := loadCerts(config.Certs)
+	if err != nil {
+		return nil, err
+	}
+	address, err := peerAddress(config.Listen)
+	if err != nil {
+		return nil, err
+	}
+	listener, err := net.Listen("tcp", address)
+	if err != nil {
+		return nil, fmt.Errorf("listen for other nodes: %w", err)
+	}
+	p := &peer{ended: make(chan struct{})}
+	p.server = &http.Server{
+		Handler: serve, ReadHeaderTimeout: time.Minute, ReadTimeout: peerTimeout, WriteTimeout: peerTimeout,
+		ErrorLog: log.New(errorLog(logger), "", 0),
+	}
+	p.client = &http.Transport{
+		DialContext:     (&net.Dialer{Timeout: dialTimeout}).DialContext,
+		TLSClientConfig: certs, TLSHandshakeTimeout: dialTimeout, MaxIdleConnsPerHost: 256, IdleConnTimeout: 30 * time.Second,
+		DisableCompression: true,
+	}
+	go func() {
+		defer close(p.ended)
+		if err := p.server.Serve(tls.NewListener(listener, certs)); !errors.Is(err, http.ErrServerClosed) {
+			logger().Error("Other nodes can't connect any more: restart the server", "error", err)
+		}
+	}()
+	return p, nil
+}
+
+// An errorLog puts what the server for other nodes says into the app's logs.
+type errorLog func() *slog.Logger
+
+func (l errorLog) Write(line []byte) (int, error) {
+	l().Debug("The server for other nodes says", "notice", strings.TrimSpace(string(line)))
+	return len(line), nil
+}
+
+// peerAddress returns where a node is reached for what isn't the log: at the port after that.
+func peerAddress(address string) (string, error) {
+	host, port, err := net.SplitHostPort(address)
+	if err != nil {
+		return "", err
+	}
+	number, err := strconv.ParseUint(port, 10, 16)
+	if err != nil || number == 0 || number == 65535 {
+		return "", fmt.Errorf("%q is no port of two in a row", port)
+	}
+	return net.JoinHostPort(host, strconv.FormatUint(number+1, 10)), nil
+}
+
+// close waits for requests that are answered, but not for long.
+func (p *peer) close() error {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	if p.server.Shutdown(ctx) != nil {
+		_ = p.server.Close() // what is still answered ends
+	}
+	<-p.ended
+	p.client.CloseIdleConnections()
+	return nil
+}

@@ -1,0 +1,272 @@
+package replica
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httputil"
+	"net/url"
+	"slices"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/pocketbase/pocketbase/core"
+	"github.com/pocketbase/pocketbase/tools/router"
+)
+
+const (
+	// clientHeader and schemeHeader tell the node that leads who has sent a request to another one, and how.
+	clientHeader = "Replica-Client"
+	schemeHeader = "Replica-Scheme"
+
+	// positionHeader is of an answer to such a request: what it wrote is in the log up to there. notLeading is of one by
+	// a node that doesn't lead, and has done nothing.
+	positionHeader   = "Replica-Position"
+	notLeadingHeader = "Replica-Not-Leading"
+
+	// repeatable is how long a body may be that a node keeps, so that it can pass it on again. leaderWait is how long a request
+	// waits for a node that leads, and appliedWait for this node to have what the answer to it says.
+	repeatable  = 1 << 20
+	leaderWait  = 5 * time.Second
+	appliedWait = 5 * time.Second
+)
+
+type passedOn struct{}
+
+// passOn has the node that leads answer what may write, so that every node takes it. Streams of realtime events
+// are where their client is.
+func (n *Node) passOn(e *core.RequestEvent) error {
+	r := e.Request
+	switch {
+	case n.Leads(), r.Context().Value(passedOn{}) != nil, r.URL.Path == "/api/realtime",
+		r.Method == http.MethodGet, r.Method == http.MethodHead, r.Method == http.MethodOptions:
+		return e.Next()
+	}
+	body, err := readBody(r.Body)
+	if err != nil {
+		return e.BadRequestError("The request was cut off.", err)
+	}
+	ctx, cancel := context.WithTimeout(r.Context(), leaderWait)
+	defer cancel()
+	look := time.NewTicker(lookPause)
+	defer look.Stop()
+	for {
+		if n.Leads() { // by now
+			r.Body = &router.RereadableReadCloser{ReadCloser: body.again()} // as PocketBase has it
+			return e.Next()
+		}
+		if leader := n.leaderAddress(); leader != "" {
+			done, err := n.passTo(e, leader, body)
+			if done {
+				return nil
+			}
+			if err != nil {
+				return unavailable(e, err)
+			}
+		}
+		if ctx.Err() != nil || !n.healthy() {
+			return unavailable(e, errNoLeader)
+		}
+		select {
+		case <-ctx.Done():
+		case <-look.C:
+		}
+	}
+}
+
+var (
+	errNoLeader = errors.New("no node leads that can be reached from here")
+	errMayBe    = errors.New("the node that leads was lost: whether it has done this isn't known")
+	errMissed   = errors.New("it doesn't lead")
+)
+
+// leaderAddress returns where the node that leads takes requests, empty if none is known or it's this one.
+func (n *Node) leaderAddress() string {
+	name, _ := n.leader.Load().(string)
+	if name == n.log.config.Node {
+		return ""
+	}
+	address, _ := peerAddress(n.log.config.Peers[name])
+	return address
+}
+
+// A body is one of which the beginning was read.
+type body struct {
+	start []byte
+	rest  io.ReadCloser // nil if that is all of it
+}
+
+// readBody reads all of a body that is repeatable.
+func readBody(r io.ReadCloser) (b body, err error) {
+	b.start = make([]byte, 0, 512)
+	for err == nil && len(b.start) <= repeatable {
+		var n int
+		b.start = slices.Grow(b.start, 512)
+		n, err = r.Read(b.start[len(b.start):cap(b.start)])
+		b.start = b.start[:len(b.start)+n]
+	}
+	if err == nil {
+		b.rest = r
+	}
+	if errors.Is(err, io.EOF) { // by which PocketBase begins it anew
+		err = nil
+	}
+	return b, err
+}
+
+// again returns all of it: of one that isn't repeatable, once.
+func (b body) again() io.ReadCloser {
+	if b.rest == nil {
+		return io.NopCloser(bytes.NewReader(b.start))
+	}
+	return io.NopCloser(io.MultiReader(bytes.NewReader(b.start), b.rest))
+}
+
+// passTo has another node answer, and reports whether anything was answered. If nothing was, and there is no error,
+// nothing was done.
+func (n *Node) passTo(e *core.RequestEvent, address string, body body) (done bool, err error) {
+	r := e.Request.Clone(e.Request.Context())
+	r.Body = body.again()
+	if body.rest == nil {
+		r.ContentLength = int64(len(body.start))
+	}
+	proxy := &httputil.ReverseProxy{
+		Transport: n.peer.client, FlushInterval: -1,
+		Rewrite: func(p *httputil.ProxyRequest) {
+			p.SetURL(&url.URL{Scheme: "https", Host: address})
+			p.Out.Host, p.Out.URL.RawQuery = p.In.Host, p.In.URL.RawQuery
+			for _, header := range []string{"Forwarded", "X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto"} {
+				if values, ok := p.In.Header[header]; ok { // as whoever is before this node has set it
+					p.Out.Header[header] = values
+				}
+			}
+			p.Out.Header.Set(clientHeader, p.In.RemoteAddr)
+			p.Out.Header.Set(schemeHeader, "http")
+			if p.In.TLS != nil {
+				p.Out.Header.Set(schemeHeader, "https")
+			}
+		},
+		ModifyResponse: func(response *http.Response) error {
+			if response.Header.Get(notLeadingHeader) != "" {
+				return errMissed
+			}
+			position, err := strconv.ParseUint(response.Header.Get(positionHeader), 10, 64)
+			response.Header.Del(positionHeader)
+			if err == nil { // or the client wouldn't find here what it has written
+				ctx, cancel := context.WithTimeout(r.Context(), appliedWait)
+				defer cancel()
+				n.reached.wait(ctx, position)
+			}
+			done = true
+			return nil
+		},
+		ErrorHandler: func(_ http.ResponseWriter, _ *http.Request, cause error) { err = cause },
+	}
+	proxy.ServeHTTP(e.Response, r)
+	switch {
+	case done || err == nil:
+		return true, nil
+	case body.rest == nil && (errors.Is(err, errMissed) || isUnsent(err)):
+		return false, nil
+	}
+	return false, errors.Join(errMayBe, err)
+}
+
+// isUnsent reports whether a request failed before anything of it was sent.
+func isUnsent(err error) bool {
+	var op *net.OpError
+	return errors.As(err, &op) && op.Op == "dial"
+}
+
+// servePeer answers what another node passes on.
+func (n *Node) servePeer(w http.ResponseWriter, r *http.Request) {
+	handler := n.peer.handler.Load()
+	if handler == nil || !n.Leads() {
+		w.Header().Set(notLeadingHeader, "1")
+		w.WriteHeader(http.StatusServiceUnavailable)
+		return
+	}
+	r = r.WithContext(context.WithValue(r.Context(), passedOn{}, true))
+	r.RemoteAddr = r.Header.Get(clientHeader)
+	if r.Header.Get(schemeHeader) != "https" {
+		r.TLS = nil
+	}
+	r.Header.Del(clientHeader)
+	r.Header.Del(schemeHeader)
+	(*handler).ServeHTTP(&positioned{ResponseWriter: w, node: n}, r)
+}
+
+// positioned tells with the answer how far the database has come by then.
+type positioned struct {
+	http.ResponseWriter
+	node *Node
+	told bool
+}
+
+func (p *positioned) WriteHeader(status int) {
+	if !p.told {
+		p.told = true
+		p.Header().Set(positionHeader, strconv.FormatUint(p.node.reached.at(), 10))
+	}
+	p.ResponseWriter.WriteHeader(status)
+}
+
+func (p *positioned) Write(b []byte) (int, error) {
+	if !p.told {
+		p.WriteHeader(http.StatusOK)
+	}
+	return p.ResponseWriter.Write(b)
+}
+
+func (p *positioned) Unwrap() http.ResponseWriter { return p.ResponseWriter }
+
+// reached is the position that a database is known to be at.
+type reached struct {
+	mu       sync.Mutex
+	position uint64
+	moved    chan struct{} // closed when it is; nil if nobody waits
+}
+
+func (r *reached) at() uint64 {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.position
+}
+
+func (r *reached) set(position uint64) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if position <= r.position {
+		return
+	}
+	r.position = position
+	if r.moved != nil {
+		close(r.moved)
+		r.moved = nil
+	}
+}
+
+// wait returns once the position is reached, or ctx ends.
+func (r *reached) wait(ctx context.Context, position uint64) {
+	for {
+		r.mu.Lock()
+		if r.position >= position {
+			r.mu.Unlock()
+			return
+		}
+		if r.moved == nil {
+			r.moved = make(chan struct{})
+		}
+		moved := r.moved
+		r.mu.Unlock()
+		select {
+		case <-ctx.Done():
+			return
+		case <-moved:
+		}
+	}
+}
