@@ -251,15 +251,11 @@ func (n *node) awaitRefusal() {
 	})
 }
 
-// recovers waits until a webhook that is sent from now on is accepted, after a failure.
+// recovers sends new webhooks after a failure until one is accepted.
 func (f *nodesRun) recovers(failure string) {
 	f.t.Helper()
 	failed := time.Now()
-	await(f.t, "a webhook that was sent after the failure is accepted", func() bool {
-		f.mu.Lock()
-		defer f.mu.Unlock()
-		return f.begun.After(failed)
-	})
+	await(f.t, "a webhook that was sent after the failure is accepted", func() bool { return f.post(f.nextWebhook()) == http.StatusOK })
 	f.recovery[failure] = append(f.recovery[failure], time.Since(failed))
 }
 
