@@ -101,11 +101,14 @@ func leaveCheckpoints(app core.App) error {
 
 // serve begins to ship. Migrations have run by then.
 func (r *Recovery) serve(e *core.ServeEvent) error {
-	if r.lock == nil || !r.Configured() {
-		return e.Next() // it is not this process that ships the data
+	if r.lock == nil {
+		return e.Next() // it is not this process that serves the data
 	}
 	if err := r.tellRestored(); err != nil {
 		return err
+	}
+	if !r.Configured() {
+		return e.Next()
 	}
 	// PocketBase would truncate the WAL each night, which waits for Litestream's read
 	// transaction for as long as SQLite waits, and holds up every write meanwhile. Litestream
