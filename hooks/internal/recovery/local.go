@@ -97,22 +97,25 @@ func (l local) write(name string, value any) error {
 }
 
 // lock makes this process the only one that ships from the data directory, or restores into it.
-func (l local) lock() (*flock.Flock, error) { return l.take((*flock.Flock).TryLock) }
+func (l local) lock() (*flock.Flock, error) { return l.take((*flock.Flock).TryLockContext) }
 
 // share makes it one of those that keep such a process away.
-func (l local) share() (*flock.Flock, error) { return l.take((*flock.Flock).TryRLock) }
+func (l local) share() (*flock.Flock, error) { return l.take((*flock.Flock).TryRLockContext) }
 
-func (l local) take(try func(*flock.Flock) (bool, error)) (*flock.Flock, error) {
+// take waits a little for a command, which has the lock for a moment: see forgetLost.
+func (l local) take(try func(*flock.Flock, context.Context, time.Duration) (bool, error)) (*flock.Flock, error) {
 	if err := os.MkdirAll(l.dir, 0o700); err != nil {
 		return nil, err
 	}
 	lock := flock.New(filepath.Join(l.dir, lockFile))
-	locked, err := try(lock)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	_, err := try(lock, ctx, 20*time.Millisecond)
+	if errors.Is(err, context.DeadlineExceeded) {
+		return nil, refuse("a server runs on %s, or a restore: stop it first", l.dataDir)
+	}
 	if err != nil {
 		return nil, err
-	}
-	if !locked {
-		return nil, refuse("a server runs on %s, or a restore: stop it first", l.dataDir)
 	}
 	return lock, nil
 }

@@ -51,10 +51,14 @@ func (r *Recovery) bootstrap(e *core.BootstrapEvent) error {
 		quiet()
 		return nil
 	case called != "serve":
+		r.local.forgetLost(context.Background())
 		return e.Next()
 	case !r.Configured():
 		var err error
 		if r.lock, err = r.local.share(); isRefusal(err) { // and none where no file can be locked
+			return err
+		}
+		if _, _, err := r.local.checkWAL(context.Background()); err != nil {
 			return err
 		}
 		// What is changed without the replica cannot be told from what it has, once it is back.
