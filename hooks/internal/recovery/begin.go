@@ -31,9 +31,6 @@ func (r *Recovery) begin(ctx context.Context, f findings) error {
 		e, err = beginEpoch(ctx, r.bucket, number, id.Owner, nil)
 	}
 	if errors.Is(err, errExists) {
-		if err := r.local.writeIdentity(f.id); err != nil { // what is here was not shipped there
-			return &refusal{err}
-		}
 		return fmt.Errorf("another server began to write to the replica at the same time: %w", err)
 	}
 	if err != nil {
@@ -86,18 +83,16 @@ func (r *Recovery) takeOver(ctx context.Context, f findings) error {
 	return nil
 }
 
-// claim makes the data directory known as one that ships to this replica, before it owns something
-// there.
+// claim makes the data directory's name durable, before it owns something there, and returns what it is
+// once it does. Until then, what is here is known where it was.
 func (r *Recovery) claim(ctx context.Context, id identity) (identity, error) {
-	var err error
-	id.URL = r.options.URL
-	if id.Replica, err = makeId(ctx, r.bucket); err != nil {
-		return id, err
-	}
 	if err := r.local.writeIdentity(id); err != nil {
 		return id, &refusal{err}
 	}
-	return id, nil
+	var err error
+	id.URL = r.options.URL
+	id.Replica, err = makeId(ctx, r.bucket)
+	return id, err
 }
 
 // putBack restores a state into the data directory, with which the epoch begins, and says what it

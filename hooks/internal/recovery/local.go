@@ -224,15 +224,6 @@ func (l local) isWhole() bool {
 	return err == nil
 }
 
-// dropPart deletes what was read of the database, if that is a part which needs an earlier one:
-// all of it is read anew.
-func (l local) dropPart() error {
-	if l.isWhole() {
-		return nil
-	}
-	return os.RemoveAll(l.ltxDir())
-}
-
 // ltxDir is where Litestream keeps what is not shipped yet, and the last that is.
 func (l local) ltxDir() string { return filepath.Join(l.dir, "ltx") }
 

@@ -78,14 +78,17 @@ func (r *Recovery) checkWAL(ctx context.Context) error {
 	}
 	if missed {
 		r.say("something else wrote to the database while no server ran, or a file in " + r.local.ltxDir() + " is missing or damaged: all of it is shipped anew")
-		if err := r.markReplaced(); err != nil {
-			return err
-		}
-		if err := os.RemoveAll(r.local.ltxDir()); err != nil {
-			return err
-		}
+		return r.dropRead()
 	}
 	return nil
+}
+
+// dropRead deletes what was read of the database, and has all of it read anew, for a new epoch.
+func (r *Recovery) dropRead() error {
+	if err := r.markReplaced(); err != nil {
+		return err
+	}
+	return os.RemoveAll(r.local.ltxDir())
 }
 
 // lookFor is look for a start. With a database that can be served meanwhile, a slow store is not
@@ -188,6 +191,14 @@ func (r *Recovery) compare(ctx context.Context) (f findings, err error) {
 		return f, nil
 	}
 	known := f.id.Replica != "" && f.id.Replica == replica
+	// It was about to be, unless it went elsewhere since.
+	if f.newest().Owner == f.id.Owner && !known && (f.id.Replica == "" || len(f.epochs) == 1) {
+		shipped, err := newEpochClient(r.bucket, f.newest()).lastOf(ctx)
+		if err != nil {
+			return f, err
+		}
+		known = shipped.MaxTXID == 0
+	}
 	f.owned = known && f.newest().Owner == f.id.Owner
 	switch {
 	case hasData && !known && r.local.isUntouched(ctx):
@@ -253,8 +264,14 @@ func (r *Recovery) act(ctx context.Context, f findings) error {
 		r.client.begin(f.newest())
 		return nil
 	case beginHere:
-		if err := r.local.dropPart(); err != nil {
-			return &refusal{err}
+		if !r.local.isWhole() {
+			if err := r.dropRead(); err != nil {
+				return &refusal{err}
+			}
+			var err error
+			if f.id, err = r.local.readIdentity(); err != nil {
+				return &refusal{err}
+			}
 		}
 		return r.begin(ctx, f)
 	}
