@@ -1,0 +1,36 @@
+package tests
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+)
+
+// A moment that cannot be restored changes nothing: the server goes on with the database that is here.
+func TestRestoreToADamagedMoment(t *testing.T) {
+	t.Parallel()
+	store := newFolderStore(t)
+	s, token := startShipping(t, store, "First", "Second")
+	s.Stop()
+	files, err := filepath.Glob(filepath.Join(strings.TrimPrefix(store.env[0], "REPLICA_URL=file://"), "0000000001/0/*.ltx"))
+	if err != nil || len(files) < 2 {
+		t.Fatal(files, err)
+	}
+	if err := os.Truncate(files[0], 4096); err != nil {
+		t.Fatal(err)
+	}
+	out, errs, ok := runOn(t, s.binary, s.Dir, s.env, "restore", "--to", time.Now().UTC().Format(time.RFC3339))
+	if ok {
+		t.Fatalf("it was restored: %s%s", out, errs)
+	}
+	wantText(t, errs, "restore --verify --to")
+	s.Start()
+	s.wantTitles([]string{"First", "Second"})
+	s.sendTitled("Third")
+	s.awaitShipped(token)
+	if state := s.replicaState(token); state.Epoch != 1 {
+		t.Errorf("got %+v, want epoch 1", state)
+	}
+}
