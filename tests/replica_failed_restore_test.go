@@ -34,3 +34,17 @@ func TestRestoreToADamagedMoment(t *testing.T) {
 		t.Errorf("got %+v, want epoch 1", state)
 	}
 }
+
+// A database of no bytes, as a file system may leave one, is none: the replica's is restored.
+func TestReplicaOfAnEmptyFile(t *testing.T) {
+	t.Parallel()
+	s, token := startShipping(t, newFolderStore(t), "First", "Second")
+	s.Kill()
+	if err := os.Truncate(filepath.Join(s.Dir, "data.db"), 0); err != nil {
+		t.Fatal(err)
+	}
+	s.Start()
+	s.wantTitles([]string{"First", "Second"})
+	s.sendTitled("Third")
+	s.awaitShipped(token)
+}

@@ -43,13 +43,14 @@ func newLocal(dataDir string) local {
 
 func (l local) data() string { return filepath.Join(l.dataDir, dataFile) }
 
-// hasData reports whether there is a database.
+// hasData reports whether there is a database. A file of no bytes is none: SQLite would begin a new one, and
+// that be shipped as what the replica's became.
 func (l local) hasData() (bool, error) {
-	_, err := os.Stat(l.data())
+	info, err := os.Stat(l.data())
 	if errors.Is(err, fs.ErrNotExist) {
 		return false, nil
 	}
-	return err == nil, err
+	return err == nil && info.Size() > 0, err
 }
 
 // An identity is what the data directory knows of the line that its database belongs to.
