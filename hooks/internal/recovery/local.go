@@ -103,7 +103,7 @@ func (l local) lock() (*flock.Flock, error) { return l.take((*flock.Flock).TryLo
 // share makes it one of those that keep such a process away.
 func (l local) share() (*flock.Flock, error) { return l.take((*flock.Flock).TryRLockContext) }
 
-// take waits a little for a command, which has the lock for a moment: see forgetLost.
+// take waits a little for a command, which has the lock for a moment.
 func (l local) take(try func(*flock.Flock, context.Context, time.Duration) (bool, error)) (*flock.Flock, error) {
 	if err := os.MkdirAll(l.dir, 0o700); err != nil {
 		return nil, err
@@ -119,6 +119,47 @@ func (l local) take(try func(*flock.Flock, context.Context, time.Duration) (bool
 		return nil, err
 	}
 	return lock, nil
+}
+
+// beforeCommand is beforeOther for a command. Beside a server that has the database open, nothing is to be
+// done; beside one that has none yet, a command must not begin one.
+func (l local) beforeCommand(ctx context.Context) error {
+	lock := flock.New(filepath.Join(l.dir, lockFile))
+	if _, err := os.Stat(lock.Path()); err != nil {
+		return nil // no server has run here
+	}
+	if locked, err := lock.TryLock(); err != nil {
+		return nil
+	} else if locked {
+		defer func() { _ = lock.Unlock() }()
+		return l.beforeOther(ctx)
+	}
+	if hasData, err := l.hasData(); err != nil || hasData {
+		return err
+	}
+	return refuse("a server starts on %s, and has no database yet: it says what it waits for", l.dataDir)
+}
+
+// beforeOther prepares the data directory for what opens the database without shipping it. Where there is
+// none, that begins another one, which is not what was shipped from here. Else it ends the WAL, after which
+// no start could tell that the end of that was lost.
+func (l local) beforeOther(ctx context.Context) error {
+	hasData, err := l.hasData()
+	if err != nil {
+		return err
+	}
+	if hasData {
+		_, _, err := l.checkWAL(ctx)
+		return err
+	}
+	if err := os.RemoveAll(l.ltxDir()); err != nil {
+		return err
+	}
+	err = os.Remove(filepath.Join(l.dir, identityFile))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return err
 }
 
 // A place is a data directory on a machine that runs. A copy of the directory is another place, and

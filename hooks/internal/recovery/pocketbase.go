@@ -51,14 +51,16 @@ func (r *Recovery) bootstrap(e *core.BootstrapEvent) error {
 		quiet()
 		return nil
 	case called != "serve":
-		r.local.forgetLost(context.Background())
+		if err := r.local.beforeCommand(context.Background()); err != nil {
+			return err
+		}
 		return e.Next()
 	case !r.Configured():
 		var err error
 		if r.lock, err = r.local.share(); isRefusal(err) { // and none where no file can be locked
 			return err
 		}
-		if _, _, err := r.local.checkWAL(context.Background()); err != nil {
+		if err := r.local.beforeOther(context.Background()); err != nil {
 			return err
 		}
 		// What is changed without the replica cannot be told from what it has, once it is back.

@@ -8,11 +8,9 @@ import (
 	"io/fs"
 	"log/slog"
 	"os"
-	"path/filepath"
 	"slices"
 
 	"github.com/benbjohnson/litestream"
-	"github.com/gofrs/flock"
 	"github.com/superfly/ltx"
 )
 
@@ -70,19 +68,6 @@ func (l local) checkWAL(ctx context.Context) (lost, missed bool, err error) {
 		lost = true
 	}
 	return lost, false, nil
-}
-
-// forgetLost deletes what checkWAL does before a command opens the database, which ends the WAL when it is
-// done: no start could tell then that the end of that was lost. A server that runs has looked.
-func (l local) forgetLost(ctx context.Context) {
-	if last, err := l.last(); err != nil || last == 0 {
-		return
-	}
-	lock := flock.New(filepath.Join(l.dir, lockFile))
-	if locked, err := lock.TryLock(); err == nil && locked {
-		_, _, _ = l.checkWAL(ctx)
-		_ = lock.Unlock()
-	}
 }
 
 // readSalts returns what differs whenever a WAL begins anew, from its header or from a frame's.
