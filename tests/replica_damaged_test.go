@@ -48,3 +48,19 @@ func TestReplicaOfAnEmptyFile(t *testing.T) {
 	s.sendTitled("Third")
 	s.awaitShipped(token)
 }
+
+// A sign of life that cannot be read, as a crash of the store may leave one, is looked at for a while, and
+// does not keep a server from shipping.
+func TestReplicaOfASignThatIsDamaged(t *testing.T) {
+	t.Parallel()
+	store := newFolderStore(t)
+	s, token := startShipping(t, store, "First")
+	s.Stop()
+	if err := os.Truncate(filepath.Join(strings.TrimPrefix(store.env[0], "REPLICA_URL=file://"), "alive.json"), 0); err != nil {
+		t.Fatal(err)
+	}
+	s.Start()
+	s.sendTitled("Second")
+	s.awaitShipped(token)
+	wantText(t, s.output.String(), "Looking for 35s")
+}
