@@ -120,19 +120,24 @@ bench: $(SDK) ## measure beside stock PocketBase, about 20 minutes (see docs/ben
 # How long, and with which faults: `make torture FOR=1h SEED=42`. The seed of a run is
 # printed. It needs root for mounts, and strace. Then, how many machines with a folder are lost, and with
 # a bucket of a real S3 server, for each way of answering a webhook. And how often a server is killed
-# whose database has a log.
-FOR = 15m
+# whose database has a log. `make torture NODES=3` attacks three servers that keep one database instead, for half an hour.
+NODES = 1
+FOR = $(if $(filter 3,$(NODES)),30m,15m)
 SEED = 0
 MACHINES = 50
 KILLS = 100
 
 torture: $(SDK) ## attack the binary with every fault for 15 minutes, then its replica, and a node
+ifeq ($(NODES),3)
+	go test -count=1 -timeout 0 -v -run TestThreeNodesTorture ./tests -torture $(FOR) -seed $(SEED)
+else
 	go test -count=1 -timeout 0 -v -run 'TestTorture|TestAskFaults|TestWaitingCallbacks' ./tests -torture $(FOR) -seed $(SEED)
 	go test -count=1 -timeout 30m -v -run TestNode ./tests -kills $(KILLS)
 	go test -count=1 -timeout 0 -run 'TestLedgerBalances|TestNextDelayStays' ./hooks ./hooks/internal/outbox -rapid.checks=1000
 	@set -e; bin=$$(mktemp -d); trap 'rm -rf $$bin' EXIT; \
 	GOBIN=$$bin go install $(VERSITYGW); \
 	go test -count=1 -timeout 40m -v -run 'Replica|Restore' ./tests -versitygw $$bin/versitygw -machines $(MACHINES)
+endif
 
 lint: $(SDK) ## run gofmt and golangci-lint, staticcheck included
 	@files=$$(gofmt -l .); test -z "$$files" || { echo "gofmt -w" $$files; exit 1; }

@@ -75,7 +75,6 @@ type modelRiver struct {
 	last        int
 
 	accepted time.Time     // when a webhook was last answered 200
-	begun    time.Time     // when the last of those was sent
 	silence  time.Duration // the longest time without one
 
 	// A machine was lost: what it stored and called back for, but did not answer, is stored
@@ -199,7 +198,7 @@ func (m *modelRiver) postTo(url string, w *sentWebhook) int {
 	w.sent++
 	m.mu.Unlock()
 
-	begun, status := time.Now(), 0
+	status := 0
 	response, err := m.client.Do(request)
 	if err == nil {
 		status = response.StatusCode
@@ -222,9 +221,6 @@ func (m *modelRiver) postTo(url string, w *sentWebhook) int {
 		w.answered++
 		m.answered = append(m.answered, w)
 		m.silence, m.accepted = max(m.silence, time.Since(m.accepted)), time.Now()
-		if begun.After(m.begun) {
-			m.begun = begun
-		}
 	}
 	return status
 }

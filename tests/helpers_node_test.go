@@ -20,8 +20,8 @@ import (
 )
 
 // connectNode makes the server of init one with a log, as TEST_NODE configures it. It refuses what refusingHook
-// does, makes a snapshot when it is asked to, restarts itself, as it does for a changed file of pb_hooks, and says
-// when it begins to lead.
+// does, makes a snapshot when it is asked to, restarts itself, as it does for a changed file of pb_hooks, and writes
+// what it logs, and when it begins to lead.
 func connectNode() (connect core.DBConnectFunc, register func(core.App)) {
 	var config replica.Config
 	err := json.Unmarshal([]byte(os.Getenv("TEST_NODE")), &config)
@@ -35,6 +35,12 @@ func connectNode() (connect core.DBConnectFunc, register func(core.App)) {
 	node.OnLead(func() { fmt.Println(beginsToLead) })
 	return node.Connect, func(app core.App) {
 		node.Register(app)
+		app.OnModelCreate(core.LogsTableName).BindFunc(func(e *core.ModelEvent) error {
+			if entry := e.Model.(*core.Log); entry.Data["type"] != "request" {
+				fmt.Println(entry.Created, entry.Message, entry.Data)
+			}
+			return e.Next()
+		})
 		app.OnRecordCreate("aiContent").BindFunc(func(e *core.RecordEvent) error {
 			if e.Record.GetString("category") == "refused" {
 				return errors.New("Not wanted")

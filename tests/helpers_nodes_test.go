@@ -83,6 +83,11 @@ func newNodesRun(t testing.TB, base, size string, seed uint64) *nodesRun {
 		s := newServer(t, os.Args[0], filepath.Join(n.base, "pb_data"), "TEST_NODE="+string(text), "TEST_CALLBACK_WINDOW=1m")
 		n.faultRun = &faultRun{server: s, modelRiver: f.modelRiver, t: t, rng: f.rng}
 		f.urls = append(f.urls, s.URL)
+		t.Cleanup(func() {
+			if t.Failed() {
+				t.Logf("%s at %s wrote:\n%s", names[i], addresses[i], s.output)
+			}
+		})
 	}
 	f.start(f.nodes[:]...)
 	f.accepted = time.Now()
@@ -246,15 +251,11 @@ func (n *node) awaitRefusal() {
 	})
 }
 
-// recovers waits until a webhook that is sent from now on is accepted, after a failure.
+// recovers sends new webhooks after a failure until one is accepted.
 func (f *nodesRun) recovers(failure string) {
 	f.t.Helper()
 	failed := time.Now()
-	await(f.t, "a webhook that was sent after the failure is accepted", func() bool {
-		f.mu.Lock()
-		defer f.mu.Unlock()
-		return f.begun.After(failed)
-	})
+	await(f.t, "a webhook that was sent after the failure is accepted", func() bool { return f.post(f.nextWebhook()) == http.StatusOK })
 	f.recovery[failure] = append(f.recovery[failure], time.Since(failed))
 }
 

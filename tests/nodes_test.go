@@ -15,11 +15,13 @@ type nodesFault struct {
 
 var nodesFaults = []nodesFault{
 	{"the leader is killed", func(f *nodesRun) {
-		leader := f.leader()
-		f.kill(leader)
-		f.recovers("the leader is killed")
-		f.await(200, 20)
-		f.start(leader)
+		for range 2 {
+			leader := f.leader()
+			f.kill(leader)
+			f.recovers("the leader is killed")
+			f.await(200, 1+f.rng.IntN(20))
+			f.start(leader)
+		}
 	}},
 
 	{"a follower is killed", func(f *nodesRun) {

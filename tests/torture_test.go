@@ -17,8 +17,8 @@ import (
 const shortTorture = 8 * time.Second
 
 var (
-	tortureFor  = flag.Duration("torture", shortTorture, "how long TestTorture and TestAskFaults go on")
-	tortureSeed = flag.Uint64("seed", 0, "of what TestTorture, TestAskFaults and TestLiveQueriesAtRandom do by chance (default: a new one)")
+	tortureFor  = flag.Duration("torture", shortTorture, "how long TestTorture, TestThreeNodesTorture and TestAskFaults go on")
+	tortureSeed = flag.Uint64("seed", 0, "of what TestTorture, TestThreeNodesTorture, TestAskFaults and TestLiveQueriesAtRandom do by chance (default: a new one)")
 )
 
 // faultSeed returns the seed that was asked for, or a new one.

@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strconv"
 	"sync"
+	"sync/atomic"
 
 	"github.com/gofrs/flock"
 	"github.com/nats-io/nats-server/v2/server"
@@ -48,6 +49,8 @@ type streamLog struct {
 	js     jetstream.JetStream
 	stream jetstream.Stream
 	id     string // of the stream, which no other has
+
+	fatal atomic.Bool // the server can't work, and stands there all the same
 
 	told chan *nats.Msg // what other nodes tell, of several
 }
@@ -120,13 +123,14 @@ func (l *streamLog) start() (err error) {
 			return err
 		}
 	}
+	l.fatal.Store(false)
 	l.server, err = server.NewServer(options)
 	if err != nil {
 		return err
 	}
-	l.server.SetLoggerV2(natsLogger{l.logger}, false, false, false)
+	l.server.SetLoggerV2(natsLogger{l}, false, false, false)
 	l.server.Start()
-	if !l.server.JetStreamEnabled() {
+	if !l.server.JetStreamEnabled() || l.fatal.Load() {
 		return fmt.Errorf("the log in %s can't be opened: the app's own logs say why", l.dir)
 	}
 	// It isn't connected again: see restart.
@@ -262,11 +266,11 @@ func (l *streamLog) restart() error {
 	return err
 }
 
-// works reports whether the server is up and its storage on.
+// works reports whether the server is up, with its storage and its connections.
 func (l *streamLog) works() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.server != nil && l.server.JetStreamEnabled() && l.conn != nil && !l.conn.IsClosed()
+	return l.server != nil && l.server.JetStreamEnabled() && !l.fatal.Load() && l.conn != nil && !l.conn.IsClosed()
 }
 
 // leads reports whether this node's server leads the stream.
@@ -301,9 +305,13 @@ func (l *streamLog) close() error {
 }
 
 // A natsLogger puts what the server says into the app's logs.
-type natsLogger struct{ logger func() *slog.Logger }
+type natsLogger struct{ *streamLog }
 
-func (l natsLogger) Fatalf(format string, v ...any) { l.Errorf(format, v...) }
+// Fatalf is told what a server that is a process of its own ends with.
+func (l natsLogger) Fatalf(format string, v ...any) {
+	l.fatal.Store(true)
+	l.Errorf(format, v...)
+}
 
 func (l natsLogger) Errorf(format string, v ...any) {
 	l.logger().Error("The log's server has failed", "error", fmt.Sprintf(format, v...))
