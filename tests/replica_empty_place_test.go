@@ -4,6 +4,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -87,4 +88,95 @@ func TestReplicaInAnEmptyPlaceThatLosesAnAnswer(t *testing.T) {
 	s.Start()
 	s.awaitShipped(token)
 	wantText(t, s.output.String(), "what is here is served meanwhile")
+}
+
+// beginsNowhere has the store refuse that an epoch is begun.
+func beginsNowhere(w http.ResponseWriter, r *http.Request, s3 http.Handler) {
+	if r.Method == http.MethodPut && strings.Contains(r.URL.Path, "/epochs/") {
+		storeFails(w, r, s3)
+		return
+	}
+	s3.ServeHTTP(w, r)
+}
+
+// A server that could not begin in a place, where another database is shipped to since, does not put its own
+// aside for that.
+func TestReplicaInAPlaceThatAnotherDatabaseBegan(t *testing.T) {
+	t.Parallel()
+	store := newBucketStore(t)
+	s := startServer(t, newDataDir(t, t.TempDir()))
+	s.sendTitled("First")
+	s.Stop()
+	store.set(beginsNowhere)
+	s.env = append(s.env, store.env...)
+	s.Start()
+	s.Kill()
+	store.set(storeIsWell)
+	other, _ := startShipping(t, store, "Other")
+	other.Stop()
+	text, code := s.runToEnd()
+	if code == 0 || len(s.asideDirs()) > 0 {
+		t.Errorf("it served, or put its database aside: %s", text)
+	}
+	wantText(t, text, "holds a database already")
+}
+
+// Nor has it left the place where it did before.
+func TestReplicaGoesBackFromAPlaceThatFails(t *testing.T) {
+	t.Parallel()
+	store := newBucketStore(t)
+	store.set(beginsNowhere)
+	s, token := startShipping(t, newFolderStore(t), "First")
+	s.Stop()
+	env := s.env
+	s.env = append(slices.Clone(env), store.env...)
+	s.Start()
+	s.sendTitled("Second")
+	s.Stop()
+	s.env = env
+	s.Start()
+	s.awaitShipped(token)
+	s.args = []string{"--takeover"}
+	s.loseMachine()
+	s.Start()
+	s.wantTitles([]string{"First", "Second"})
+}
+
+// Where a server had begun an epoch that it never shipped anything in, and was shipped elsewhere since, it does
+// not put what it has aside.
+func TestReplicaGoesBackToAnEpochThatIsEmpty(t *testing.T) {
+	t.Parallel()
+	store := newBucketStore(t)
+	s, token := startShipping(t, store, "First")
+	s.Stop()
+	env := s.env
+	s.env = append(slices.Clone(env), "REPLICA_URL=")
+	s.Start()
+	s.Stop()
+	s.env = env
+	var begun atomic.Bool
+	store.set(func(w http.ResponseWriter, r *http.Request, s3 http.Handler) {
+		if r.Method == http.MethodPut && strings.Contains(r.URL.Path, "/0000000002/") {
+			begun.Store(true)
+			storeCuts(w, r, s3)
+			return
+		}
+		s3.ServeHTTP(w, r)
+	})
+	s.Start()
+	await(t, "an epoch is begun", begun.Load)
+	s.Kill()
+	s.env = append(slices.Clone(env), newFolderStore(t).env...)
+	s.Start()
+	s.sendTitled("Second")
+	s.awaitShipped(token)
+	s.Stop()
+	store.set(storeIsWell)
+	s.env = env
+	s.args = []string{"--takeover"}
+	s.launch()
+	await(t, "it has started, or not", func() bool { return s.serves() || strings.Contains(s.output.String(), "holds a database already") })
+	if len(s.asideDirs()) > 0 {
+		t.Errorf("its database was put aside: %s", s.output)
+	}
 }

@@ -1,9 +1,11 @@
 package tests
 
 import (
+	"net/http"
 	"os"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 )
 
@@ -105,4 +107,37 @@ func copyDir(t testing.TB, dir string) string {
 		t.Fatal(err)
 	}
 	return copied
+}
+
+// An older copy does not go on in an epoch that was begun with what it lacks, and that has nothing yet.
+func TestReplicaOfAnOlderCopyWhileAnEpochIsEmpty(t *testing.T) {
+	t.Parallel()
+	store := newBucketStore(t)
+	s, token := startShipping(t, store, "Copied")
+	older := s.another(copyDir(t, s.Dir))
+	s.sendTitled("Not copied")
+	s.awaitShipped(token)
+	s.Stop()
+	env := s.env
+	s.env = append(slices.Clone(env), "REPLICA_URL=")
+	s.Start()
+	s.sendTitled("Not shipped")
+	s.Stop()
+	s.env = env
+	var begun atomic.Bool
+	store.set(func(w http.ResponseWriter, r *http.Request, s3 http.Handler) {
+		if r.Method == http.MethodPut && strings.Contains(r.URL.Path, "/0000000002/") {
+			begun.Store(true)
+			storeCuts(w, r, s3)
+			return
+		}
+		s3.ServeHTTP(w, r)
+	})
+	s.Start()
+	await(t, "an epoch is begun", begun.Load)
+	s.loseMachine()
+	store.set(storeIsWell)
+	older.args = []string{"--takeover"}
+	older.Start()
+	older.wantTitles([]string{"Copied", "Not copied"})
 }

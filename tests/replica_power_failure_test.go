@@ -3,6 +3,7 @@ package tests
 import (
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 )
 
@@ -110,6 +111,42 @@ func TestReplicaWhatWasReadIsDamaged(t *testing.T) {
 			s.loseMachine()
 			s.Start()
 			s.wantTitles(append(waits, "Before", "After"))
+		})
+	}
+}
+
+// What a power failure took of the WAL, and the replica has, is not forgotten when something else than a
+// server with the replica comes first.
+func TestReplicaPowerFailsBeforeSomethingElse(t *testing.T) {
+	t.Parallel()
+	for name, first := range map[string]func(s *server){
+		"a command": func(s *server) { s.runCommand("modelriver", "status") },
+		"a server without the replica": func(s *server) {
+			env := s.env
+			s.env = append(slices.Clone(env), "REPLICA_URL=")
+			s.Start()
+			s.Stop()
+			s.env = env
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s, token := startShipping(t, newFolderStore(t), "Before")
+			s.sendTitled("Lost here")
+			s.awaitShipped(token)
+			s.Kill()
+			wal := filepath.Join(s.Dir, "data.db-wal")
+			info, err := os.Stat(wal)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := os.Truncate(wal, info.Size()-100); err != nil {
+				t.Fatal(err)
+			}
+			first(s)
+			s.args = []string{"--takeover"}
+			s.Start()
+			s.wantTitles([]string{"Before", "Lost here"})
 		})
 	}
 }

@@ -577,20 +577,36 @@ func TestRestoreCommand(t *testing.T) {
 // A request that waited at the moment that was restored may have been sent after it.
 func TestReplicaAsksNothingTwice(t *testing.T) {
 	t.Parallel()
-	s := startServer(t, newDataDir(t, t.TempDir()), append(newFolderStore(t).env, "MODELRIVER_API_URL="+closedPort(t))...)
-	token := s.Superuser()
-	var request struct{ ID string }
-	s.API(token, http.MethodPost, "/api/collections/aiRequests/records", map[string]any{"workflow": "w", "input": map[string]any{}}, &request)
-	s.awaitShipped(token)
-	s.args = []string{"--takeover"}
-	s.loseMachine()
-	s.Start()
-	wantText(t, s.output.String(), "1 request waited at that moment")
-	await(t, "the request has failed", func() bool {
-		var row struct{ State, Error string }
-		s.API(token, http.MethodGet, "/api/collections/aiRequests/records/"+request.ID, nil, &row)
-		return row.State == "failed" && row.Error != ""
-	})
+	for name, start := range map[string]func(s *server){
+		"by the start itself": func(s *server) {
+			s.args = []string{"--takeover"}
+			s.Start()
+		},
+		"by hand, and served without the replica": func(s *server) {
+			if out, errs, ok := runOn(t, s.binary, s.Dir, s.env, "restore", "--takeover"); !ok {
+				t.Fatalf("restore: %s%s", out, errs)
+			}
+			s.env = append(slices.Clone(s.env), "REPLICA_URL=")
+			s.Start()
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := startServer(t, newDataDir(t, t.TempDir()), append(newFolderStore(t).env, "MODELRIVER_API_URL="+closedPort(t))...)
+			token := s.Superuser()
+			var request struct{ ID string }
+			s.API(token, http.MethodPost, "/api/collections/aiRequests/records", map[string]any{"workflow": "w", "input": map[string]any{}}, &request)
+			s.awaitShipped(token)
+			s.loseMachine()
+			start(s)
+			wantText(t, s.output.String(), "1 request waited at that moment")
+			await(t, "the request has failed", func() bool {
+				var row struct{ State, Error string }
+				s.API(token, http.MethodGet, "/api/collections/aiRequests/records/"+request.ID, nil, &row)
+				return row.State == "failed" && row.Error != ""
+			})
+		})
+	}
 }
 
 // An empty machine whose store refuses it says why, and goes on once that is mended.

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"path/filepath"
 	"time"
 
 	"github.com/dustin/go-humanize"
@@ -31,9 +30,6 @@ func (r *Recovery) begin(ctx context.Context, f findings) error {
 		e, err = beginEpoch(ctx, r.bucket, number, id.Owner, nil)
 	}
 	if errors.Is(err, errExists) {
-		if err := r.local.writeIdentity(f.id); err != nil { // what is here was not shipped there
-			return &refusal{err}
-		}
 		return fmt.Errorf("another server began to write to the replica at the same time: %w", err)
 	}
 	if err != nil {
@@ -73,8 +69,11 @@ func (r *Recovery) takeOver(ctx context.Context, f findings) error {
 		}
 		return nil
 	}
-	id, err = r.putBack(ctx, id, e, from, nil, r.say)
+	moment, err := r.fetch(ctx, from, nil)
 	if err != nil {
+		return err
+	}
+	if err := r.putBack(ctx, id, e, moment, r.say); err != nil {
 		return err
 	}
 	missing := ""
@@ -82,47 +81,49 @@ func (r *Recovery) takeOver(ctx context.Context, f findings) error {
 		missing = "; what the server before wrote in its last second may be missing, but for webhooks that it answered with REPLICA_ACK=wait"
 	}
 	r.say(fmt.Sprintf("restored the database as of %s, its last change there, from %s, in %s%s",
-		id.RestoredTo.Format(time.RFC3339), humanize.IBytes(uint64(from.size())), time.Since(began).Round(time.Millisecond), missing))
+		moment.Format(time.RFC3339), humanize.IBytes(uint64(from.size())), time.Since(began).Round(time.Millisecond), missing))
 	return nil
 }
 
-// claim makes the data directory known as one that ships to this replica, before it owns something
-// there.
+// claim makes the data directory's name durable, before it owns something there, and returns what it is
+// once it does. Until then, what is here is known where it was.
 func (r *Recovery) claim(ctx context.Context, id identity) (identity, error) {
-	var err error
-	id.URL = r.options.URL
-	if id.Replica, err = makeId(ctx, r.bucket); err != nil {
-		return id, err
-	}
 	if err := r.local.writeIdentity(id); err != nil {
 		return id, &refusal{err}
 	}
-	return id, nil
+	var err error
+	id.URL = r.options.URL
+	id.Replica, err = makeId(ctx, r.bucket)
+	return id, err
 }
 
-// putBack restores a state into the data directory, with which the epoch begins, and says what it
-// put aside for that.
-func (r *Recovery) putBack(ctx context.Context, id identity, e epoch, from *source, progress io.Writer, say func(string)) (identity, error) {
+// fetch restores a state beside the database, and returns when it was the database's.
+func (r *Recovery) fetch(ctx context.Context, from *source, progress io.Writer) (time.Time, error) {
 	moment, err := from.moment(ctx)
 	if err != nil {
-		return id, err
+		return moment, err
 	}
-	restored := filepath.Join(r.local.dir, "restored.db")
-	if err := from.restore(ctx, restored, progress); err != nil {
-		return id, fmt.Errorf("restore the replica: %w", err)
+	if err := from.restore(ctx, r.local.restored(), progress); err != nil {
+		return moment, fmt.Errorf("restore the replica: %w", err)
 	}
-	said, err := r.local.putAside(ctx, restored)
+	return moment, nil
+}
+
+// putBack makes what was fetched the database, with which the epoch begins, and says what it put aside for
+// that.
+func (r *Recovery) putBack(ctx context.Context, id identity, e epoch, moment time.Time, say func(string)) error {
+	said, err := r.local.putAside(ctx)
 	if said != "" {
 		say(said)
 	}
 	if err == nil {
 		id.Epoch, id.Replaced, id.RestoredTo = e.Number, false, &moment
-		err = r.local.putInPlace(restored, id)
+		err = r.local.putInPlace(id)
 	}
 	if err != nil {
-		return id, &refusal{err}
+		return &refusal{err}
 	}
-	return id, nil
+	return nil
 }
 
 // nextEpoch begins the epoch after newest, unless that is ours and nothing was shipped in it: a

@@ -174,6 +174,14 @@ func (c *restoration) newBar(from *source) *progressbar.ProgressBar {
 		progressbar.OptionThrottle(100*time.Millisecond), progressbar.OptionSetElapsedTime(false))
 }
 
+// fetch restores a state beside the database, to be put in its place.
+func (c *restoration) fetch(ctx context.Context, from *source) (time.Time, error) {
+	bar := c.newBar(from)
+	moment, err := c.r.fetch(ctx, from, bar)
+	_ = bar.Finish()
+	return moment, err
+}
+
 // describe tells what is in a restored database.
 func (c *restoration) describe(ctx context.Context, path string) error {
 	counts, err := countRecords(ctx, path)
@@ -250,6 +258,11 @@ func (c *restoration) replace(ctx context.Context, from *source, epochs []epoch,
 	}
 	newest := epochs[len(epochs)-1]
 	say := func(text string) { fmt.Fprintln(c.out, text+".") }
+	defer func() { _ = os.Remove(r.local.restored()) }() // if it is not put in place
+	moment, err := c.fetch(ctx, from)                    // before an epoch begins, which each start would go on with
+	if err != nil {
+		return err
+	}
 	last, err := readSign(ctx, r.bucket)
 	if err != nil {
 		return err
@@ -274,14 +287,17 @@ func (c *restoration) replace(ctx context.Context, from *source, epochs []epoch,
 	_ = r.giveSign(ctx, false) // what is given next is seen to be another
 
 	if !past { // with what the server that is ended wrote to its end
-		if from, err = findSource(ctx, r.bucket, epochs, time.Time{}); err != nil {
+		ended, err := findSource(ctx, r.bucket, epochs, time.Time{})
+		if err != nil {
 			return err
 		}
+		if ended.epoch() != from.epoch() || ended.txid() != from.txid() {
+			if moment, err = c.fetch(ctx, ended); err != nil {
+				return err
+			}
+		}
 	}
-	bar := c.newBar(from)
-	_, err = r.putBack(ctx, id, e, from, bar, say)
-	_ = bar.Finish()
-	if err != nil {
+	if err := r.putBack(ctx, id, e, moment, say); err != nil {
 		return err
 	}
 	_ = r.giveSign(ctx, true) // the next start need not look

@@ -203,7 +203,10 @@ func readSign(ctx context.Context, b bucket) (s sign, err error) {
 	if err != nil {
 		return s, err
 	}
-	return s, json.Unmarshal(content, &s)
+	if json.Unmarshal(content, &s) != nil { // a crash of the store left it: whoever writes gives it anew
+		return sign{Run: "unknown", Host: "an unknown machine"}, nil
+	}
+	return s, nil
 }
 
 // isOfEnd reports whether who wrote in the newest epoch has ended, or nobody gave a sign yet.

@@ -43,13 +43,14 @@ func newLocal(dataDir string) local {
 
 func (l local) data() string { return filepath.Join(l.dataDir, dataFile) }
 
-// hasData reports whether there is a database.
+// hasData reports whether there is a database. A file of no bytes is none: SQLite would begin a new one, and
+// that be shipped as what the replica's became.
 func (l local) hasData() (bool, error) {
-	_, err := os.Stat(l.data())
+	info, err := os.Stat(l.data())
 	if errors.Is(err, fs.ErrNotExist) {
 		return false, nil
 	}
-	return err == nil, err
+	return err == nil && info.Size() > 0, err
 }
 
 // An identity is what the data directory knows of the line that its database belongs to.
@@ -97,24 +98,68 @@ func (l local) write(name string, value any) error {
 }
 
 // lock makes this process the only one that ships from the data directory, or restores into it.
-func (l local) lock() (*flock.Flock, error) { return l.take((*flock.Flock).TryLock) }
+func (l local) lock() (*flock.Flock, error) { return l.take((*flock.Flock).TryLockContext) }
 
 // share makes it one of those that keep such a process away.
-func (l local) share() (*flock.Flock, error) { return l.take((*flock.Flock).TryRLock) }
+func (l local) share() (*flock.Flock, error) { return l.take((*flock.Flock).TryRLockContext) }
 
-func (l local) take(try func(*flock.Flock) (bool, error)) (*flock.Flock, error) {
+// take waits a little for a command, which has the lock for a moment.
+func (l local) take(try func(*flock.Flock, context.Context, time.Duration) (bool, error)) (*flock.Flock, error) {
 	if err := os.MkdirAll(l.dir, 0o700); err != nil {
 		return nil, err
 	}
 	lock := flock.New(filepath.Join(l.dir, lockFile))
-	locked, err := try(lock)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	_, err := try(lock, ctx, 20*time.Millisecond)
+	if errors.Is(err, context.DeadlineExceeded) {
+		return nil, refuse("a server runs on %s, or a restore: stop it first", l.dataDir)
+	}
 	if err != nil {
 		return nil, err
 	}
-	if !locked {
-		return nil, refuse("a server runs on %s, or a restore: stop it first", l.dataDir)
-	}
 	return lock, nil
+}
+
+// beforeCommand is beforeOther for a command. Beside a server that has the database open, nothing is to be
+// done; beside one that has none yet, a command must not begin one.
+func (l local) beforeCommand(ctx context.Context) error {
+	lock := flock.New(filepath.Join(l.dir, lockFile))
+	if _, err := os.Stat(lock.Path()); err != nil {
+		return nil // no server has run here
+	}
+	if locked, err := lock.TryLock(); err != nil {
+		return nil
+	} else if locked {
+		defer func() { _ = lock.Unlock() }()
+		return l.beforeOther(ctx)
+	}
+	if hasData, err := l.hasData(); err != nil || hasData {
+		return err
+	}
+	return refuse("a server starts on %s, and has no database yet: it says what it waits for", l.dataDir)
+}
+
+// beforeOther prepares the data directory for what opens the database without shipping it. Where there is
+// none, that begins another one, which is not what was shipped from here. Else it ends the WAL, after which
+// no start could tell that the end of that was lost.
+func (l local) beforeOther(ctx context.Context) error {
+	hasData, err := l.hasData()
+	if err != nil {
+		return err
+	}
+	if hasData {
+		_, _, err := l.checkWAL(ctx)
+		return err
+	}
+	if err := os.RemoveAll(l.ltxDir()); err != nil {
+		return err
+	}
+	err = os.Remove(filepath.Join(l.dir, identityFile))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return err
 }
 
 // A place is a data directory on a machine that runs. A copy of the directory is another place, and
@@ -219,15 +264,6 @@ func (l local) dropReplaced() error {
 func (l local) isWhole() bool {
 	_, err := os.Stat(l.ltxPath(1))
 	return err == nil
-}
-
-// dropPart deletes what was read of the database, if that is a part which needs an earlier one:
-// all of it is read anew.
-func (l local) dropPart() error {
-	if l.isWhole() {
-		return nil
-	}
-	return os.RemoveAll(l.ltxDir())
 }
 
 // ltxDir is where Litestream keeps what is not shipped yet, and the last that is.

@@ -51,10 +51,16 @@ func (r *Recovery) bootstrap(e *core.BootstrapEvent) error {
 		quiet()
 		return nil
 	case called != "serve":
+		if err := r.local.beforeCommand(context.Background()); err != nil {
+			return err
+		}
 		return e.Next()
 	case !r.Configured():
 		var err error
 		if r.lock, err = r.local.share(); isRefusal(err) { // and none where no file can be locked
+			return err
+		}
+		if err := r.local.beforeOther(context.Background()); err != nil {
 			return err
 		}
 		// What is changed without the replica cannot be told from what it has, once it is back.
@@ -101,11 +107,14 @@ func leaveCheckpoints(app core.App) error {
 
 // serve begins to ship. Migrations have run by then.
 func (r *Recovery) serve(e *core.ServeEvent) error {
-	if r.lock == nil || !r.Configured() {
-		return e.Next() // it is not this process that ships the data
+	if r.lock == nil {
+		return e.Next() // it is not this process that serves the data
 	}
 	if err := r.tellRestored(); err != nil {
 		return err
+	}
+	if !r.Configured() {
+		return e.Next()
 	}
 	// PocketBase would truncate the WAL each night, which waits for Litestream's read
 	// transaction for as long as SQLite waits, and holds up every write meanwhile. Litestream

@@ -215,7 +215,7 @@ func inWords(counts []count) string {
 // putAside moves the database that is here, if there is one, into a directory of its own, where it
 // stays; said tells what only that has. A crash does not part it from its WAL: that is copied before
 // the database goes, and goes after it, since what is left of it would be taken for the next one's.
-func (l local) putAside(ctx context.Context, restored string) (said string, err error) {
+func (l local) putAside(ctx context.Context) (said string, err error) {
 	aside := filepath.Join(l.dataDir, asidePrefix+time.Now().UTC().Format("20060102-150405.000"))
 	for _, name := range []string{dataFile + "-journal", dataFile + "-wal"} {
 		if err := copyInto(ctx, aside, filepath.Join(l.dataDir, name)); err != nil && !errors.Is(err, os.ErrNotExist) {
@@ -238,7 +238,7 @@ func (l local) putAside(ctx context.Context, restored string) (said string, err 
 		}
 	}
 	if _, err := os.Stat(filepath.Join(aside, dataFile)); err == nil {
-		said = l.tellAside(ctx, aside, restored)
+		said = l.tellAside(ctx, aside)
 	}
 	return said, nil
 }
@@ -253,23 +253,26 @@ func copyInto(ctx context.Context, dir, path string) error {
 	return folder(dir).Put(ctx, filepath.Base(path), file, -1, false)
 }
 
-// putInPlace makes a restored file the database, where none is. It is known before it is there:
+// restored is what was fetched from the replica, until it is the database.
+func (l local) restored() string { return filepath.Join(l.dir, "restored.db") }
+
+// putInPlace makes what was fetched the database, where none is. It is known before it is there:
 // while it is not, it is restored again.
-func (l local) putInPlace(restored string, id identity) error {
+func (l local) putInPlace(id identity) error {
 	if err := os.RemoveAll(l.ltxDir()); err != nil { // of the database before
 		return err
 	}
 	if err := l.writeIdentity(id); err != nil {
 		return err
 	}
-	if err := os.Rename(restored, l.data()); err != nil {
+	if err := os.Rename(l.restored(), l.data()); err != nil {
 		return err
 	}
 	return disk.Sync(l.dataDir)
 }
 
-func (l local) tellAside(ctx context.Context, aside, restored string) string {
-	missing, err := countMissing(ctx, filepath.Join(aside, dataFile), restored)
+func (l local) tellAside(ctx context.Context, aside string) string {
+	missing, err := countMissing(ctx, filepath.Join(aside, dataFile), l.restored())
 	switch {
 	case err != nil:
 		return fmt.Sprintf("The database that was here is in %s; it could not be compared: %v", aside, err)

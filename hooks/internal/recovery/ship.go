@@ -31,6 +31,7 @@ const (
 var (
 	errNotReached = errors.New("the replica's store has not answered since the start")
 	errPaused     = errors.New("a backup is being restored")
+	errEnds       = errors.New("the server ends")
 )
 
 // A shipping is the database as Litestream has it open. It is never closed while the app has
@@ -261,7 +262,7 @@ func (r *Recovery) finish() {
 	r.paused = true
 	r.mu.Unlock()
 	for _, shipped := range r.takeWaiting() {
-		shipped <- err
+		shipped <- errEnds // what they wait for may have come after that turn
 	}
 	if errors.Is(err, errPaused) {
 		return

@@ -78,14 +78,17 @@ func (r *Recovery) checkWAL(ctx context.Context) error {
 	}
 	if missed {
 		r.say("something else wrote to the database while no server ran, or a file in " + r.local.ltxDir() + " is missing or damaged: all of it is shipped anew")
-		if err := r.markReplaced(); err != nil {
-			return err
-		}
-		if err := os.RemoveAll(r.local.ltxDir()); err != nil {
-			return err
-		}
+		return r.dropRead()
 	}
 	return nil
+}
+
+// dropRead deletes what was read of the database, and has all of it read anew, for a new epoch.
+func (r *Recovery) dropRead() error {
+	if err := r.markReplaced(); err != nil {
+		return err
+	}
+	return os.RemoveAll(r.local.ltxDir())
 }
 
 // lookFor is look for a start. With a database that can be served meanwhile, a slow store is not
@@ -188,6 +191,14 @@ func (r *Recovery) compare(ctx context.Context) (f findings, err error) {
 		return f, nil
 	}
 	known := f.id.Replica != "" && f.id.Replica == replica
+	// It was about to be, unless it went elsewhere since.
+	if f.newest().Owner == f.id.Owner && !known && (f.id.Replica == "" || len(f.epochs) == 1) {
+		shipped, err := newEpochClient(r.bucket, f.newest()).lastOf(ctx)
+		if err != nil {
+			return f, err
+		}
+		known = shipped.MaxTXID == 0
+	}
 	f.owned = known && f.newest().Owner == f.id.Owner
 	switch {
 	case hasData && !known && r.local.isUntouched(ctx):
@@ -196,20 +207,20 @@ func (r *Recovery) compare(ctx context.Context) (f findings, err error) {
 		return f, refuse("REPLICA_URL: %s holds a database already, and the one in %s was never shipped there, or elsewhere since. To go on with the replica's, move %s away, with its -wal and -shm; to ship the one that is here, set REPLICA_URL to an empty place; to look at it, unset REPLICA_URL",
 			r.options.URL, r.local.dataDir, r.local.data())
 	case f.owned && hasData && f.id.Replaced && f.newest().Number == f.id.Epoch:
-		shipped, err := newEpochClient(r.bucket, f.newest()).lastOf(ctx)
+		begins, err := f.followsOn(ctx, r.bucket, f.newest())
 		if err != nil {
 			return f, err
 		}
-		if shipped.MaxTXID <= f.id.Last {
+		if begins {
 			f.next = beginHere
 			return f, nil
 		}
 	case f.owned && hasData && f.newest().Number != f.id.Epoch && f.newest().From == nil:
-		last, err := newEpochClient(r.bucket, f.newest()).lastOf(ctx)
+		begun, err := f.wasBegun(ctx, r.bucket)
 		if err != nil {
 			return f, err
 		}
-		if last.MaxTXID == 0 { // the store's answer to its beginning was lost
+		if begun {
 			f.next, f.begun = beginHere, true
 			return f, nil
 		}
@@ -227,6 +238,25 @@ func (r *Recovery) compare(ctx context.Context) (f findings, err error) {
 	return f, nil
 }
 
+// followsOn reports whether what is here was replaced in an epoch, and that has nothing which was not here.
+func (f findings) followsOn(ctx context.Context, b bucket, e epoch) (bool, error) {
+	if !f.id.Replaced || f.id.Epoch != e.Number {
+		return false, nil
+	}
+	shipped, err := newEpochClient(b, e).lastOf(ctx)
+	return err == nil && shipped.MaxTXID <= f.id.Last, err
+}
+
+// wasBegun reports whether the newest epoch was begun with what is here, and has nothing: the store's answer
+// to its beginning was lost. A copy of the data directory may lack what it was begun with.
+func (f findings) wasBegun(ctx context.Context, b bucket) (bool, error) {
+	shipped, err := newEpochClient(b, f.newest()).lastOf(ctx)
+	if err != nil || shipped.MaxTXID > 0 || len(f.epochs) == 1 {
+		return err == nil && shipped.MaxTXID == 0, err
+	}
+	return f.followsOn(ctx, b, f.epochs[len(f.epochs)-2])
+}
+
 // act does what follows, while nobody has the database open.
 func (r *Recovery) act(ctx context.Context, f findings) error {
 	switch f.next {
@@ -234,8 +264,14 @@ func (r *Recovery) act(ctx context.Context, f findings) error {
 		r.client.begin(f.newest())
 		return nil
 	case beginHere:
-		if err := r.local.dropPart(); err != nil {
-			return &refusal{err}
+		if !r.local.isWhole() {
+			if err := r.dropRead(); err != nil {
+				return &refusal{err}
+			}
+			var err error
+			if f.id, err = r.local.readIdentity(); err != nil {
+				return &refusal{err}
+			}
 		}
 		return r.begin(ctx, f)
 	}
