@@ -109,6 +109,15 @@ var nodesFaults = []nodesFault{
 		free()
 	}},
 
+	{"the leader's database can't be written, and its log can", func(f *nodesRun) {
+		leader := f.leader()
+		stop := leader.inject("pwrite64", "ENOSPC")
+		f.leader(leader)
+		f.recovers("the leader's database can't be written, and another node leads")
+		f.await(200, 20)
+		stop()
+	}},
+
 	{"a follower's disk is full", func(f *nodesRun) {
 		free := fill(f.t, f.others(f.leader())[0].base, f.size)
 		f.recovers("a follower's disk is full")
