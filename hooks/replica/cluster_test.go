@@ -35,7 +35,8 @@ type cluster struct {
 	paths   [3]string
 	nodes   [3]*Node
 	dbs     [3]*sql.DB
-	readers pair // which dumps
+	ran     [3]*[]string // the jobs of apps
+	readers pair         // which dumps
 }
 
 // newCluster returns nodes that start with copies of a database that was seeded.
@@ -420,6 +421,10 @@ func (c *cluster) apps(t *testing.T) (apps [3]*tests.TestApp, clients [3]*client
 			}
 			apps[i] = newApp(t, node, filepath.Dir(c.paths[i]))
 			node.Register(apps[i])
+			c.ran[i] = new([]string)
+			for _, job := range []string{"job", "local"} {
+				apps[i].Cron().MustAdd(job, "0 0 1 1 *", func() { *c.ran[i] = append(*c.ran[i], c.configs[i].Node+" "+job) })
+			}
 			apps[i].OnServe().BindFunc(func(e *core.ServeEvent) error {
 				e.Router.POST("/echo", func(e *core.RequestEvent) error {
 					body, err := io.ReadAll(e.Request.Body)
@@ -513,6 +518,43 @@ func TestRequestIsPassedOnAsItCame(t *testing.T) {
 		if fmt.Sprint(response.Header["Set-Cookie"]) != "[a=1 b=2]" || response.Header.Get(positionHeader) != "" {
 			t.Errorf("got %v", response.Header)
 		}
+	}
+}
+
+// Cron jobs run on the node that leads, but for those of each node, and so do backups by a schedule.
+func TestJobsRunOnTheNodeThatLeads(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t)
+	for i := range c.configs {
+		c.configs[i].LocalJobs = []string{"local"}
+	}
+	apps, _ := c.apps(t)
+	leader := c.leader(t)
+	var want, got []string
+	for i, app := range apps {
+		name := c.configs[i].Node
+		for _, job := range app.Cron().Jobs() {
+			job.Run()
+		}
+		want = append(want, name+" local")
+		if i == leader {
+			want = append(want, name+" job")
+		}
+		backup := autoBackupPrefix + name + ".zip"
+		if err := app.CreateBackup(t.Context(), backup); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := os.Stat(filepath.Join(app.DataDir(), core.LocalBackupsDirName, backup)); (err == nil) != (i == leader) {
+			t.Errorf("%s: %v", backup, err)
+		}
+	}
+	for _, ran := range c.ran {
+		got = append(got, *ran...)
+	}
+	slices.Sort(got)
+	slices.Sort(want)
+	if !slices.Equal(got, want) {
+		t.Errorf("got %v, want %v", got, want)
 	}
 }
 

@@ -81,6 +81,10 @@ type Config struct {
 
 	// Certs is this node's folder of certificates, as [WriteCerts] makes them.
 	Certs string
+
+	// LocalJobs are the ids of cron jobs that run on every node, and not only on the one that leads: those for what a node
+	// has of its own, as in its files.
+	LocalJobs []string
 }
 
 func (c Config) several() bool { return len(c.Peers) > 0 }
@@ -88,8 +92,8 @@ func (c Config) several() bool { return len(c.Peers) > 0 }
 // check completes a configuration.
 func (c Config) check() (Config, error) {
 	if !c.several() {
-		if c.Node != "" || c.Listen != "" || c.Certs != "" {
-			return c, errors.New("a node has a name, an address or certificates, and no peers: name them, or leave all of it out")
+		if c.Node != "" || c.Listen != "" || c.Certs != "" || len(c.LocalJobs) > 0 {
+			return c, errors.New("a node has a name, an address, certificates or jobs, and no peers: name them, or leave all of it out")
 		}
 		return c, nil
 	}
