@@ -2,6 +2,7 @@ package tests
 
 import (
 	"math/rand/v2"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -52,7 +53,13 @@ var nodesFaults = []nodesFault{
 		leader.cmd.Process.Signal(syscall.SIGSTOP)
 		f.recovers("the leader stands still")
 		f.await(200, 20)
-		leader.cmd.Process.Signal(syscall.SIGCONT) // and goes on with what it was sent meanwhile
+		var senders sync.WaitGroup
+		for range 40 { // what it was sent meanwhile, it goes on with as if it led
+			w := f.nextWebhook()
+			senders.Go(func() { f.postTo(leader.URL, w) })
+		}
+		leader.cmd.Process.Signal(syscall.SIGCONT)
+		senders.Wait()
 	}},
 
 	{"a follower stands still", func(f *nodesRun) {

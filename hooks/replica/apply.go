@@ -199,6 +199,12 @@ func isDiverged(err error) bool {
 // isDamaged reports whether the file isn't a database any more.
 func isDamaged(err error) bool { return hasCode(err, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB) }
 
+// isOfDatabase reports whether SQLite has failed, and not the log.
+func isOfDatabase(err error) bool {
+	var e *sqlite.Error
+	return errors.As(err, &e)
+}
+
 func hasCode(err error, codes ...int) bool {
 	var e *sqlite.Error
 	return errors.As(err, &e) && slices.Contains(codes, e.Code()&0xff)

@@ -70,6 +70,9 @@ func (n *Node) turn(ctx context.Context) error {
 		return n.keepUp(ctx)
 	}
 	if err := n.takeOver(ctx); err != nil {
+		if isOfDatabase(err) { // such as its disk that is full, of which the log may need nothing now
+			err = errors.Join(err, n.log.stepDown())
+		}
 		return err
 	}
 	return n.stayLeading(ctx)

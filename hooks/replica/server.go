@@ -278,6 +278,19 @@ func (l *streamLog) leads() bool {
 	return l.server != nil && l.server.JetStreamIsStreamLeader(server.DEFAULT_GLOBAL_ACCOUNT, streamName)
 }
 
+// stepDown has another node's server lead the stream.
+func (l *streamLog) stepDown() error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.conn == nil {
+		return errClosed
+	}
+	ctx, cancel := l.request()
+	defer cancel()
+	_, err := l.conn.RequestWithContext(ctx, fmt.Sprintf(server.JSApiStreamLeaderStepDownT, streamName), nil)
+	return err
+}
+
 // tell tells the other nodes, and this one, something that may be lost.
 func (l *streamLog) tell(subject string, data []byte) error {
 	l.mu.Lock()
