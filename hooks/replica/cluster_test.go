@@ -9,6 +9,8 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
+	"math"
 	"math/rand/v2"
 	"net"
 	"net/http"
@@ -33,7 +35,8 @@ type cluster struct {
 	paths   [3]string
 	nodes   [3]*Node
 	dbs     [3]*sql.DB
-	readers pair // which dumps
+	ran     [3]*[]string // the jobs of apps
+	readers pair         // which dumps
 }
 
 // newCluster returns nodes that start with copies of a database that was seeded.
@@ -418,6 +421,10 @@ func (c *cluster) apps(t *testing.T) (apps [3]*tests.TestApp, clients [3]*client
 			}
 			apps[i] = newApp(t, node, filepath.Dir(c.paths[i]))
 			node.Register(apps[i])
+			c.ran[i] = new([]string)
+			for _, job := range []string{"job", "local"} {
+				apps[i].Cron().MustAdd(job, "0 0 1 1 *", func() { *c.ran[i] = append(*c.ran[i], c.configs[i].Node+" "+job) })
+			}
 			apps[i].OnServe().BindFunc(func(e *core.ServeEvent) error {
 				e.Router.POST("/echo", func(e *core.RequestEvent) error {
 					body, err := io.ReadAll(e.Request.Body)
@@ -514,6 +521,43 @@ func TestRequestIsPassedOnAsItCame(t *testing.T) {
 	}
 }
 
+// Cron jobs run on the node that leads, but for those of each node, and so do backups by a schedule.
+func TestJobsRunOnTheNodeThatLeads(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t)
+	for i := range c.configs {
+		c.configs[i].LocalJobs = []string{"local"}
+	}
+	apps, _ := c.apps(t)
+	leader := c.leader(t)
+	var want, got []string
+	for i, app := range apps {
+		name := c.configs[i].Node
+		for _, job := range app.Cron().Jobs() {
+			job.Run()
+		}
+		want = append(want, name+" local")
+		if i == leader {
+			want = append(want, name+" job")
+		}
+		backup := autoBackupPrefix + name + ".zip"
+		if err := app.CreateBackup(t.Context(), backup); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := os.Stat(filepath.Join(app.DataDir(), core.LocalBackupsDirName, backup)); (err == nil) != (i == leader) {
+			t.Errorf("%s: %v", backup, err)
+		}
+	}
+	for _, ran := range c.ran {
+		got = append(got, *ran...)
+	}
+	slices.Sort(got)
+	slices.Sort(want)
+	if !slices.Equal(got, want) {
+		t.Errorf("got %v, want %v", got, want)
+	}
+}
+
 // A request waits for a node that leads, when the one that did is gone.
 func TestRequestWaitsForANodeThatLeads(t *testing.T) {
 	t.Parallel()
@@ -572,7 +616,6 @@ func TestDatabasesThatAreNotTheClusters(t *testing.T) {
 	t.Parallel()
 	c := newCluster(t, "CREATE TABLE a (b)")
 	path := filepath.Join(t.TempDir(), "data.db")
-	mustRefuse(t, c.configs[0], path, errNoCopy.Error())
 	edit(t, path, "CREATE TABLE a (b)")
 	mustRefuse(t, c.configs[0], path, errUnseeded.Error())
 
@@ -601,21 +644,198 @@ func TestCopyThatWasChanged(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	config, err := c.configs[2].check()
+	third, err := Open(c.configs[2])
 	if err != nil {
 		t.Fatal(err)
 	}
-	server := newStreamLog(config, slog.Default) // without which the log can't begin
-	if err := server.open(c.paths[2]+logSuffix, at); err != nil {
+	// Without its servers, the log can't begin.
+	third.peer, err = openPeer(third.log.config, func(w http.ResponseWriter, r *http.Request) { third.servePeer(c.paths[2], w, r) }, slog.Default)
+	if err == nil {
+		err = third.log.open(c.paths[2]+logSuffix, at)
+	}
+	if err != nil {
 		t.Fatal(err)
 	}
 	c.start(t, 0, 1)
-	if err := server.close(); err != nil {
+	if err := third.shutAll(); err != nil {
 		t.Fatal(err)
 	}
 	mustRefuse(t, c.configs[2], c.paths[2], "it isn't what the log begins with")
 	c.insert(t, "after")
 	c.same(t)
+}
+
+// lose deletes all that a node has.
+func (c *cluster) lose(t *testing.T, i int) {
+	t.Helper()
+	remove(t, c.paths[i])
+	if err := os.RemoveAll(c.paths[i] + logSuffix); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// Nodes that have nothing get a copy of what one has.
+func TestNodesThatBeginWithNothing(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, "CREATE TABLE a (b)", "INSERT INTO a VALUES (randomblob(3000000))")
+	c.lose(t, 1)
+	c.lose(t, 2)
+	c.start(t, 0, 1, 2)
+	c.insert(t, "more")
+	c.same(t)
+}
+
+// A node that has lost all gets it from the others, once they have all that it has confirmed: not while one of them is gone.
+func TestNodeThatHasLostAll(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, "CREATE TABLE a (b)")
+	c.start(t, 0, 1, 2)
+	leader := c.leader(t)
+	lost, gone := others(leader)
+	for range 20 {
+		c.insert(t, "before")
+	}
+	c.same(t)
+	c.stop(t, lost)
+	c.lose(t, lost)
+	c.insert(t, "meanwhile")
+	c.stop(t, gone)
+	node, err := Open(c.configs[lost])
+	if err != nil {
+		t.Fatal(err)
+	}
+	began := make(chan error, 1)
+	go func() { began <- node.open(c.paths[lost]) }()
+	apptest.Eventually(t, "it asks the others", func() bool { return node.asking.Load() > 3 })
+	select {
+	case err := <-began:
+		t.Fatalf("it began, and a node is gone: %v", err)
+	default:
+	}
+	if hasBegun(c.paths[lost]+logSuffix) || node.log.leads() {
+		t.Error("it has a part in the log, and a node is gone")
+	}
+	c.start(t, gone)
+	if err := <-began; err != nil {
+		t.Fatal(err)
+	}
+	c.nodes[lost], c.dbs[lost] = node, newDB(node, c.paths[lost])
+	c.insert(t, "after")
+	c.same(t)
+	leader = c.leader(t)
+	apptest.Eventually(t, "it has all of the log on its disk", func() bool {
+		state, err := node.peer.state(c.configs[leader].Node)
+		return err == nil && state.Leads && len(state.Behind) == 0
+	})
+	c.stop(t, leader)
+	c.insert(t, "without who led")
+	c.same(t)
+}
+
+// A node that was away for so long that the log doesn't have what it needs gets a snapshot of another one, and so does one
+// whose snapshots are damaged.
+func TestNodeThatWasAwayForLong(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, "CREATE TABLE a (b)")
+	c.start(t, 0, 1, 2)
+	leader := c.leader(t)
+	away, other := others(leader)
+	c.insert(t, "before")
+	c.same(t)
+	c.stop(t, away)
+	c.nodes[leader].log.max, c.nodes[other].log.max = 1<<20, 1<<20 // so that the log is cut off, whoever needs it
+	for range 3 {
+		for range 3 {
+			mustExec(t, c.dbs[leader], "INSERT INTO a VALUES (randomblob(300000))")
+		}
+		c.same(t)
+		for _, i := range []int{leader, other} {
+			if err := c.nodes[i].Snapshot(); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	apptest.Eventually(t, "the log is cut off", func() bool {
+		state, err := c.nodes[leader].log.state()
+		return err == nil && state.FirstSeq > 4
+	})
+	c.start(t, away)
+	c.same(t)
+	if aside, err := filepath.Glob(filepath.Join(filepath.Dir(c.paths[away]), asidePrefix+"*")); err != nil || len(aside) != 1 {
+		t.Errorf("got %v, %v", aside, err)
+	}
+
+	for _, s := range snapshots(snapshotDir(c.paths[away])) {
+		if err := os.WriteFile(s.path, []byte("damaged"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	c.insert(t, "after")
+	c.same(t)
+	if err := c.nodes[away].Snapshot(); err != nil {
+		t.Error(err)
+	}
+}
+
+// A snapshot that is cut off on its way is gone on with.
+func TestSnapshotThatIsCutOffOnItsWay(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, "CREATE TABLE a (b)", "INSERT INTO a VALUES (randomblob(5000000))")
+	c.lose(t, 1)
+	peers := maps.Clone(c.configs[1].Peers)
+	var cuts atomic.Int32
+	for _, name := range []string{"n1", "n3"} {
+		through := freePorts(t)
+		forward(t, through, peers[name], math.MaxInt64, &cuts)
+		from, err := peerAddress(through)
+		if err != nil {
+			t.Fatal(err)
+		}
+		to, err := peerAddress(peers[name])
+		if err != nil {
+			t.Fatal(err)
+		}
+		forward(t, from, to, 1<<20, &cuts)
+		peers[name] = through
+	}
+	c.configs[1].Peers, c.configs[1].Listen = peers, peers["n2"]
+	c.start(t, 0, 1, 2)
+	c.insert(t, "more")
+	c.same(t)
+	if cuts.Load() < 4 {
+		t.Errorf("it was cut off %d times", cuts.Load())
+	}
+}
+
+// forward carries connections to an address, and cuts each off after so many bytes of what it answers.
+func forward(t *testing.T, from, to string, bytes int64, cuts *atomic.Int32) {
+	t.Helper()
+	listener, err := net.Listen("tcp", from)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { listener.Close() })
+	go func() {
+		for {
+			in, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			out, err := net.Dial("tcp", to)
+			if err != nil {
+				in.Close()
+				continue
+			}
+			go func() { io.Copy(out, in); out.Close() }()
+			go func() {
+				defer in.Close()
+				defer out.Close()
+				if n, _ := io.CopyN(in, out, bytes); n == bytes {
+					cuts.Add(1)
+				}
+			}()
+		}
+	}()
 }
 
 // Nobody gets into the log without a certificate of the nodes.

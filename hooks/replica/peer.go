@@ -26,6 +26,7 @@ const (
 // A peer is what one of several nodes is for the others, on the port after that of the log's server: it
 // takes the requests that only the node that leads can, and has snapshots. Others connect with certificates of the nodes.
 type peer struct {
+	config  Config
 	server  *http.Server
 	client  *http.Transport
 	handler atomic.Pointer[http.Handler] // of the app, once that serves
@@ -46,7 +47,7 @@ func openPeer(config Config, serve http.HandlerFunc, logger func() *slog.Logger)
 	if err != nil {
 		return nil, fmt.Errorf("listen for other nodes: %w", err)
 	}
-	p := &peer{ended: make(chan struct{})}
+	p := &peer{config: config, ended: make(chan struct{})}
 	p.server = &http.Server{
 		Handler: serve, ReadHeaderTimeout: time.Minute, ReadTimeout: peerTimeout, WriteTimeout: peerTimeout,
 		ErrorLog: log.New(errorLog(logger), "", 0),

@@ -182,8 +182,12 @@ func isUnsent(err error) bool {
 	return errors.As(err, &op) && op.Op == "dial"
 }
 
-// servePeer answers what another node passes on.
-func (n *Node) servePeer(w http.ResponseWriter, r *http.Request) {
+// servePeer answers what another node passes on, or asks for itself.
+func (n *Node) servePeer(path string, w http.ResponseWriter, r *http.Request) {
+	if r.Header.Get(clientHeader) == "" {
+		n.answerPeer(path, w, r)
+		return
+	}
 	handler := n.peer.handler.Load()
 	if handler == nil || !n.Leads() {
 		w.Header().Set(notLeadingHeader, "1")

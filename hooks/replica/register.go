@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/http"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -23,8 +24,9 @@ const healthTimeout = 5 * time.Second
 // Register adds to the app, whose database the node has, what it needs of it: writes that the log
 // doesn't take are answered 503, whatever route they came by; the log is closed when the app
 // terminates or restarts itself; backups leave the log and what was put aside out, and restoring one is refused, as the
-// log would undo it. On one of several nodes, requests that may write are answered by the node that leads, and /api/health
-// is 503 while none is known. Register before the app is bootstrapped.
+// log would undo it. On one of several nodes, requests that may write are answered by the node that leads, /api/health
+// is 503 while none is known, and cron jobs that are added before the app serves run on the node that leads, but for
+// those of Config.LocalJobs and PocketBase's for logs, rate limits and the database's file. Register before the app is bootstrapped.
 func (n *Node) Register(app core.App) {
 	n.app.Store(app)
 	app.OnServe().Bind(&hook.Handler[*core.ServeEvent]{Id: "replicaServe", Func: n.serve})
@@ -32,6 +34,9 @@ func (n *Node) Register(app core.App) {
 		Id: "replicaClose", Func: n.terminate, Priority: 10000, // after all that may still write
 	})
 	app.OnBackupCreate().Bind(&hook.Handler[*core.BackupEvent]{Id: "replicaBackup", Func: func(e *core.BackupEvent) error {
+		if n.several() && !n.Leads() && strings.HasPrefix(e.Name, autoBackupPrefix) { // whose job is another one after each change of its schedule
+			return nil
+		}
 		e.Exclude = append(e.Exclude, "data.db"+logSuffix)
 		files, err := os.ReadDir(e.App.DataDir())
 		if err != nil {
@@ -74,12 +79,38 @@ func (n *Node) serve(e *core.ServeEvent) error {
 	}
 	if n.several() {
 		n.peer.handler.Store(&e.Server.Handler)
+		if err := n.leaveJobs(e.App); err != nil {
+			return err
+		}
 	}
 	if n.Leads() {
 		n.begins()
 	}
 	return nil
 }
+
+// localJobs are PocketBase's jobs for what each node has of its own.
+var localJobs = []string{"__pbLogsCleanup__", "__pbDBOptimize__", "__pbRateLimitersCleanup__"}
+
+// leaveJobs has only the node that leads run the jobs that the app has by now, but for those of each node.
+func (n *Node) leaveJobs(app core.App) error {
+	for _, job := range app.Cron().Jobs() {
+		if slices.Contains(localJobs, job.Id()) || slices.Contains(n.log.config.LocalJobs, job.Id()) {
+			continue
+		}
+		if err := app.Cron().Add(job.Id(), job.Expression(), func() {
+			if n.Leads() {
+				job.Run()
+			}
+		}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// autoBackupPrefix is that of the backups that PocketBase makes by its schedule.
+const autoBackupPrefix = "@auto_pb_backup_"
 
 // answerHealth tells a balancer to send nobody to a node that knows of no node that leads.
 func (n *Node) answerHealth(e *core.RequestEvent) error {

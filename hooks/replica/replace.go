@@ -55,8 +55,11 @@ func (n *Node) replace(path, why string) error {
 	restored := path + ".restored"
 	defer removeDatabase(restored)
 	var errs []error
-	for _, s := range snapshots(snapshotDir(path)) {
-		if err := n.restore(s, restored); err != nil {
+	for s, err := range n.usable(path) {
+		if err == nil {
+			err = n.restore(s, restored)
+		}
+		if err != nil {
 			if !isPassedOver(err) {
 				return fmt.Errorf("%s, and it can't be replaced: %w", why, err)
 			}

@@ -20,7 +20,7 @@
 //
 // The log begins with a seed: an id of its own, and the hash of a base snapshot, a copy of the
 // database as it was. [Seed] is what a database that has rows needs for that; where there is nothing, one
-// node needs none. Several nodes start with copies of a data directory that was seeded. Whenever the log has grown by a quarter of the database, but by 64 MB at least
+// node needs none. Of several nodes, one starts with a database that was seeded, and the others with nothing. Whenever the log has grown by a quarter of the database, but by 64 MB at least
 // and 512 MB at most, and at each start, the last snapshot and what the log has since then become the
 // next one. Two are kept, and the log from the older one on. So beside data.db, there must be room for
 // three files of its size, for one more that was put aside, and for up to three times what the log grows
@@ -49,6 +49,7 @@ import (
 	"io/fs"
 	"log/slog"
 	"maps"
+	"net/http"
 	"os"
 	"path/filepath"
 	"runtime/debug"
@@ -80,6 +81,10 @@ type Config struct {
 
 	// Certs is this node's folder of certificates, as [WriteCerts] makes them.
 	Certs string
+
+	// LocalJobs are the ids of cron jobs that run on every node, and not only on the one that leads: those for what a node
+	// has of its own, as in its files.
+	LocalJobs []string
 }
 
 func (c Config) several() bool { return len(c.Peers) > 0 }
@@ -87,8 +92,8 @@ func (c Config) several() bool { return len(c.Peers) > 0 }
 // check completes a configuration.
 func (c Config) check() (Config, error) {
 	if !c.several() {
-		if c.Node != "" || c.Listen != "" || c.Certs != "" {
-			return c, errors.New("a node has a name, an address or certificates, and no peers: name them, or leave all of it out")
+		if c.Node != "" || c.Listen != "" || c.Certs != "" || len(c.LocalJobs) > 0 {
+			return c, errors.New("a node has a name, an address, certificates or jobs, and no peers: name them, or leave all of it out")
 		}
 		return c, nil
 	}
@@ -144,6 +149,7 @@ type Node struct {
 	leader  atomic.Value // a string, the name of the node that leads, as far as is known
 	heard   atomic.Int64 // when it was, in milliseconds since 1970
 	reached reached
+	asking  atomic.Int32 // how often it has asked whether it may join
 
 	keeps, newest atomic.Uint64     // the positions of the last snapshot but one, and of the last one
 	kept          map[string]uint64 // of all nodes, the first of both
@@ -238,13 +244,16 @@ func (n *Node) open(path string) error {
 var (
 	errUnseeded = errors.New("it has rows and follows no log: begin one with it, by replica.Seed, if no other node has one")
 	errOtherLog = errors.New("its log is another one than the database follows: put the right one back")
-	errNoCopy   = errors.New("several nodes start with copies of one data directory, whose data.db was made ready by replica.Seed, or of another node's, which is stopped for that")
+	errNoCopy   = errors.New("move data.db away, so that this node gets a copy of another one's")
 )
 
 // openDatabase opens the log and the database, brings that to the end of the log, and reports whether
 // it was made or replaced for that.
 func (n *Node) openDatabase(path string) (a *applier, made bool, err error) {
 	at, damage, err := n.stand(path)
+	if err == nil {
+		err = n.log.config.checkNodes(path + logSuffix)
+	}
 	if err != nil {
 		return nil, false, err
 	}
@@ -260,24 +269,26 @@ func (n *Node) openDatabase(path string) (a *applier, made bool, err error) {
 			}
 		}
 	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, n.shutAll())
+		}
+	}()
 	var base snapshot
 	if at.seeded() {
 		if base, err = n.base(path, at); err != nil {
 			return nil, false, err
 		}
 	}
-	if err := n.log.open(path+logSuffix, at); err != nil {
-		return nil, false, err
-	}
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, n.shutAll())
-		}
-	}()
 	if n.several() {
-		if n.peer, err = openPeer(n.log.config, n.servePeer, n.logger); err != nil {
+		n.peer, err = openPeer(n.log.config, func(w http.ResponseWriter, r *http.Request) { n.servePeer(path, w, r) }, n.logger)
+		if err != nil {
 			return nil, false, err
 		}
+		n.join(path, &at)
+	}
+	if err := n.log.open(path+logSuffix, at); err != nil {
+		return nil, false, err
 	}
 	for said := ""; ; time.Sleep(healPause) {
 		a, replaced, err := n.openAt(path, at, base, damage)
@@ -311,8 +322,6 @@ func (n *Node) stand(path string) (at standing, damage string, err error) {
 	if err == nil && at.log == "" {
 		if all := snapshots(snapshotDir(path)); len(all) > 0 {
 			at.log = all[0].log
-		} else if n.several() {
-			err = errNoCopy
 		}
 	}
 	return at, damage, err
@@ -498,7 +507,6 @@ var errNotConnected = errors.New("the node has no database yet")
 func (n *Node) shutAll() error {
 	if n.peer != nil {
 		n.peer.close()
-		n.peer = nil
 	}
 	return n.log.close()
 }

@@ -20,7 +20,7 @@ const seedPosition = 1
 func (s standing) seeded() bool { return s.log != "" && s.position == seedPosition }
 
 // Seed makes a data.db that follows no log, or an empty one, what a log begins with, once a node starts with
-// it. Nothing else may have it open. Several nodes start with copies of it, none of which was started before.
+// it. Nothing else may have it open. Of several nodes, this is done for one: the others begin with nothing, and get copies.
 func Seed(path string) error {
 	err := checkDriver(sqliteDriver())
 	if err == nil {

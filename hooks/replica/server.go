@@ -69,7 +69,7 @@ func (l *streamLog) open(dir string, at standing) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.dir = dir
-	if _, err := os.Stat(dir); errors.Is(err, fs.ErrNotExist) && at.log != "" && !at.seeded() {
+	if _, err := os.Stat(dir); errors.Is(err, fs.ErrNotExist) && at.log != "" && !at.seeded() && !l.config.several() {
 		return fmt.Errorf("the database has the first %d of a log, and the folder %s, where that was, is gone: put it back, or, if it is lost, drop the table %s and begin a new log with replica.Seed", at.position, dir, positionTable)
 	}
 	if err := os.MkdirAll(dir, 0o700); err != nil {
@@ -79,30 +79,22 @@ func (l *streamLog) open(dir string, at standing) error {
 	if locked, err := l.lock.TryLock(); err != nil || !locked {
 		return errors.Join(fmt.Errorf("another process has the log in %s: stop it first", dir), err)
 	}
-	err := l.checkNodes()
-	if err == nil {
-		l.id = at.log
-		err = l.start()
-	}
-	if err != nil {
+	l.id = at.log
+	if err := l.start(); err != nil {
 		l.stop()
-		err = errors.Join(err, l.lock.Close())
+		return errors.Join(err, l.lock.Close())
 	}
-	return err
+	return nil
 }
 
 // checkNodes refuses a log of one node for several, which would delete it, and the other way round.
-func (l *streamLog) checkNodes() error {
-	_, err := os.Stat(filepath.Join(l.dir, server.JetStreamStoreDir, server.DEFAULT_SYSTEM_ACCOUNT))
-	several := err == nil
-	if _, err := os.Stat(l.streamDir()); err != nil && !several { // there is none yet
-		return nil
-	}
+func (c Config) checkNodes(dir string) error {
+	_, err := os.Stat(filepath.Join(dir, server.JetStreamStoreDir, server.DEFAULT_SYSTEM_ACCOUNT))
 	switch {
-	case several && !l.config.several():
-		return fmt.Errorf("the log in %s is one of several nodes: say which, as before", l.dir)
-	case !several && l.config.several():
-		return fmt.Errorf("the log in %s is one of one node: stop it, drop the table %s, move %s away, and begin a log for several with replica.Seed", l.dir, positionTable, l.dir)
+	case err == nil && !c.several():
+		return fmt.Errorf("the log in %s is one of several nodes: say which, as before", dir)
+	case err != nil && c.several() && hasBegun(dir):
+		return fmt.Errorf("the log in %s is one of one node: drop the table %s, move the folder away, and begin a log for several with replica.Seed", dir, positionTable)
 	}
 	return nil
 }
@@ -229,13 +221,19 @@ func (l *streamLog) look() error {
 	return l.find()
 }
 
-func (l *streamLog) streamDir() string {
-	return filepath.Join(l.dir, server.JetStreamStoreDir, server.DEFAULT_GLOBAL_ACCOUNT, "streams", streamName)
+func streamDir(dir string) string {
+	return filepath.Join(dir, server.JetStreamStoreDir, server.DEFAULT_GLOBAL_ACCOUNT, "streams", streamName)
+}
+
+// hasBegun reports whether there is, or was, a part of a log.
+func hasBegun(dir string) bool {
+	_, err := os.Stat(streamDir(dir))
+	return err == nil
 }
 
 // hasMessages reports whether a stream was written to, which the server didn't find all the same.
 func (l *streamLog) hasMessages() bool {
-	files, _ := os.ReadDir(filepath.Join(l.streamDir(), "msgs"))
+	files, _ := os.ReadDir(filepath.Join(streamDir(l.dir), "msgs"))
 	return slices.ContainsFunc(files, func(file fs.DirEntry) bool {
 		info, err := file.Info()
 		return err == nil && info.Size() > 0 && filepath.Ext(file.Name()) == ".blk"
@@ -314,6 +312,9 @@ func (l *streamLog) close() error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.stop()
+	if l.lock == nil { // it was never open
+		return nil
+	}
 	return l.lock.Close()
 }
 

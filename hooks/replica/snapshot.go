@@ -49,13 +49,22 @@ func temporary(dir string) string { return filepath.Join(dir, "new") }
 func snapshots(dir string) (all []snapshot) {
 	files, _ := os.ReadDir(dir) // sorted; there is none before the first
 	for _, file := range slices.Backward(files) {
-		name, whole := strings.CutSuffix(file.Name(), ".db")
-		parts := strings.Split(name, "-")
-		if position, err := strconv.ParseUint(parts[0], 10, 64); err == nil && whole && len(parts) == 3 {
-			all = append(all, snapshot{filepath.Join(dir, file.Name()), position, parts[1], parts[2]})
+		if s, ok := parseSnapshot(filepath.Join(dir, file.Name())); ok {
+			all = append(all, s)
 		}
 	}
 	return all
+}
+
+// parseSnapshot reports whether the name of a file says that it is one.
+func parseSnapshot(path string) (s snapshot, ok bool) {
+	name, whole := strings.CutSuffix(filepath.Base(path), ".db")
+	parts := strings.Split(name, "-")
+	position, err := strconv.ParseUint(parts[0], 10, 64)
+	if err != nil || !whole || len(parts) != 3 {
+		return s, false
+	}
+	return snapshot{path, position, parts[1], parts[2]}, true
 }
 
 // keepSnapshot makes the database that the applier has, which is the folder's temporary file, a
@@ -255,7 +264,10 @@ func (n *Node) nextSnapshot(ctx context.Context, live *applier) (next *applier, 
 		return nil, from, err
 	}
 	dir := snapshotDir(n.path)
-	for _, s := range snapshots(dir) {
+	for s, err := range n.usable(n.path) {
+		if err != nil {
+			return nil, from, err
+		}
 		next, err := n.bring(ctx, s, temporary(dir), at.log, at.position)
 		if err == nil {
 			return next, s, nil
@@ -266,7 +278,7 @@ func (n *Node) nextSnapshot(ctx context.Context, live *applier) (next *applier, 
 		n.logger().Error("A snapshot can't be brought to where the database is", "file", s.path, "error", err)
 	}
 	if n.log.config.several() {
-		return nil, from, errors.New("none can be brought to where the database is: replace the data directory by a copy of another node's, which is stopped for that")
+		return nil, from, errors.New("none can be brought to where the database is, and no other node has one that can")
 	}
 	n.logger().Error("No snapshot can be used: the next one is a copy of the database, whatever the log says")
 	removeDatabase(temporary(dir))

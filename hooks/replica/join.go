@@ -1,0 +1,249 @@
+package replica
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"iter"
+	"net/http"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/nats-io/nats-server/v2/server"
+
+	"github.com/pocketriver/pocketriver/hooks/internal/disk"
+)
+
+// fetchTries is how often a node goes on with a snapshot of another one that was cut off.
+const fetchTries = 10
+
+// A peerState is what a node tells another one that asks.
+type peerState struct {
+	Log       string   `json:"log"`       // the id of the one that its database follows, or its snapshots
+	Begun     bool     `json:"begun"`     // the log has
+	Leads     bool     `json:"leads"`     // this node does
+	Behind    []string `json:"behind"`    // if so: nodes that don't have all of the log on disk, as far as it knows
+	Snapshots []string `json:"snapshots"` // their files, the newest first
+}
+
+// answerPeer tells another node what it asks, about the node whose database is at path.
+func (n *Node) answerPeer(path string, w http.ResponseWriter, r *http.Request) {
+	if name, ok := strings.CutPrefix(r.URL.Path, "/snapshots/"); ok {
+		if i := slices.IndexFunc(snapshots(snapshotDir(path)), func(s snapshot) bool { return filepath.Base(s.path) == name }); i < 0 {
+			http.NotFound(w, r)
+			return
+		}
+		http.ServeFile(w, r, filepath.Join(snapshotDir(path), name))
+		return
+	}
+	state := peerState{Begun: hasBegun(path + logSuffix), Leads: n.Leads()}
+	for _, s := range snapshots(snapshotDir(path)) {
+		state.Log = s.log
+		state.Snapshots = append(state.Snapshots, filepath.Base(s.path))
+	}
+	if state.Leads {
+		info, err := n.log.info()
+		if err != nil {
+			http.Error(w, err.Error(), http.StatusServiceUnavailable)
+			return
+		}
+		for _, replica := range info.Cluster.Replicas {
+			if !replica.Current || replica.Offline || replica.Active > quorumTimeout {
+				state.Behind = append(state.Behind, replica.Name)
+			}
+		}
+	}
+	w.Header().Set("Content-Type", "application/json")
+	_ = json.NewEncoder(w).Encode(state) // whoever has asked asks again
+}
+
+// ask asks another node for its state, or for one of its snapshots, from a byte on.
+func (p *peer) ask(ctx context.Context, name, path string, from int64) (*http.Response, error) {
+	address, err := peerAddress(p.config.Peers[name])
+	if err != nil {
+		return nil, err
+	}
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "https://"+address+path, nil)
+	if err != nil {
+		return nil, err
+	}
+	if from > 0 {
+		request.Header.Set("Range", fmt.Sprintf("bytes=%d-", from))
+	}
+	response, err := p.client.RoundTrip(request)
+	if err == nil && response.StatusCode/100 != 2 {
+		response.Body.Close()
+		err = fmt.Errorf("the node %s answers %s", name, response.Status)
+	}
+	return response, err
+}
+
+func (p *peer) state(name string) (s peerState, err error) {
+	ctx, cancel := context.WithTimeout(context.Background(), logTimeout)
+	defer cancel()
+	response, err := p.ask(ctx, name, "/state", 0)
+	if err != nil {
+		return s, err
+	}
+	defer response.Body.Close()
+	return s, json.NewDecoder(response.Body).Decode(&s)
+}
+
+// states asks all other nodes.
+func (p *peer) states() (map[string]peerState, error) {
+	all := map[string]peerState{}
+	var errs []error
+	for name := range p.config.Peers {
+		if name == p.config.Node {
+			continue
+		}
+		state, err := p.state(name)
+		if err != nil {
+			errs = append(errs, fmt.Errorf("the node %s: %w", name, err))
+			continue
+		}
+		all[name] = state
+	}
+	return all, errors.Join(errs...)
+}
+
+// join waits until a node that has no part of the log on its disk may have one. It has confirmed what it doesn't have any more, so
+// if another node hadn't that either, it could help that to lead, and what was acknowledged would be lost. So all the others
+// must be there, and have all of the log, or have none: from then on, nothing is acknowledged that two of them don't have.
+// A node that doesn't know which log there is has a snapshot then, which says so.
+func (n *Node) join(path string, at *standing) {
+	for said := ""; ; time.Sleep(healPause) {
+		n.asking.Add(1)
+		err := n.mayJoin(path, at)
+		if err == nil {
+			return
+		}
+		if text := err.Error(); text != said { // it may go on for long
+			n.logger().Warn("This node waits for the others", "because", err)
+			said = text
+		}
+	}
+}
+
+var errNoBeginning = errors.New("no node has a database: make one ready on one of them, by replica.Seed")
+
+func (n *Node) mayJoin(path string, at *standing) error {
+	_, err := os.Stat(filepath.Join(path+logSuffix, server.JetStreamStoreDir, server.DEFAULT_SYSTEM_ACCOUNT))
+	if err == nil && at.log != "" {
+		return nil
+	}
+	states, err := n.peer.states()
+	if err != nil {
+		return err
+	}
+	begun, leads := false, false
+	var behind []string
+	for _, state := range states {
+		begun = begun || state.Begun
+		if state.Leads {
+			leads = true
+			behind = state.Behind
+		}
+	}
+	behind = slices.DeleteFunc(behind, func(name string) bool { return name == n.log.config.Node })
+	switch {
+	case begun && !leads:
+		return errNoLeader
+	case begun && len(behind) > 0:
+		return fmt.Errorf("not all of the log is on the disks of %s: a node that has nothing of it can't begin before", strings.Join(behind, ", "))
+	case at.log != "":
+		return nil
+	}
+	s, err := n.fetch(path, "")
+	if err != nil {
+		return err
+	}
+	at.log = s.log
+	return nil
+}
+
+// fetch gets the newest snapshot that another node has, of a log or, if none is named, of any.
+func (n *Node) fetch(path, log string) (snapshot, error) {
+	states, err := n.peer.states()
+	var from string
+	var newest snapshot
+	for name, state := range states {
+		for _, file := range state.Snapshots {
+			s, ok := parseSnapshot(filepath.Join(snapshotDir(path), filepath.Base(file)))
+			if ok && (log == "" || s.log == log) && s.position >= newest.position {
+				from, newest = name, s
+			}
+		}
+	}
+	if from == "" {
+		return snapshot{}, errors.Join(errNoBeginning, err)
+	}
+	began := time.Now()
+	if err := n.download(from, newest); err != nil {
+		return snapshot{}, fmt.Errorf("fetch a snapshot of the node %s: %w", from, err)
+	}
+	n.logger().Info("A snapshot was fetched", "from", from, "position", newest.position, "after", time.Since(began))
+	return newest, nil
+}
+
+// download makes a snapshot of another node one of this node's. If it is cut off, it goes on from there.
+func (n *Node) download(from string, s snapshot) error {
+	dir := filepath.Dir(s.path)
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return err
+	}
+	part := filepath.Join(dir, "fetched")
+	defer os.Remove(part)
+	file, err := os.OpenFile(part, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
+	if err != nil {
+		return err
+	}
+	hash, size := sha256.New(), int64(0)
+	for range fetchTries {
+		var more int64
+		more, err = n.downloadFrom(from, s, io.MultiWriter(file, hash), size)
+		size += more
+		if err == nil {
+			break
+		}
+	}
+	if err == nil && hex.EncodeToString(hash.Sum(nil)) != s.hash {
+		err = errors.New("its hash is another one than its name says")
+	}
+	if err := errors.Join(err, file.Sync(), file.Close()); err != nil {
+		return err
+	}
+	return errors.Join(os.Rename(part, s.path), disk.Sync(dir), disk.Sync(filepath.Dir(dir)))
+}
+
+func (n *Node) downloadFrom(from string, s snapshot, to io.Writer, size int64) (more int64, err error) {
+	ctx, cancel := context.WithTimeout(context.Background(), peerTimeout)
+	defer cancel()
+	response, err := n.peer.ask(ctx, from, "/snapshots/"+filepath.Base(s.path), size)
+	if err != nil {
+		return 0, err
+	}
+	defer response.Body.Close()
+	return io.Copy(to, response.Body)
+}
+
+// usable yields the snapshots that may do, the newest first: of several nodes, at the end one that is fetched from another.
+func (n *Node) usable(path string) iter.Seq2[snapshot, error] {
+	return func(yield func(snapshot, error) bool) {
+		for _, s := range snapshots(snapshotDir(path)) {
+			if !yield(s, nil) {
+				return
+			}
+		}
+		if n.several() {
+			yield(n.fetch(path, n.log.id))
+		}
+	}
+}
