@@ -156,6 +156,8 @@ func (c Config) validate() error {
 		return fmt.Errorf("PayloadRetention %s: a duration cannot be negative; use KeepNoPayloads to keep none", c.PayloadRetention)
 	case (c.Leads == nil) != (c.OnLead == nil):
 		return errors.New("Leads and OnLead: set both, or neither where one node has the database")
+	case c.Leads != nil && c.Replica != "":
+		return errors.New("Replica: several nodes ship nothing, so far: leave it out")
 	}
 	return nil
 }
