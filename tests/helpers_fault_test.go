@@ -33,8 +33,8 @@ func init() {
 	}
 	connect, register := hostConnect()
 	app := pocketbase.NewWithConfig(pocketbase.Config{DBConnect: connect})
-	register(app)
 	config, _ := hooks.ConfigFromEnv()
+	register(app, &config)
 	config.CallbackWindow, config.CallbackTimeout = window, max(time.Second, window/30)
 	hooks.MustRegister(app, app.RootCmd, config)
 	app.OnServe().BindFunc(func(e *core.ServeEvent) error {
@@ -48,15 +48,15 @@ func init() {
 }
 
 // hostConnect returns what opens the databases: as the binary does, as PocketBase does, or
-// with a log, and what that needs of the app.
-func hostConnect() (connect core.DBConnectFunc, register func(core.App)) {
+// with a log, and what that needs of the app and of its configuration.
+func hostConnect() (connect core.DBConnectFunc, register func(core.App, *hooks.Config)) {
 	switch {
 	case os.Getenv("TEST_DEFAULT_CONNECT") != "":
-		return core.DefaultDBConnect, func(core.App) {}
+		return core.DefaultDBConnect, func(core.App, *hooks.Config) {}
 	case os.Getenv("TEST_NODE") != "":
 		return connectNode()
 	}
-	return hooks.DBConnect, func(core.App) {}
+	return hooks.DBConnect, func(core.App, *hooks.Config) {}
 }
 
 // startHost starts the server of init.

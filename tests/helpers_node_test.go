@@ -16,13 +16,14 @@ import (
 
 	"github.com/pocketbase/pocketbase/core"
 
+	"github.com/pocketriver/pocketriver/hooks"
 	"github.com/pocketriver/pocketriver/hooks/replica"
 )
 
 // connectNode makes the server of init one with a log, as TEST_NODE configures it. It refuses what refusingHook
 // does, makes a snapshot when it is asked to, restarts itself, as it does for a changed file of pb_hooks, and writes
-// what it logs, and when it begins to lead.
-func connectNode() (connect core.DBConnectFunc, register func(core.App)) {
+// what it logs but for single webhooks, and when it begins to lead.
+func connectNode() (connect core.DBConnectFunc, register func(core.App, *hooks.Config)) {
 	var config replica.Config
 	err := json.Unmarshal([]byte(os.Getenv("TEST_NODE")), &config)
 	if err != nil {
@@ -33,10 +34,11 @@ func connectNode() (connect core.DBConnectFunc, register func(core.App)) {
 		log.Fatal(err)
 	}
 	node.OnLead(func() { fmt.Println(beginsToLead) })
-	return node.Connect, func(app core.App) {
+	return node.Connect, func(app core.App, config *hooks.Config) {
 		node.Register(app)
+		config.Leads, config.OnLead = node.Leads, node.OnLead
 		app.OnModelCreate(core.LogsTableName).BindFunc(func(e *core.ModelEvent) error {
-			if entry := e.Model.(*core.Log); entry.Data["type"] != "request" {
+			if entry := e.Model.(*core.Log); entry.Data["type"] != "request" && entry.Data["channelId"] == nil && entry.Data["callback"] == nil {
 				fmt.Println(entry.Created, entry.Message, entry.Data)
 			}
 			return e.Next()

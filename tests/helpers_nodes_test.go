@@ -25,7 +25,6 @@ type nodesRun struct {
 	t     testing.TB
 	rng   *rand.Rand
 	nodes [3]*node
-	size  string // of each node's disk
 
 	kills    int
 	recovery map[string][]time.Duration // by the failure, how long after it a webhook was accepted
@@ -38,13 +37,13 @@ type node struct {
 	cable sync.RWMutex // locked while it is cut off from the others
 }
 
-// nodeSize is that of a disk that is filled soon.
-const nodeSize = "128m"
+// nodeSize is that of each node's disk, in memory, of which it takes what it writes.
+const nodeSize = "4g"
 
-// newNodesRun starts three hosts in folders of base, which have disks of that size.
-func newNodesRun(t testing.TB, base, size string, seed uint64) *nodesRun {
+// newNodesRun starts three hosts in folders of base, which have disks of their own.
+func newNodesRun(t testing.TB, base string, seed uint64) *nodesRun {
 	t.Helper()
-	f := &nodesRun{modelRiver: newModelRiver(t, "", seed), t: t, rng: rand.New(rand.NewPCG(seed, 1)), size: size, recovery: map[string][]time.Duration{}}
+	f := &nodesRun{modelRiver: newModelRiver(t, "", seed), t: t, rng: rand.New(rand.NewPCG(seed, 1)), recovery: map[string][]time.Duration{}}
 	f.urls, f.client.Timeout = nil, 3*time.Second // a balancer's, which then asks another one
 	f.receivers = append(f.receivers, f.newReceiver(accepts))
 	names, addresses := []string{"n1", "n2", "n3"}, []string{}
@@ -63,7 +62,7 @@ func newNodesRun(t testing.TB, base, size string, seed uint64) *nodesRun {
 		if err := os.Mkdir(n.base, 0o700); err != nil {
 			t.Fatal(err)
 		}
-		mount(t, n.base, size)
+		mount(t, n.base, nodeSize)
 		if err := os.Mkdir(dir, 0o700); err != nil {
 			t.Fatal(err)
 		}

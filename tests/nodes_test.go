@@ -102,15 +102,24 @@ var nodesFaults = []nodesFault{
 
 	{"the leader's disk is full", func(f *nodesRun) {
 		leader := f.leader()
-		free := fill(f.t, leader.base, f.size)
+		free := fill(f.t, leader.base, nodeSize)
 		f.leader(leader)
 		f.recovers("the leader's disk is full, and another node leads")
 		f.await(200, 50)
 		free()
 	}},
 
+	{"the leader's database can't be written, and its log can", func(f *nodesRun) {
+		leader := f.leader()
+		stop := leader.inject("pwrite64", "ENOSPC")
+		f.leader(leader)
+		f.recovers("the leader's database can't be written, and another node leads")
+		f.await(200, 20)
+		stop()
+	}},
+
 	{"a follower's disk is full", func(f *nodesRun) {
-		free := fill(f.t, f.others(f.leader())[0].base, f.size)
+		free := fill(f.t, f.others(f.leader())[0].base, nodeSize)
 		f.recovers("a follower's disk is full")
 		f.await(200, 100)
 		free()
@@ -168,7 +177,7 @@ func TestThreeNodes(t *testing.T) {
 	for _, row := range nodesFaults {
 		t.Run(row.name, func(t *testing.T) {
 			t.Parallel()
-			f := newNodesRun(t, t.TempDir(), nodeSize, rand.Uint64())
+			f := newNodesRun(t, t.TempDir(), rand.Uint64())
 			f.run(20*time.Millisecond, func() {
 				for range max(1, *nodeKills/4) {
 					f.await(200, 1+f.rng.IntN(50))
@@ -183,12 +192,9 @@ func TestThreeNodes(t *testing.T) {
 // Each fault, at random moments, one at a time.
 func TestThreeNodesTorture(t *testing.T) {
 	t.Parallel()
-	seed, size := faultSeed(), nodeSize
+	seed := faultSeed()
 	t.Logf("go test -run TestThreeNodesTorture ./tests -torture %s -seed %d", *tortureFor, seed)
-	if *tortureFor > shortTorture {
-		size = "6g"
-	}
-	f := newNodesRun(t, t.TempDir(), size, seed)
+	f := newNodesRun(t, t.TempDir(), seed)
 	happened := map[string]int{}
 	f.run(100*time.Millisecond, func() {
 		for end := time.Now().Add(*tortureFor); time.Now().Before(end); {

@@ -492,3 +492,41 @@ func TestBackupLeavesTheLogOut(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 }
+
+// A first start that was killed while JetStream described the stream is as none.
+func TestStreamWithoutChecksum(t *testing.T) {
+	t.Parallel()
+	connect := func(path string) {
+		t.Helper()
+		node, err := Open(Config{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		db, err := node.Connect(path)
+		if err == nil {
+			err = errors.Join(db.Close(), node.Close())
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	const meta = "data.db-log/jetstream/$G/streams/log/meta.inf"
+	other, dir := t.TempDir(), t.TempDir()
+	connect(filepath.Join(other, "data.db"))
+	if err := Seed(filepath.Join(dir, "data.db")); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.MkdirAll(filepath.Dir(filepath.Join(dir, meta)), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	content, err := os.ReadFile(filepath.Join(other, meta))
+	if err == nil {
+		err = os.WriteFile(filepath.Join(dir, meta), content, 0o600)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		connect(filepath.Join(dir, "data.db"))
+	}
+}

@@ -114,6 +114,8 @@ func (l *streamLog) start() (err error) {
 		if err := l.config.join(options, l.id); err != nil {
 			return err
 		}
+	} else if err := l.removeUnfinished(); err != nil {
+		return err
 	}
 	l.fatal.Store(false)
 	l.server, err = server.NewServer(options)
@@ -238,6 +240,16 @@ func (l *streamLog) hasMessages() bool {
 		info, err := file.Info()
 		return err == nil && info.Size() > 0 && filepath.Ext(file.Name()) == ".blk"
 	})
+}
+
+// removeUnfinished removes what a first start that was killed has left of a stream, if JetStream would write to it,
+// and not find it any more when it starts again.
+func (l *streamLog) removeUnfinished() error {
+	dir := streamDir(l.dir)
+	if _, err := os.Stat(filepath.Join(dir, server.JetStreamMetaFileSum)); !errors.Is(err, fs.ErrNotExist) || l.hasMessages() {
+		return nil
+	}
+	return os.RemoveAll(dir)
 }
 
 func (l *streamLog) stop() {
