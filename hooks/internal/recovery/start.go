@@ -191,6 +191,7 @@ func (r *Recovery) compare(ctx context.Context) (f findings, err error) {
 		return f, nil
 	}
 	known := f.id.Replica != "" && f.id.Replica == replica
+	inNewest := known && f.newest().Number == f.id.Epoch // another place may count as many
 	// It was about to be, unless it went elsewhere since.
 	if f.newest().Owner == f.id.Owner && !known && (f.id.Replica == "" || len(f.epochs) == 1) {
 		shipped, err := newEpochClient(r.bucket, f.newest()).lastOf(ctx)
@@ -206,7 +207,7 @@ func (r *Recovery) compare(ctx context.Context) (f findings, err error) {
 	case hasData && !known:
 		return f, refuse("REPLICA_URL: %s holds a database already, and the one in %s was never shipped there, or elsewhere since. To go on with the replica's, move %s away, with its -wal and -shm; to ship the one that is here, set REPLICA_URL to an empty place; to look at it, unset REPLICA_URL",
 			r.options.URL, r.local.dataDir, r.local.data())
-	case f.owned && hasData && f.id.Replaced && f.newest().Number == f.id.Epoch:
+	case f.owned && hasData && f.id.Replaced && inNewest:
 		begins, err := f.followsOn(ctx, r.bucket, f.newest())
 		if err != nil {
 			return f, err
@@ -215,7 +216,7 @@ func (r *Recovery) compare(ctx context.Context) (f findings, err error) {
 			f.next = beginHere
 			return f, nil
 		}
-	case f.owned && hasData && f.newest().Number != f.id.Epoch && f.newest().From == nil:
+	case f.owned && hasData && !inNewest && f.newest().From == nil:
 		begun, err := f.wasBegun(ctx, r.bucket)
 		if err != nil {
 			return f, err
@@ -224,7 +225,7 @@ func (r *Recovery) compare(ctx context.Context) (f findings, err error) {
 			f.next, f.begun = beginHere, true
 			return f, nil
 		}
-	case f.owned && hasData && f.newest().Number == f.id.Epoch:
+	case f.owned && hasData && inNewest:
 		goesOn, err := r.local.goesOn(ctx, newEpochClient(r.bucket, f.newest()))
 		if err != nil {
 			return f, err
