@@ -233,6 +233,31 @@ func TestTooMuchIsGivenUp(t *testing.T) {
 	}
 }
 
+// Nor is it while the keeper works: what that reads and deletes here by its names would be the next epoch's.
+func TestTooMuchIsNotGivenUpWhileTheKeeperWorks(t *testing.T) {
+	t.Parallel()
+	l := newLine(t)
+	l.write()
+	large := filepath.Join(l.local.ltxDir(), "large")
+	l.must(os.WriteFile(large, nil, 0o600))
+	l.must(os.Truncate(large, minUnshipped+1)) // a sparse file
+	givesUp := func() bool {
+		l.shipping.measured = time.Time{}
+		l.must(l.boundUnshipped(t.Context(), l.shipping))
+		_, err := os.Stat(large)
+		return err != nil
+	}
+	working := l.shipping.keep.working
+	working <- struct{}{}
+	if givesUp() {
+		t.Error("it was given up")
+	}
+	<-working
+	if !givesUp() {
+		t.Error("it was not given up")
+	}
+}
+
 // Another owner's epoch ends this one's: nothing more is taken for shipped.
 func TestOwnerIsFenced(t *testing.T) {
 	t.Parallel()
