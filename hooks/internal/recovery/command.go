@@ -154,7 +154,7 @@ func parseMoment(text string) (time.Time, error) {
 func sameDir(a, b string) bool {
 	a, errA := filepath.Abs(a)
 	b, errB := filepath.Abs(b)
-	return errA == nil && errB == nil && a == b
+	return errA == nil && errB == nil && resolve(a) == resolve(b)
 }
 
 func (c *restoration) restore(ctx context.Context, from *source, path string) error {
