@@ -92,7 +92,9 @@ func beginEpoch(ctx context.Context, b bucket, number int, owner string, from *p
 	if err != nil {
 		return e, err
 	}
-	if err := putNew(ctx, b, epochKey(number), content); err != nil {
+	if err := putNew(ctx, b, epochKey(number), content); errors.Is(err, errExists) {
+		return e, fmt.Errorf("another server began to write to the replica at the same time: %w", err)
+	} else if err != nil {
 		return e, err
 	}
 	// A store that ignores the condition would let two servers write.
