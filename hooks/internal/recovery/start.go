@@ -207,36 +207,28 @@ func (r *Recovery) compare(ctx context.Context) (f findings, err error) {
 	case hasData && !known:
 		return f, refuse("REPLICA_URL: %s holds a database already, and the one in %s was never shipped there, or elsewhere since. To go on with the replica's, move %s away, with its -wal and -shm; to ship the one that is here, set REPLICA_URL to an empty place; to look at it, unset REPLICA_URL",
 			r.options.URL, r.local.dataDir, r.local.data())
-	case f.owned && hasData && f.id.Replaced && inNewest:
-		begins, err := f.followsOn(ctx, r.bucket, f.newest())
-		if err != nil {
-			return f, err
-		}
-		if begins {
-			f.next = beginHere
-			return f, nil
-		}
-	case f.owned && hasData && !inNewest && f.newest().From == nil:
-		begun, err := f.wasBegun(ctx, r.bucket)
-		if err != nil {
-			return f, err
-		}
-		if begun {
-			f.next, f.begun = beginHere, true
-			return f, nil
-		}
-	case f.owned && hasData && inNewest:
-		goesOn, err := r.local.goesOn(ctx, newEpochClient(r.bucket, f.newest()))
-		if err != nil {
-			return f, err
-		}
-		if goesOn {
-			f.next = goOn
-			return f, nil
-		}
 	}
-	f.next = takeOver
-	return f, nil
+	var begins, goesOn bool
+	switch {
+	case !f.owned || !hasData:
+	case !inNewest:
+		begins, err = f.wasBegun(ctx, r.bucket)
+		f.begun = begins
+	case f.id.Replaced:
+		begins, err = f.followsOn(ctx, r.bucket, f.newest())
+	default:
+		goesOn, err = r.local.goesOn(ctx, newEpochClient(r.bucket, f.newest()))
+	}
+	switch {
+	case err != nil:
+	case begins:
+		f.next = beginHere
+	case goesOn:
+		f.next = goOn
+	default:
+		f.next = takeOver
+	}
+	return f, err
 }
 
 // followsOn reports whether what is here was replaced in an epoch, and that has nothing which was not here.
@@ -251,6 +243,9 @@ func (f findings) followsOn(ctx context.Context, b bucket, e epoch) (bool, error
 // wasBegun reports whether the newest epoch was begun with what is here, and has nothing: the store's answer
 // to its beginning was lost. A copy of the data directory may lack what it was begun with.
 func (f findings) wasBegun(ctx context.Context, b bucket) (bool, error) {
+	if f.newest().From != nil {
+		return false, nil
+	}
 	shipped, err := newEpochClient(b, f.newest()).lastOf(ctx)
 	if err != nil || shipped.MaxTXID > 0 || len(f.epochs) == 1 {
 		return err == nil && shipped.MaxTXID == 0, err
