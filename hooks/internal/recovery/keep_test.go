@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -502,5 +503,48 @@ func TestLeftoversAreSwept(t *testing.T) {
 	}
 	if got := l.restored(time.Time{}); got != l.rows {
 		t.Errorf("restored %d rows, want %d", got, l.rows)
+	}
+}
+
+// A meddledBucket does something before the first read of a whole object.
+type meddledBucket struct {
+	bucket
+	key    string
+	meddle func()
+}
+
+func (b *meddledBucket) Get(ctx context.Context, key string, offset, size int64) (io.ReadCloser, error) {
+	if key == b.key && offset == 0 && size == 0 && b.meddle != nil {
+		meddle := b.meddle
+		b.meddle = nil
+		meddle()
+	}
+	return b.bucket.Get(ctx, key, offset, size)
+}
+
+// What the keeper puts together while restore --verify reads it is no damage.
+func TestVerifyWhileTheKeeperWorks(t *testing.T) {
+	t.Parallel()
+	l := newLine(t)
+	for range 5 {
+		l.write()
+	}
+	store, key := l.bucket, l.client.key(secondsLevel, mustLast(l), mustLast(l))
+	reader, err := New(l.app, nil, l.options)
+	l.must(err)
+	reader.options.Describe = func(dbx.Builder) []string { return nil }
+	reader.bucket = &meddledBucket{bucket: store, key: key, meddle: func() {
+		l.write()
+		l.must(l.shipping.keep.keep(t.Context(), 1))
+		l.age(6 * time.Minute)
+		l.write()
+		l.must(l.shipping.keep.keep(t.Context(), secondsLevel))
+	}}
+	var out bytes.Buffer
+	if err := (&restoration{r: reader, out: &out, verify: true}).run(t.Context()); err != nil {
+		t.Errorf("verify: %v", err)
+	}
+	if _, err := store.Get(t.Context(), key, 0, 0); err == nil {
+		t.Error("the file was not deleted meanwhile")
 	}
 }
