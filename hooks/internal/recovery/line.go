@@ -86,10 +86,10 @@ func (r *Recovery) markReplaced() error {
 	if err != nil || id.Epoch == 0 || id.Replaced {
 		return err
 	}
-	id.Replaced = true
-	if id.Last, err = r.local.last(); err != nil {
+	if err := r.local.noteHeaders(); err != nil {
 		return err
 	}
+	id.Replaced = true
 	return r.local.writeIdentity(id)
 }
 

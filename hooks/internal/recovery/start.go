@@ -212,10 +212,10 @@ func (r *Recovery) compare(ctx context.Context) (f findings, err error) {
 	switch {
 	case !f.owned || !hasData:
 	case !inNewest:
-		begins, err = f.wasBegun(ctx, r.bucket)
+		begins, err = r.wasBegun(ctx, f)
 		f.begun = begins
 	case f.id.Replaced:
-		begins, err = f.followsOn(ctx, r.bucket, f.newest())
+		begins, err = r.followsOn(ctx, f, f.newest())
 	default:
 		goesOn, err = r.local.goesOn(ctx, newEpochClient(r.bucket, f.newest()))
 	}
@@ -232,25 +232,24 @@ func (r *Recovery) compare(ctx context.Context) (f findings, err error) {
 }
 
 // followsOn reports whether what is here was replaced in an epoch, and that has nothing which was not here.
-func (f findings) followsOn(ctx context.Context, b bucket, e epoch) (bool, error) {
+func (r *Recovery) followsOn(ctx context.Context, f findings, e epoch) (bool, error) {
 	if !f.id.Replaced || f.id.Epoch != e.Number {
 		return false, nil
 	}
-	shipped, err := newEpochClient(b, e).lastOf(ctx)
-	return err == nil && shipped.MaxTXID <= f.id.Last, err
+	return newEpochClient(r.bucket, e).isOf(ctx, r.local.headerBefore)
 }
 
 // wasBegun reports whether the newest epoch was begun with what is here, and has nothing: the store's answer
 // to its beginning was lost. A copy of the data directory may lack what it was begun with.
-func (f findings) wasBegun(ctx context.Context, b bucket) (bool, error) {
+func (r *Recovery) wasBegun(ctx context.Context, f findings) (bool, error) {
 	if f.newest().From != nil {
 		return false, nil
 	}
-	shipped, err := newEpochClient(b, f.newest()).lastOf(ctx)
+	shipped, err := newEpochClient(r.bucket, f.newest()).lastOf(ctx)
 	if err != nil || shipped.MaxTXID > 0 || len(f.epochs) == 1 {
 		return err == nil && shipped.MaxTXID == 0, err
 	}
-	return f.followsOn(ctx, b, f.epochs[len(f.epochs)-2])
+	return r.followsOn(ctx, f, f.epochs[len(f.epochs)-2])
 }
 
 // act does what follows, while nobody has the database open.
