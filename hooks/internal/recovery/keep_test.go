@@ -315,6 +315,25 @@ func TestOneOfTwoBegins(t *testing.T) {
 	}
 }
 
+// What an earlier version noted of a database that was replaced is enough to begin with that.
+func TestReplacedByAnEarlierVersion(t *testing.T) {
+	t.Parallel()
+	l := newLine(t)
+	l.write()
+	id, err := l.local.readIdentity()
+	l.must(err)
+	id.Replaced, id.Last = true, mustLast(l)
+	l.must(l.local.writeIdentity(id))
+	if f, err := l.look(t.Context()); err != nil || f.next != beginHere {
+		t.Errorf("got %+v, %v", f, err)
+	}
+	id.Last--
+	l.must(l.local.writeIdentity(id))
+	if f, err := l.look(t.Context()); err != nil || f.next != takeOver {
+		t.Errorf("where the replica went on: got %+v, %v", f, err)
+	}
+}
+
 // A database that is behind its replica, or went another way, does not go on.
 func TestOtherLinesDoNotGoOn(t *testing.T) {
 	t.Parallel()

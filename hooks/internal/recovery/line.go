@@ -89,7 +89,7 @@ func (r *Recovery) markReplaced() error {
 	if err := r.local.noteHeaders(); err != nil {
 		return err
 	}
-	id.Replaced = true
+	id.Replaced, id.Last = true, 0
 	return r.local.writeIdentity(id)
 }
 

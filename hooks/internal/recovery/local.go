@@ -65,7 +65,8 @@ type identity struct {
 	// Replaced says that data.db is not what was shipped: a backup was restored, too much waited
 	// for the store, or a server ran without the replica. A new epoch must begin, with a whole copy,
 	// unless the replica went on since from what was here until then: see noteHeaders.
-	Replaced bool `json:"replaced"`
+	Replaced bool     `json:"replaced"`
+	Last     ltx.TXID `json:"last"` // that was here until then, of a version that noted no headers; else 0
 
 	// RestoredTo is the moment that the database was restored to, until the app was told.
 	RestoredTo *time.Time `json:"restoredTo,omitempty"`

@@ -236,7 +236,12 @@ func (r *Recovery) followsOn(ctx context.Context, f findings, e epoch) (bool, er
 	if !f.id.Replaced || f.id.Epoch != e.Number {
 		return false, nil
 	}
-	return newEpochClient(r.bucket, e).isOf(ctx, r.local.headerBefore)
+	client := newEpochClient(r.bucket, e)
+	if f.id.Last > 0 {
+		shipped, err := client.lastOf(ctx)
+		return err == nil && shipped.MaxTXID <= f.id.Last, err
+	}
+	return client.isOf(ctx, r.local.headerBefore)
 }
 
 // wasBegun reports whether the newest epoch was begun with what is here, and has nothing: the store's answer
