@@ -1,6 +1,8 @@
 package tests
 
 import (
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 )
@@ -22,6 +24,27 @@ func TestRestoreUnderARunningServer(t *testing.T) {
 	other.sendTitled("Acknowledged")
 	other.Restart()
 	other.wantTitles([]string{"Acknowledged"})
+}
+
+// Nor is the data directory another one by the name of a link.
+func TestRestoreIntoALinkToTheDataDirectory(t *testing.T) {
+	t.Parallel()
+	store := newFolderStore(t)
+	s, _ := startShipping(t, store, "First")
+	s.Stop()
+	link := filepath.Join(t.TempDir(), "link")
+	other := s.another(newDataDir(t, t.TempDir()))
+	for _, err := range []error{os.MkdirAll(other.Dir, 0o700), os.Symlink(other.Dir, link)} {
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	out, errs, ok := runOn(t, s.binary, other.Dir, s.env, "restore", "--into", link)
+	if !ok {
+		t.Fatalf("restore: %s%s", out, errs)
+	}
+	other.Start()
+	other.wantTitles([]string{"First"})
 }
 
 // A command that runs before the first start, as a container's entrypoint does, keeps no machine

@@ -3,6 +3,7 @@ package tests
 import (
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -63,4 +64,39 @@ func TestReplicaOfASignThatIsDamaged(t *testing.T) {
 	s.sendTitled("Second")
 	s.awaitShipped(token)
 	wantText(t, s.output.String(), "Looking for 35s")
+}
+
+// What else a crash of the store may damage needs a hand, and what waits for it says which.
+func TestReplicaSaysWhatToDoAboutDamage(t *testing.T) {
+	t.Parallel()
+	for name, mend := range map[string]func(path, said string) error{
+		"replica.json": func(path, said string) error {
+			if !strings.Contains(said, "delete it") {
+				return nil
+			}
+			return os.Remove(path)
+		},
+		"epochs/0000000001.json": func(path, said string) error {
+			return os.WriteFile(path, []byte(regexp.MustCompile(`\{.*\}`).FindString(said)), 0o600)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			store := newFolderStore(t)
+			s, _ := startShipping(t, store, "First")
+			path := filepath.Join(strings.TrimPrefix(store.env[0], "REPLICA_URL=file://"), name)
+			s.loseMachine()
+			if err := os.Truncate(path, 0); err != nil {
+				t.Fatal(err)
+			}
+			s.args = []string{"--takeover"}
+			s.launch()
+			await(t, "it waits", func() bool { return strings.Contains(s.output.String(), "trying again.\n") })
+			if err := mend(path, s.output.String()); err != nil {
+				t.Fatal(err)
+			}
+			await(t, "it serves", s.serves)
+			s.wantTitles([]string{"First"})
+		})
+	}
 }

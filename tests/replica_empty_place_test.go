@@ -180,3 +180,49 @@ func TestReplicaGoesBackToAnEpochThatIsEmpty(t *testing.T) {
 		t.Errorf("its database was put aside: %s", s.output)
 	}
 }
+
+// Where the place before has as many epochs by then as the one that lost an answer, what is here is not taken for
+// what was shipped to that.
+func TestReplicaInAPlaceThatLosesAnAnswerTwice(t *testing.T) {
+	t.Parallel()
+	s, token := startShipping(t, newFolderStore(t), "First")
+	s.Stop()
+	env := s.env
+	store := newBucketStore(t)
+	var begun atomic.Bool
+	store.set(func(w http.ResponseWriter, r *http.Request, s3 http.Handler) {
+		if strings.Contains(r.URL.Path, "/epochs/") && r.Method == http.MethodPut {
+			begun.Store(true)
+			storeLosesAnswers(w, r, s3)
+			return
+		}
+		if begun.Load() {
+			storeCuts(w, r, s3)
+			return
+		}
+		s3.ServeHTTP(w, r)
+	})
+	s.env = append(slices.Clone(env), store.env...)
+	s.Start()
+	await(t, "an epoch is begun", begun.Load)
+	s.Kill()
+	for _, url := range []string{"REPLICA_URL=", env[len(env)-1]} {
+		s.env = append(slices.Clone(env), url)
+		s.Start()
+		if url != "REPLICA_URL=" {
+			s.awaitShipped(token)
+		}
+		s.Stop()
+	}
+	store.set(storeIsWell)
+	s.env = append(slices.Clone(env), store.env...)
+	s.Start()
+	s.awaitShipped(token)
+	s.Stop()
+	s.Start()
+	s.awaitShipped(token)
+	s.args = []string{"--takeover"}
+	s.loseMachine()
+	s.Start()
+	s.wantTitles([]string{"First"})
+}

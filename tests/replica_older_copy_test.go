@@ -1,8 +1,10 @@
 package tests
 
 import (
+	"fmt"
 	"net/http"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -140,4 +142,42 @@ func TestReplicaOfAnOlderCopyWhileAnEpochIsEmpty(t *testing.T) {
 	older.args = []string{"--takeover"}
 	older.Start()
 	older.wantTitles([]string{"Copied", "Not copied"})
+}
+
+// An older copy that has written as much as it lacks, while the store was away, does not begin an epoch with that
+// when it was served without the replica since.
+func TestReplicaOfAnOlderCopyThatWroteMeanwhile(t *testing.T) {
+	t.Parallel()
+	store := newBucketStore(t)
+	s, token := startShipping(t, store, "Copied")
+	older := s.another(copyDir(t, s.Dir))
+	s.sendTitled("Not copied")
+	s.awaitShipped(token)
+	s.loseMachine()
+	store.set(storeCuts)
+	older.Start()
+	for i := range 10 {
+		before := len(older.localFiles())
+		older.sendTitled(fmt.Sprintf("Meanwhile %d", i))
+		await(t, "it is read", func() bool { return len(older.localFiles()) > before })
+	}
+	older.Stop()
+	env := older.env
+	older.env = append(slices.Clone(env), "REPLICA_URL=")
+	older.Start()
+	older.Stop()
+	older.env = env
+	store.set(storeIsWell)
+	older.args = []string{"--takeover"}
+	older.Start()
+	older.wantTitles([]string{"Copied", "Not copied"})
+}
+
+func (s *server) localFiles() []string {
+	s.t.Helper()
+	files, err := filepath.Glob(filepath.Join(s.Dir, ".replica/ltx/0/*.ltx"))
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return files
 }

@@ -29,9 +29,6 @@ func (r *Recovery) begin(ctx context.Context, f findings) error {
 	} else {
 		e, err = beginEpoch(ctx, r.bucket, number, id.Owner, nil)
 	}
-	if errors.Is(err, errExists) {
-		return fmt.Errorf("another server began to write to the replica at the same time: %w", err)
-	}
 	if err != nil {
 		return err
 	}

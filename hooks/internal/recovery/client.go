@@ -342,3 +342,21 @@ func (c *epochClient) lastOf(ctx context.Context) (*ltx.FileInfo, error) {
 	}
 	return last, err
 }
+
+// isOf reports whether the epoch has nothing but what was read of the database that is here, or was. header
+// returns what the local file of a transaction begins with.
+func (c *epochClient) isOf(ctx context.Context, header func(ltx.TXID) (ltx.Header, error)) (bool, error) {
+	remote, err := c.lastOf(ctx)
+	if err != nil || remote.MaxTXID == 0 {
+		return err == nil, err // nothing was shipped in this epoch yet
+	}
+	ours, err := header(remote.MaxTXID)
+	if errors.Is(err, os.ErrNotExist) {
+		return false, nil // it is behind, or a copy of the directory went another way
+	}
+	if err != nil {
+		return false, err
+	}
+	shipped, err := c.header(ctx, remote)
+	return err == nil && ours == shipped, err
+}

@@ -13,6 +13,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/benbjohnson/litestream"
 	"github.com/dustin/go-humanize"
 	"github.com/dustin/go-humanize/english"
 	"github.com/mattn/go-isatty"
@@ -120,7 +121,7 @@ func (c *restoration) run(ctx context.Context) (err error) {
 	defer func() { err = cmp.Or(err, c.giveToOwners()) }()
 	switch {
 	case c.verify:
-		return c.runVerify(ctx, from)
+		return c.runVerify(ctx, from, epochs, to)
 	case inPlace:
 		return c.replace(ctx, from, epochs, !to.IsZero())
 	}
@@ -154,7 +155,7 @@ func parseMoment(text string) (time.Time, error) {
 func sameDir(a, b string) bool {
 	a, errA := filepath.Abs(a)
 	b, errB := filepath.Abs(b)
-	return errA == nil && errB == nil && a == b
+	return errA == nil && errB == nil && resolve(a) == resolve(b)
 }
 
 func (c *restoration) restore(ctx context.Context, from *source, path string) error {
@@ -198,7 +199,7 @@ func (c *restoration) describe(ctx context.Context, path string) error {
 }
 
 // runVerify restores into a place that is deleted again.
-func (c *restoration) runVerify(ctx context.Context, from *source) error {
+func (c *restoration) runVerify(ctx context.Context, from *source, epochs []epoch, to time.Time) error {
 	l := c.r.local
 	dir, done, err := l.verifyPlace()
 	if err != nil {
@@ -208,6 +209,11 @@ func (c *restoration) runVerify(ctx context.Context, from *source) error {
 	path := filepath.Join(dir, dataFile)
 	verified := Verified{At: time.Now().UTC()}
 	err = c.restore(ctx, from, path)
+	if errors.Is(err, litestream.ErrTxNotAvailable) { // a server that runs has put its files together meanwhile
+		if from, err = findSource(ctx, c.r.bucket, epochs, to); err == nil {
+			err = c.restore(ctx, from, path)
+		}
+	}
 	if err != nil {
 		verified.Error = err.Error()
 	}

@@ -63,13 +63,22 @@ func readEpochs(ctx context.Context, b bucket) ([]epoch, error) {
 			if err != nil {
 				return err
 			}
-			if err := json.Unmarshal(content, &epochs[i]); err != nil {
-				return fmt.Errorf("%s: %w", object.key, err)
+			if json.Unmarshal(content, &epochs[i]) != nil {
+				return damagedEpoch(object)
 			}
 			return nil
 		})
 	}
 	return epochs, group.Wait()
+}
+
+// A crash of the store may leave an object without what was in it. A hand decides what is done then.
+const orAnew = "; or set REPLICA_URL to an empty place, to ship the database that is here"
+
+func damagedEpoch(o object) error {
+	number := 0 // its owner is not needed to restore it
+	_, _ = fmt.Sscanf(o.key, epochsDir+"%d", &number)
+	return fmt.Errorf(`%s is damaged: write {"epoch":%d,"started":"%s"} into it, to restore what the replica has`+orAnew, o.key, number, o.written.UTC().Format(time.RFC3339))
 }
 
 var errIgnoresCondition = errors.New("the store overwrites objects though it is asked not to (If-None-Match: *), so that two servers could write to one replica: use one that honours it, as AWS S3, MinIO, Ceph and Cloudflare R2 do")
@@ -83,7 +92,9 @@ func beginEpoch(ctx context.Context, b bucket, number int, owner string, from *p
 	if err != nil {
 		return e, err
 	}
-	if err := putNew(ctx, b, epochKey(number), content); err != nil {
+	if err := putNew(ctx, b, epochKey(number), content); errors.Is(err, errExists) {
+		return e, fmt.Errorf("another server began to write to the replica at the same time: %w", err)
+	} else if err != nil {
 		return e, err
 	}
 	// A store that ignores the condition would let two servers write.
@@ -153,7 +164,7 @@ func readId(ctx context.Context, b bucket) (string, error) {
 	}
 	var replica struct{ Id string }
 	if err := json.Unmarshal(content, &replica); err != nil || replica.Id == "" {
-		return "", fmt.Errorf("%s is damaged: it names no id", replicaKey)
+		return "", fmt.Errorf("%s is damaged: delete it, to restore what the replica has"+orAnew, replicaKey)
 	}
 	return replica.Id, nil
 }

@@ -18,7 +18,7 @@ func TestEpochsBegin(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, err := beginEpoch(ctx, b, 1, "b", nil); !errors.Is(err, errExists) {
+		if _, err := beginEpoch(ctx, b, 1, "b", nil); !errors.Is(err, errExists) || !strings.Contains(err.Error(), "another server") {
 			t.Errorf("a second owner: got %v", err)
 		}
 		if over, err := first.isOver(ctx, b); over || err != nil {

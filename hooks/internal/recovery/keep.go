@@ -90,10 +90,8 @@ func (k *keeper) do(ctx context.Context) {
 	if len(due) == 0 {
 		return
 	}
-	select {
-	case k.working <- struct{}{}:
-	default:
-		return // the one before is not done
+	if !k.take() {
+		return // what was begun is not done
 	}
 	go func() {
 		defer func() { <-k.working }()
@@ -103,6 +101,16 @@ func (k *keeper) do(ctx context.Context) {
 			}
 		}
 	}()
+}
+
+// take keeps the keeper from beginning anything, unless it does something.
+func (k *keeper) take() bool {
+	select {
+	case k.working <- struct{}{}:
+		return true
+	default:
+		return false
+	}
 }
 
 func (k *keeper) keep(ctx context.Context, level int) error {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -233,6 +234,31 @@ func TestTooMuchIsGivenUp(t *testing.T) {
 	}
 }
 
+// Nor is it while the keeper works: what that reads and deletes here by its names would be the next epoch's.
+func TestTooMuchIsNotGivenUpWhileTheKeeperWorks(t *testing.T) {
+	t.Parallel()
+	l := newLine(t)
+	l.write()
+	large := filepath.Join(l.local.ltxDir(), "large")
+	l.must(os.WriteFile(large, nil, 0o600))
+	l.must(os.Truncate(large, minUnshipped+1)) // a sparse file
+	givesUp := func() bool {
+		l.shipping.measured = time.Time{}
+		l.must(l.boundUnshipped(t.Context(), l.shipping))
+		_, err := os.Stat(large)
+		return err != nil
+	}
+	working := l.shipping.keep.working
+	working <- struct{}{}
+	if givesUp() {
+		t.Error("it was given up")
+	}
+	<-working
+	if !givesUp() {
+		t.Error("it was not given up")
+	}
+}
+
 // Another owner's epoch ends this one's: nothing more is taken for shipped.
 func TestOwnerIsFenced(t *testing.T) {
 	t.Parallel()
@@ -286,6 +312,25 @@ func TestOneOfTwoBegins(t *testing.T) {
 	}
 	if f, err := servers[1].look(t.Context()); !isRefusal(err) {
 		t.Errorf("the second: got %+v, %v", f, err)
+	}
+}
+
+// What an earlier version noted of a database that was replaced is enough to begin with that.
+func TestReplacedByAnEarlierVersion(t *testing.T) {
+	t.Parallel()
+	l := newLine(t)
+	l.write()
+	id, err := l.local.readIdentity()
+	l.must(err)
+	id.Replaced, id.Last = true, mustLast(l)
+	l.must(l.local.writeIdentity(id))
+	if f, err := l.look(t.Context()); err != nil || f.next != beginHere {
+		t.Errorf("got %+v, %v", f, err)
+	}
+	id.Last--
+	l.must(l.local.writeIdentity(id))
+	if f, err := l.look(t.Context()); err != nil || f.next != takeOver {
+		t.Errorf("where the replica went on: got %+v, %v", f, err)
 	}
 }
 
@@ -477,5 +522,48 @@ func TestLeftoversAreSwept(t *testing.T) {
 	}
 	if got := l.restored(time.Time{}); got != l.rows {
 		t.Errorf("restored %d rows, want %d", got, l.rows)
+	}
+}
+
+// A meddledBucket does something before the first read of a whole object.
+type meddledBucket struct {
+	bucket
+	key    string
+	meddle func()
+}
+
+func (b *meddledBucket) Get(ctx context.Context, key string, offset, size int64) (io.ReadCloser, error) {
+	if key == b.key && offset == 0 && size == 0 && b.meddle != nil {
+		meddle := b.meddle
+		b.meddle = nil
+		meddle()
+	}
+	return b.bucket.Get(ctx, key, offset, size)
+}
+
+// What the keeper puts together while restore --verify reads it is no damage.
+func TestVerifyWhileTheKeeperWorks(t *testing.T) {
+	t.Parallel()
+	l := newLine(t)
+	for range 5 {
+		l.write()
+	}
+	store, key := l.bucket, l.client.key(secondsLevel, mustLast(l), mustLast(l))
+	reader, err := New(l.app, nil, l.options)
+	l.must(err)
+	reader.options.Describe = func(dbx.Builder) []string { return nil }
+	reader.bucket = &meddledBucket{bucket: store, key: key, meddle: func() {
+		l.write()
+		l.must(l.shipping.keep.keep(t.Context(), 1))
+		l.age(6 * time.Minute)
+		l.write()
+		l.must(l.shipping.keep.keep(t.Context(), secondsLevel))
+	}}
+	var out bytes.Buffer
+	if err := (&restoration{r: reader, out: &out, verify: true}).run(t.Context()); err != nil {
+		t.Errorf("verify: %v", err)
+	}
+	if _, err := store.Get(t.Context(), key, 0, 0); err == nil {
+		t.Error("the file was not deleted meanwhile")
 	}
 }

@@ -70,6 +70,9 @@ func (r *Recovery) boundUnshipped(ctx context.Context, s *shipping) error {
 	if err != nil || size < max(minUnshipped, 2*info.Size()) {
 		return err
 	}
+	if s.keep != nil && !s.keep.take() {
+		return nil // it reads and deletes files here, whose names come anew
+	}
 	r.say("the store was away for too long: a whole copy is shipped when it answers")
 	r.client.begin(epoch{}) // what may be written to is found out again
 	s.keep = nil
@@ -83,10 +86,10 @@ func (r *Recovery) markReplaced() error {
 	if err != nil || id.Epoch == 0 || id.Replaced {
 		return err
 	}
-	id.Replaced = true
-	if id.Last, err = r.local.last(); err != nil {
+	if err := r.local.noteHeaders(); err != nil {
 		return err
 	}
+	id.Replaced, id.Last = true, 0
 	return r.local.writeIdentity(id)
 }
 

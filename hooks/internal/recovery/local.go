@@ -10,6 +10,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -25,6 +26,7 @@ const (
 	verifyDir    = ".replica-verify" // apart: Litestream deletes files of localDir when it opens the database
 	dataFile     = "data.db"
 	identityFile = "identity.json"
+	headersFile  = "headers"
 	stateFile    = "state.json"
 	signFile     = "sign.json"
 	lockFile     = "lock"
@@ -62,9 +64,9 @@ type identity struct {
 
 	// Replaced says that data.db is not what was shipped: a backup was restored, too much waited
 	// for the store, or a server ran without the replica. A new epoch must begin, with a whole copy,
-	// unless the replica went on since from what was here until then: from the transaction Last.
+	// unless the replica went on since from what was here until then: see noteHeaders.
 	Replaced bool     `json:"replaced"`
-	Last     ltx.TXID `json:"last"`
+	Last     ltx.TXID `json:"last"` // that was here until then, of a version that noted no headers; else 0
 
 	// RestoredTo is the moment that the database was restored to, until the app was told.
 	RestoredTo *time.Time `json:"restoredTo,omitempty"`
@@ -310,27 +312,38 @@ func (l local) header(txid ltx.TXID) (ltx.Header, error) {
 // goesOn reports whether the database is what the epoch's owner may go on from: it has all that
 // the replica has, and is of the same line.
 func (l local) goesOn(ctx context.Context, client *epochClient) (bool, error) {
-	remote, err := client.lastOf(ctx)
+	return client.isOf(ctx, l.header)
+}
+
+// noteHeaders notes, durably, what the local files begin with, before the database is replaced.
+func (l local) noteHeaders() error {
+	txids, err := l.read()
 	if err != nil {
-		return false, err
+		return err
 	}
-	last, err := l.last()
+	var headers bytes.Buffer
+	for _, txid := range txids {
+		if header, err := l.header(txid); err == nil { // else it is damaged
+			content, err := header.MarshalBinary()
+			if err != nil {
+				return err
+			}
+			headers.Write(content)
+		}
+	}
+	return folder(l.dir).Put(context.Background(), headersFile, &headers, -1, false)
+}
+
+// headerBefore is header for what was here before the database was replaced.
+func (l local) headerBefore(txid ltx.TXID) (header ltx.Header, err error) {
+	headers, err := os.ReadFile(filepath.Join(l.dir, headersFile))
 	if err != nil {
-		return false, err
+		return header, err
 	}
-	switch {
-	case remote.MaxTXID == 0:
-		return true, nil // nothing was shipped in this epoch yet
-	case last < remote.MaxTXID:
-		return false, nil
+	for content := range slices.Chunk(headers, ltx.HeaderSize) {
+		if err := header.UnmarshalBinary(content); err == nil && header.MinTXID == txid {
+			return header, nil
+		}
 	}
-	shipped, err := client.header(ctx, remote)
-	if err != nil {
-		return false, err
-	}
-	ours, err := l.header(remote.MaxTXID)
-	if errors.Is(err, fs.ErrNotExist) || err == nil && ours != shipped {
-		return false, nil // a copy of the directory went another way
-	}
-	return err == nil, err
+	return header, fs.ErrNotExist
 }

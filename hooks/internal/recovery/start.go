@@ -191,6 +191,7 @@ func (r *Recovery) compare(ctx context.Context) (f findings, err error) {
 		return f, nil
 	}
 	known := f.id.Replica != "" && f.id.Replica == replica
+	inNewest := known && f.newest().Number == f.id.Epoch // another place may count as many
 	// It was about to be, unless it went elsewhere since.
 	if f.newest().Owner == f.id.Owner && !known && (f.id.Replica == "" || len(f.epochs) == 1) {
 		shipped, err := newEpochClient(r.bucket, f.newest()).lastOf(ctx)
@@ -206,55 +207,54 @@ func (r *Recovery) compare(ctx context.Context) (f findings, err error) {
 	case hasData && !known:
 		return f, refuse("REPLICA_URL: %s holds a database already, and the one in %s was never shipped there, or elsewhere since. To go on with the replica's, move %s away, with its -wal and -shm; to ship the one that is here, set REPLICA_URL to an empty place; to look at it, unset REPLICA_URL",
 			r.options.URL, r.local.dataDir, r.local.data())
-	case f.owned && hasData && f.id.Replaced && f.newest().Number == f.id.Epoch:
-		begins, err := f.followsOn(ctx, r.bucket, f.newest())
-		if err != nil {
-			return f, err
-		}
-		if begins {
-			f.next = beginHere
-			return f, nil
-		}
-	case f.owned && hasData && f.newest().Number != f.id.Epoch && f.newest().From == nil:
-		begun, err := f.wasBegun(ctx, r.bucket)
-		if err != nil {
-			return f, err
-		}
-		if begun {
-			f.next, f.begun = beginHere, true
-			return f, nil
-		}
-	case f.owned && hasData && f.newest().Number == f.id.Epoch:
-		goesOn, err := r.local.goesOn(ctx, newEpochClient(r.bucket, f.newest()))
-		if err != nil {
-			return f, err
-		}
-		if goesOn {
-			f.next = goOn
-			return f, nil
-		}
 	}
-	f.next = takeOver
-	return f, nil
+	var begins, goesOn bool
+	switch {
+	case !f.owned || !hasData:
+	case !inNewest:
+		begins, err = r.wasBegun(ctx, f)
+		f.begun = begins
+	case f.id.Replaced:
+		begins, err = r.followsOn(ctx, f, f.newest())
+	default:
+		goesOn, err = r.local.goesOn(ctx, newEpochClient(r.bucket, f.newest()))
+	}
+	switch {
+	case err != nil:
+	case begins:
+		f.next = beginHere
+	case goesOn:
+		f.next = goOn
+	default:
+		f.next = takeOver
+	}
+	return f, err
 }
 
 // followsOn reports whether what is here was replaced in an epoch, and that has nothing which was not here.
-func (f findings) followsOn(ctx context.Context, b bucket, e epoch) (bool, error) {
+func (r *Recovery) followsOn(ctx context.Context, f findings, e epoch) (bool, error) {
 	if !f.id.Replaced || f.id.Epoch != e.Number {
 		return false, nil
 	}
-	shipped, err := newEpochClient(b, e).lastOf(ctx)
-	return err == nil && shipped.MaxTXID <= f.id.Last, err
+	client := newEpochClient(r.bucket, e)
+	if f.id.Last > 0 {
+		shipped, err := client.lastOf(ctx)
+		return err == nil && shipped.MaxTXID <= f.id.Last, err
+	}
+	return client.isOf(ctx, r.local.headerBefore)
 }
 
 // wasBegun reports whether the newest epoch was begun with what is here, and has nothing: the store's answer
 // to its beginning was lost. A copy of the data directory may lack what it was begun with.
-func (f findings) wasBegun(ctx context.Context, b bucket) (bool, error) {
-	shipped, err := newEpochClient(b, f.newest()).lastOf(ctx)
+func (r *Recovery) wasBegun(ctx context.Context, f findings) (bool, error) {
+	if f.newest().From != nil {
+		return false, nil
+	}
+	shipped, err := newEpochClient(r.bucket, f.newest()).lastOf(ctx)
 	if err != nil || shipped.MaxTXID > 0 || len(f.epochs) == 1 {
 		return err == nil && shipped.MaxTXID == 0, err
 	}
-	return f.followsOn(ctx, b, f.epochs[len(f.epochs)-2])
+	return r.followsOn(ctx, f, f.epochs[len(f.epochs)-2])
 }
 
 // act does what follows, while nobody has the database open.
