@@ -134,6 +134,9 @@ func (a *applier) position() (position uint64, err error) {
 // this database isn't what the log says, and must be replaced.
 func (a *applier) apply(after, position uint64, entry []byte) (err error) {
 	ctx := context.Background()
+	if after != a.at { // the app has written since then, maybe to the schema
+		a.forget()
+	}
 	if err := a.exec(ctx, "BEGIN IMMEDIATE"); err != nil {
 		return fmt.Errorf("entry %d: %w", position, err)
 	}

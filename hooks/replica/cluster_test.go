@@ -653,3 +653,38 @@ func TestStrangersAreShutOut(t *testing.T) {
 		}
 	}
 }
+
+// makeLead has a node lead whose server then leads the stream.
+func (c *cluster) makeLead(t testing.TB, i int) {
+	t.Helper()
+	apptest.Eventually(t, "the node leads", func() bool {
+		leader := c.nodes[c.leader(t)].log
+		if leader != c.nodes[i].log {
+			leader.mu.Lock()
+			_, _ = leader.conn.Request("$JS.API.STREAM.LEADER.STEPDOWN."+streamName, fmt.Appendf(nil, `{"placement":{"preferred":%q}}`, c.configs[i].Node), requestTimeout)
+			leader.mu.Unlock()
+		}
+		return c.nodes[i].Leads()
+	})
+}
+
+// A node that led, and changed a table meanwhile, knows its columns when it follows again.
+func TestNodeThatLedKnowsTheSchema(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, "CREATE TABLE a (b, c, d)")
+	c.start(t, 0, 1, 2)
+	insert := func() {
+		mustExec(t, c.dbs[c.leader(t)], "INSERT INTO a (b, c, d) VALUES ('b', 'c', 'd')")
+		c.same(t)
+	}
+	c.makeLead(t, 0)
+	insert()
+	c.makeLead(t, 1)
+	mustExec(t, c.dbs[1], "ALTER TABLE a DROP COLUMN c", "ALTER TABLE a ADD COLUMN c")
+	c.same(t)
+	c.makeLead(t, 0)
+	insert()
+	if got := query(t, c.dbs[1], "SELECT b, d, c FROM a"); fmt.Sprint(got) != "[b|d|<nil> b|d|c]" {
+		t.Errorf("got %s", got)
+	}
+}
