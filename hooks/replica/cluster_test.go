@@ -688,3 +688,19 @@ func TestNodeThatLedKnowsTheSchema(t *testing.T) {
 		t.Errorf("got %s", got)
 	}
 }
+
+// What changes nothing is answered at once by a node that has all of the log since it started.
+func TestAnswerThatChangedNothingIsNotWaitedFor(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, "CREATE TABLE a (b)")
+	c.start(t, 0, 1, 2)
+	c.insert(t, "before")
+	c.same(t)
+	follower, _ := others(c.leader(t))
+	c.stop(t, follower)
+	c.start(t, follower)
+	leader := c.nodes[c.leader(t)]
+	apptest.Eventually(t, "it knows that it has what the leader has", func() bool {
+		return leader.reached.at() > 0 && c.nodes[follower].reached.at() == leader.reached.at()
+	})
+}

@@ -375,7 +375,11 @@ func (n *Node) follow(path string) (*applier, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := n.catchUp(context.Background(), a, endOfLog); err != nil {
+	err = n.catchUp(context.Background(), a, endOfLog)
+	if err == nil {
+		a.at, err = a.position() // of which nothing may have been applied now
+	}
+	if err != nil {
 		return nil, errors.Join(err, a.close())
 	}
 	return a, nil
