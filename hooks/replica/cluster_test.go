@@ -1,6 +1,7 @@
 package replica
 
 import (
+	"cmp"
 	"crypto/sha256"
 	"crypto/tls"
 	"database/sql"
@@ -33,7 +34,8 @@ type cluster struct {
 	paths   [3]string
 	nodes   [3]*Node
 	dbs     [3]*sql.DB
-	readers pair // which dumps
+	max     int64 // bytes of the log, if not as usual
+	readers pair  // which dumps
 }
 
 // newCluster returns nodes that start with copies of a database that was seeded.
@@ -98,6 +100,7 @@ func (c *cluster) start(t testing.TB, which ...int) {
 				t.Error(err)
 				return
 			}
+			node.log.max = cmp.Or(c.max, node.log.max)
 			if err := node.open(c.paths[i]); err != nil { // PocketBase would wait until it is migrated
 				t.Error(err)
 				return
@@ -558,8 +561,8 @@ func TestConfigsThatAreRefused(t *testing.T) {
 		{`the node "n4" is none of its peers: n1, n2, n3`, Config{Node: "n4", Peers: good.Peers, Certs: good.Certs}},
 		{"need certificates", Config{Node: "n1", Peers: good.Peers}},
 		{"the certificates in nowhere", Config{Node: "n1", Peers: good.Peers, Certs: "nowhere"}},
-		{"missing port", Config{Node: "n1", Peers: map[string]string{"n1": "127.0.0.1:1", "n2": "127.0.0.1:2", "n3": "127.0.0.1"}, Certs: good.Certs}},
-		{"a space, a dot", Config{Node: "n1", Peers: map[string]string{"n1": "127.0.0.1:1", "n2": "127.0.0.1:2", "n.3": "127.0.0.1:3"}, Certs: good.Certs}},
+		{"missing port", Config{Node: "n1", Peers: map[string]string{"n1": "127.0.0.1:1", "n2": "127.0.0.1:3", "n3": "127.0.0.1"}, Certs: good.Certs}},
+		{"a space, a dot", Config{Node: "n1", Peers: map[string]string{"n1": "127.0.0.1:1", "n2": "127.0.0.1:3", "n.3": "127.0.0.1:5"}, Certs: good.Certs}},
 	} {
 		if _, err := Open(row.config); err == nil || !strings.Contains(err.Error(), row.want) {
 			t.Errorf("got %v, want %s", err, row.want)
@@ -703,4 +706,43 @@ func TestAnswerThatChangedNothingIsNotWaitedFor(t *testing.T) {
 	apptest.Eventually(t, "it knows that it has what the leader has", func() bool {
 		return leader.reached.at() > 0 && c.nodes[follower].reached.at() == leader.reached.at()
 	})
+}
+
+// A log that is full has no room for who begins to lead either.
+func TestFullLogIsCutOffAfterAnElection(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, "CREATE TABLE a (b)")
+	c.max = 2 << 20
+	c.start(t, 0, 1, 2)
+	var blocked []string
+	for i := range 3 { // no snapshot can be made after the first
+		if err := c.nodes[i].Snapshot(); err != nil {
+			t.Fatal(err)
+		}
+		path := filepath.Join(temporary(snapshotDir(c.paths[i])), "in the way")
+		if err := os.MkdirAll(path, 0o700); err != nil {
+			t.Fatal(err)
+		}
+		blocked = append(blocked, filepath.Dir(path))
+	}
+	apptest.Eventually(t, "the log is full", func() bool {
+		_, err := c.dbs[c.leader(t)].Exec("INSERT INTO a VALUES (randomblob(100000))")
+		return errors.Is(err, errFull)
+	})
+	// And so full that nothing goes in.
+	apptest.Eventually(t, "the log is full", func() bool {
+		_, err := c.dbs[c.leader(t)].Exec("INSERT INTO a VALUES (1)")
+		return errors.Is(err, errFull)
+	})
+	c.same(t)
+	for _, path := range blocked { // and none is tried for a minute where one failed
+		if err := os.RemoveAll(path); err != nil {
+			t.Fatal(err)
+		}
+	}
+	leader := c.leader(t)
+	c.stop(t, leader)
+	c.start(t, leader)
+	c.insert(t, "after")
+	c.same(t)
 }

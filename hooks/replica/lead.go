@@ -154,6 +154,9 @@ func (n *Node) takeOver(ctx context.Context) error {
 		if errors.Is(err, errBehind) {
 			continue
 		}
+		if errors.Is(err, errFull) { // also for the marker: who leads the stream can cut it off all the same
+			err = errors.Join(n.refuseFull(err), n.overlook())
+		}
 		if err != nil {
 			return fmt.Errorf("take over: %w", err)
 		}
