@@ -20,6 +20,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/pocketbase/pocketbase/apis"
 	"github.com/pocketbase/pocketbase/core"
@@ -745,4 +746,28 @@ func TestFullLogIsCutOffAfterAnElection(t *testing.T) {
 	c.start(t, leader)
 	c.insert(t, "after")
 	c.same(t)
+}
+
+// A node that leads without the others, whose marker may get into the log later, waits between its attempts.
+func TestLeaderWithoutTheOthersWaits(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, "CREATE TABLE a (b)")
+	c.start(t, 0, 1, 2)
+	c.insert(t, "before")
+	c.same(t)
+	leader := c.leader(t)
+	a, b := others(leader)
+	began := time.Now()
+	var attempts atomic.Int64
+	take := c.nodes[leader].append
+	c.nodes[leader].append = func(after uint64, entry []byte) error {
+		attempts.Add(1)
+		return take(after, entry)
+	}
+	c.stop(t, a)
+	c.stop(t, b)
+	apptest.Eventually(t, "its server leads no more", func() bool { return !c.nodes[leader].log.leads() })
+	if n, most := attempts.Load(), int64(time.Since(began)/lookPause); n > most {
+		t.Errorf("%d attempts, and %d pauses have passed at most", n, most)
+	}
 }

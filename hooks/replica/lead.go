@@ -152,6 +152,10 @@ func (n *Node) takeOver(ctx context.Context) error {
 	for ctx.Err() == nil && n.log.leads() {
 		position, err := n.fence(ctx, marker.entry())
 		if errors.Is(err, errBehind) {
+			select {
+			case <-ctx.Done():
+			case <-time.After(lookPause): // until the log has it
+			}
 			continue
 		}
 		if errors.Is(err, errFull) { // also for the marker: who leads the stream can cut it off all the same
