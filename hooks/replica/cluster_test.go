@@ -93,6 +93,12 @@ func freePorts(t testing.TB) string {
 // start starts nodes, and waits until one leads.
 func (c *cluster) start(t testing.TB, which ...int) {
 	t.Helper()
+	c.open(t, which...)
+	c.leader(t)
+}
+
+func (c *cluster) open(t testing.TB, which ...int) {
+	t.Helper()
 	var all sync.WaitGroup
 	for _, i := range which {
 		all.Go(func() {
@@ -113,7 +119,6 @@ func (c *cluster) start(t testing.TB, which ...int) {
 	if t.Failed() {
 		t.FailNow()
 	}
-	c.leader(t)
 }
 
 func (c *cluster) stop(t testing.TB, i int) {
@@ -770,4 +775,32 @@ func TestLeaderWithoutTheOthersWaits(t *testing.T) {
 	if n, most := attempts.Load(), int64(time.Since(began)/lookPause); n > most {
 		t.Errorf("%d attempts, and %d pauses have passed at most", n, most)
 	}
+}
+
+// A node whose log's server fails while it waits for the others, begins all the same.
+func TestLogFailsWhileANodeWaits(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, "CREATE TABLE a (b)")
+	node, err := Open(c.configs[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	var opening sync.WaitGroup
+	opening.Go(func() {
+		if err := node.open(c.paths[0]); err != nil {
+			t.Error(err)
+		}
+	})
+	apptest.Eventually(t, "the log's server runs", node.log.works)
+	node.log.mu.Lock()
+	err = node.log.server.DisableJetStream() // as on a full disk
+	node.log.mu.Unlock()
+	if err != nil {
+		t.Error(err)
+	}
+	c.open(t, 1, 2)
+	opening.Wait()
+	c.nodes[0], c.dbs[0] = node, newDB(node, c.paths[0])
+	c.insert(t, "after")
+	c.same(t)
 }

@@ -58,10 +58,8 @@ func (n *Node) lead(ctx context.Context) {
 
 // turn follows or leads, until the other one is to be done.
 func (n *Node) turn(ctx context.Context) error {
-	if !n.log.works() { // a full disk switches it off
-		if err := n.log.restart(); err != nil {
-			return err
-		}
+	if err := n.log.revive(); err != nil {
+		return err
 	}
 	if err := n.log.look(); err != nil {
 		return err

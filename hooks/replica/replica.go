@@ -281,6 +281,9 @@ func (n *Node) openDatabase(path string) (a *applier, made bool, err error) {
 	}
 	for said := ""; ; time.Sleep(healPause) {
 		a, replaced, err := n.openAt(path, at, base, damage)
+		if err != nil && n.several() {
+			err = errors.Join(err, n.log.revive())
+		}
 		if err == nil || !n.several() || isFinal(err) {
 			return a, made || replaced, err
 		}

@@ -266,6 +266,14 @@ func (l *streamLog) restart() error {
 	return err
 }
 
+// revive restarts the server if it doesn't work: a full disk switches its storage off.
+func (l *streamLog) revive() error {
+	if l.works() {
+		return nil
+	}
+	return l.restart()
+}
+
 // works reports whether the server is up, with its storage and its connections.
 func (l *streamLog) works() bool {
 	l.mu.Lock()
