@@ -37,6 +37,8 @@ type cluster struct {
 	dbs     [3]*sql.DB
 	max     int64 // bytes of the log, if not as usual
 	readers pair  // which dumps
+
+	standing atomic.Bool // one of their apps has a request that it doesn't answer
 }
 
 // newCluster returns nodes that start with copies of a database that was seeded.
@@ -438,6 +440,11 @@ func (c *cluster) apps(t *testing.T) (apps [3]*tests.TestApp, clients [3]*client
 					return e.JSON(http.StatusTeapot, map[string]any{"node": c.configs[i].Node, "body": fmt.Sprintf("%x", sha256.Sum256(body)), "host": e.Request.Host,
 						"uri": e.Request.RequestURI, "from": e.Request.RemoteAddr, "tls": e.Request.TLS != nil, "header": e.Request.Header})
 				}).Unbind(apis.DefaultBodyLimitMiddlewareId)
+				e.Router.POST("/stands-still", func(e *core.RequestEvent) error {
+					c.standing.Store(true)
+					<-e.Request.Context().Done()
+					return nil
+				})
 				return e.Next()
 			})
 			c.nodes[i], c.dbs[i] = node, newDB(node, c.paths[i])
@@ -803,4 +810,29 @@ func TestLogFailsWhileANodeWaits(t *testing.T) {
 	c.nodes[0], c.dbs[0] = node, newDB(node, c.paths[0])
 	c.insert(t, "after")
 	c.same(t)
+}
+
+// A request that was passed on to a node which leads no more, and answers nothing, is answered.
+func TestRequestIsNotLostWithANodeThatStandsStill(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t)
+	_, clients := c.apps(t)
+	leader := c.leader(t)
+	follower, other := others(leader)
+	request := clients[follower].request(t, "POST", "/stands-still", "")
+	answered := make(chan *http.Response, 1)
+	go func() {
+		response, err := http.DefaultClient.Do(request)
+		if err != nil {
+			t.Error(err)
+		} else {
+			response.Body.Close()
+		}
+		answered <- response
+	}()
+	apptest.Eventually(t, "the request is passed on", c.standing.Load)
+	c.makeLead(t, other)
+	if response := <-answered; response == nil || response.StatusCode != http.StatusServiceUnavailable || response.Header.Get("Retry-After") == "" {
+		t.Errorf("got %+v", response)
+	}
 }
