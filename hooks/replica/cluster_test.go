@@ -428,6 +428,10 @@ func (c *cluster) apps(t *testing.T) (apps [3]*tests.TestApp, clients [3]*client
 				return
 			}
 			apps[i] = newApp(t, node, filepath.Dir(c.paths[i]))
+			apps[i].OnServe().BindFunc(func(e *core.ServeEvent) error {
+				e.Router.Bind(apis.CORS(apis.CORSConfig{AllowOrigins: []string{"*"}})) // as PocketBase does before
+				return e.Next()
+			})
 			node.Register(apps[i])
 			apps[i].OnServe().BindFunc(func(e *core.ServeEvent) error {
 				e.Router.POST("/echo", func(e *core.RequestEvent) error {
@@ -834,5 +838,32 @@ func TestRequestIsNotLostWithANodeThatStandsStill(t *testing.T) {
 	c.makeLead(t, other)
 	if response := <-answered; response == nil || response.StatusCode != http.StatusServiceUnavailable || response.Header.Get("Retry-After") == "" {
 		t.Errorf("got %+v", response)
+	}
+}
+
+// A page of another origin is told what a node answers that can't pass on.
+func TestAnswersOfAFollowerAreForOtherOrigins(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t)
+	_, clients := c.apps(t)
+	leader := c.leader(t)
+	follower, other := others(leader)
+	request := clients[follower].request(t, "POST", "/echo", "")
+	request.Header.Set("Origin", "https://example.com")
+	ask := func() *http.Response {
+		response, err := http.DefaultClient.Do(request)
+		if err != nil {
+			t.Fatal(err)
+		}
+		response.Body.Close()
+		return response
+	}
+	if got := ask(); got.StatusCode != http.StatusTeapot || fmt.Sprint(got.Header["Access-Control-Allow-Origin"]) != "[*]" {
+		t.Errorf("got %s, %v", got.Status, got.Header)
+	}
+	c.stop(t, leader)
+	c.stop(t, other)
+	if got := ask(); got.StatusCode != http.StatusServiceUnavailable || fmt.Sprint(got.Header["Access-Control-Allow-Origin"]) != "[*]" {
+		t.Errorf("got %s, %v", got.Status, got.Header)
 	}
 }

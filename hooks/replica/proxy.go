@@ -168,6 +168,9 @@ func (n *Node) passTo(e *core.RequestEvent, address string, body body) (done boo
 				defer cancel()
 				n.reached.wait(ctx, position)
 			}
+			for header := range response.Header { // rather than have it twice
+				e.Response.Header().Del(header)
+			}
 			done = true
 			return nil
 		},
