@@ -867,3 +867,28 @@ func TestAnswersOfAFollowerAreForOtherOrigins(t *testing.T) {
 		t.Errorf("got %s, %v", got.Status, got.Header)
 	}
 }
+
+// A node that has much to apply stops before it has done so.
+func TestCloseDoesNotWaitForWhatIsApplied(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, "CREATE TABLE a (b)")
+	c.start(t, 0, 1, 2)
+	node := c.nodes[0]
+	node.mu.Lock() // as while entries are applied
+	unlock := sync.OnceFunc(node.mu.Unlock)
+	defer unlock()
+	ended := make(chan error)
+	go func() { ended <- node.Close() }()
+	apptest.Eventually(t, "the node is told to end", func() bool {
+		select {
+		case <-node.closed:
+			return true
+		default:
+			return false
+		}
+	})
+	unlock()
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
+}

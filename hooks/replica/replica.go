@@ -148,12 +148,13 @@ type Node struct {
 	keeps, newest atomic.Uint64     // the positions of the last snapshot but one, and of the last one
 	kept          map[string]uint64 // of all nodes, the first of both
 
+	stop atomic.Pointer[func()] // ends what runs beside the app, which may have mu for long
+
 	mu      sync.Mutex
 	path    string
 	applier *applier        // of the database at path
 	fell    chan error      // why it isn't ready any more
-	stop    func()          // ends what runs beside the app
-	closed  <-chan struct{} // once that ends
+	closed  <-chan struct{} // once what runs beside the app ends
 	onLead  []func()
 }
 
@@ -223,7 +224,7 @@ func (n *Node) open(path string) error {
 	n.condemned.Store(false)
 	ctx, cancel := context.WithCancel(context.Background())
 	var beside sync.WaitGroup
-	n.closed, n.stop = ctx.Done(), func() { cancel(); beside.Wait() }
+	n.closed = ctx.Done()
 	if n.several() {
 		n.starting.Store(true)
 		beside.Go(func() { n.lead(ctx) })
@@ -232,6 +233,8 @@ func (n *Node) open(path string) error {
 		beside.Go(func() { n.heal(ctx) })
 	}
 	beside.Go(func() { n.keepSnapshots(ctx, made) })
+	stop := func() { cancel(); beside.Wait() }
+	n.stop.Store(&stop)
 	return nil
 }
 
@@ -514,14 +517,11 @@ func (n *Node) shutAll() error {
 // has are closed by PocketBase. An app that the node is registered with closes it itself, when it
 // terminates.
 func (n *Node) Close() error {
-	n.mu.Lock()
-	stop := n.stop
-	n.stop = nil
-	n.mu.Unlock()
+	stop := n.stop.Swap(nil)
 	if stop == nil {
 		return nil
 	}
-	stop()
+	(*stop)()
 	n.ready.Store(false)
 	n.mu.Lock()
 	defer n.mu.Unlock()
