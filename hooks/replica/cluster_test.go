@@ -22,6 +22,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/nats-io/nats-server/v2/server"
 	"github.com/pocketbase/pocketbase/apis"
 	"github.com/pocketbase/pocketbase/core"
 	"github.com/pocketbase/pocketbase/tests"
@@ -891,4 +892,33 @@ func TestCloseDoesNotWaitForWhatIsApplied(t *testing.T) {
 	if err := <-ended; err != nil {
 		t.Error(err)
 	}
+}
+
+// Another node leads while the database of the one that should can't be written to.
+func TestNodeThatCannotWriteLetsAnotherOneLead(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, "CREATE TABLE a (b)")
+	c.start(t, 0, 1, 2)
+	c.insert(t, "before")
+	c.same(t)
+	leader := c.leader(t)
+	locked, _ := others(leader)
+	db, err := sql.Open("sqlite", c.paths[locked])
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	db.SetMaxOpenConns(1)
+	mustExec(t, db, "BEGIN IMMEDIATE")
+	log := c.nodes[leader].log
+	log.mu.Lock()
+	_, err = log.conn.Request(fmt.Sprintf(server.JSApiStreamLeaderStepDownT, streamName), fmt.Appendf(nil, `{"placement":{"preferred":%q}}`, c.configs[locked].Node), logTimeout)
+	log.mu.Unlock()
+	if err != nil {
+		t.Fatal(err)
+	}
+	apptest.Eventually(t, "the node that led has noticed", func() bool { return !c.nodes[leader].Leads() })
+	c.insert(t, "after")
+	db.Close()
+	c.same(t)
 }

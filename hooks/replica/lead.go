@@ -10,6 +10,7 @@ import (
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+	"modernc.org/sqlite"
 )
 
 const (
@@ -68,6 +69,9 @@ func (n *Node) turn(ctx context.Context) error {
 		return n.keepUp(ctx)
 	}
 	if err := n.takeOver(ctx); err != nil {
+		if ofDatabase := (*sqlite.Error)(nil); errors.As(err, &ofDatabase) { // another node's may be well
+			err = errors.Join(err, n.log.stepDown())
+		}
 		return err
 	}
 	return n.stayLeading(ctx)

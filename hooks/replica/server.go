@@ -288,6 +288,16 @@ func (l *streamLog) leads() bool {
 	return l.server != nil && l.server.JetStreamIsStreamLeader(server.DEFAULT_GLOBAL_ACCOUNT, streamName)
 }
 
+// stepDown has another node's server lead the stream.
+func (l *streamLog) stepDown() error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.server == nil {
+		return errClosed
+	}
+	return l.server.JetStreamStepdownStream(server.DEFAULT_GLOBAL_ACCOUNT, streamName)
+}
+
 // tell tells the other nodes, and this one, something that may be lost.
 func (l *streamLog) tell(subject string, data []byte) error {
 	l.mu.Lock()
