@@ -580,6 +580,8 @@ func TestConfigsThatAreRefused(t *testing.T) {
 		{"need certificates", Config{Node: "n1", Peers: good.Peers}},
 		{"the certificates in nowhere", Config{Node: "n1", Peers: good.Peers, Certs: "nowhere"}},
 		{"missing port", Config{Node: "n1", Peers: map[string]string{"n1": "127.0.0.1:1", "n2": "127.0.0.1:3", "n3": "127.0.0.1"}, Certs: good.Certs}},
+		{"have 127.0.0.1:8001: a node has the port of its address and the next one", Config{Node: "n1", Peers: map[string]string{"n1": "127.0.0.1:8000", "n2": "127.0.0.1:8001", "n3": "127.0.0.1:8003"}, Certs: good.Certs}},
+		{"have 127.0.0.1:8000: a node has", Config{Node: "n1", Peers: map[string]string{"n1": "127.0.0.1:8000", "n2": "127.0.0.1:8000", "n3": "127.0.0.1:8003"}, Certs: good.Certs}},
 		{"a space, a dot", Config{Node: "n1", Peers: map[string]string{"n1": "127.0.0.1:1", "n2": "127.0.0.1:3", "n.3": "127.0.0.1:5"}, Certs: good.Certs}},
 	} {
 		if _, err := Open(row.config); err == nil || !strings.Contains(err.Error(), row.want) {

@@ -103,9 +103,18 @@ func (c Config) check() (Config, error) {
 	case c.Certs == "":
 		return c, errors.New("several nodes need certificates: replica.WriteCerts makes them")
 	}
-	for name, address := range c.Peers {
-		if _, err := peerAddress(address); err != nil {
+	has := map[string]string{}
+	for _, name := range slices.Sorted(maps.Keys(c.Peers)) {
+		address := c.Peers[name]
+		next, err := peerAddress(address)
+		if err != nil {
 			return c, fmt.Errorf("the address %q of the node %q: %w", address, name, err)
+		}
+		for _, address := range []string{address, next} {
+			if other := has[address]; other != "" {
+				return c, fmt.Errorf("the nodes %q and %q have %s: a node has the port of its address and the next one", other, name, address)
+			}
+			has[address] = name
 		}
 		if strings.ContainsAny(name, " .*>") {
 			return c, fmt.Errorf("the node's name %q has a space, a dot, * or >", name)
