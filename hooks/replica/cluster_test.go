@@ -1,6 +1,7 @@
 package replica
 
 import (
+	"bufio"
 	"cmp"
 	"crypto/sha256"
 	"crypto/tls"
@@ -13,6 +14,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"slices"
@@ -510,6 +512,7 @@ func TestRequestIsPassedOnAsItCame(t *testing.T) {
 		request.Host = "app.example.com"
 		request.Header.Set("X-Forwarded-For", "1.2.3.4")
 		request.Header.Set("Replica-Client", "6.6.6.6:6") // as no client may say
+		request.Header.Set("Idempotency-Key", "7")
 		if size == 10 {
 			request.ContentLength = -1
 		}
@@ -526,7 +529,7 @@ func TestRequestIsPassedOnAsItCame(t *testing.T) {
 		response.Body.Close()
 		if err != nil || response.StatusCode != http.StatusTeapot || got.Node != c.configs[leader].Node || got.Body != fmt.Sprintf("%x", sha256.Sum256(body)) ||
 			got.Host != "app.example.com" || got.Uri != "/echo?a=%2F&b=;c" || got.TLS || !strings.HasPrefix(got.From, "127.0.0.1:") ||
-			fmt.Sprint(got.Header["X-Forwarded-For"]) != "[1.2.3.4]" || got.Header.Get(clientHeader) != "" || got.Header.Get("Authorization") == "" {
+			fmt.Sprint(got.Header["X-Forwarded-For"]) != "[1.2.3.4]" || got.Header.Get(clientHeader) != "" || got.Header.Get("Authorization") == "" || got.Header.Get("Idempotency-Key") != "7" {
 			t.Errorf("%d bytes: %v, %s, %+v", size, err, response.Status, got)
 		}
 		if fmt.Sprint(response.Header["Set-Cookie"]) != "[a=1 b=2]" || response.Header.Get(positionHeader) != "" {
@@ -923,4 +926,56 @@ func TestNodeThatCannotWriteLetsAnotherOneLead(t *testing.T) {
 	c.insert(t, "after")
 	db.Close()
 	c.same(t)
+}
+
+// A request that a node may have done before it died is not passed on again, whatever headers it has.
+func TestRequestIsPassedOnOnce(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t)
+	config, err := c.configs[0].check()
+	if err != nil {
+		t.Fatal(err)
+	}
+	certs, err := loadCerts(config.Certs)
+	if err != nil {
+		t.Fatal(err)
+	}
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	go func() {
+		conn, err := listener.Accept()
+		listener.Close()
+		if err != nil {
+			return
+		}
+		defer conn.Close()
+		secure := tls.Server(conn, certs)
+		reader := bufio.NewReader(secure)
+		for i := range 2 {
+			if _, err := http.ReadRequest(reader); err != nil {
+				return
+			}
+			if i == 0 {
+				io.WriteString(secure, "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+			}
+		}
+		conn.(*net.TCPConn).SetLinger(0) // as one that is killed
+	}()
+	node := &Node{log: newStreamLog(config, slog.Default)}
+	if node.peer, err = openPeer(config, node.servePeer, slog.Default); err != nil {
+		t.Fatal(err)
+	}
+	defer node.peer.close()
+	var done bool
+	for range 2 {
+		e := &core.RequestEvent{}
+		e.Request, e.Response = httptest.NewRequest("POST", "/", nil), httptest.NewRecorder()
+		e.Request.Header.Set("Idempotency-Key", "1")
+		done, err = node.passTo(e, listener.Addr().String(), body{})
+	}
+	if done || err == nil {
+		t.Errorf("got %t, %v", done, err)
+	}
 }

@@ -11,6 +11,7 @@ import (
 	"net/url"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -148,6 +149,12 @@ func (n *Node) passTo(e *core.RequestEvent, address string, body body) (done boo
 			for _, header := range []string{"Forwarded", "X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto"} {
 				if values, ok := p.In.Header[header]; ok { // as whoever is before this node has set it
 					p.Out.Header[header] = values
+				}
+			}
+			for _, header := range []string{"Idempotency-Key", "X-Idempotency-Key"} { // with which net/http would send it again by itself
+				if values, ok := p.Out.Header[header]; ok {
+					delete(p.Out.Header, header)
+					p.Out.Header[strings.ToLower(header)] = values
 				}
 			}
 			p.Out.Header.Set(clientHeader, p.In.RemoteAddr)
