@@ -129,6 +129,9 @@ func (a *applier) position() (position uint64, err error) {
 	return position, err
 }
 
+// errUnapplied is of what the log has and this node doesn't take.
+var errUnapplied = errors.New("can't be applied here")
+
 // apply plays an entry of the log that follows the position after, and ends at the other, as one
 // transaction. An entry that doesn't find the rows it changes is an error and changes nothing:
 // this database isn't what the log says, and must be replaced.
@@ -138,11 +141,11 @@ func (a *applier) apply(after, position uint64, entry []byte) (err error) {
 		a.forget()
 	}
 	if err := a.exec(ctx, "BEGIN IMMEDIATE"); err != nil {
-		return fmt.Errorf("entry %d: %w", position, err)
+		return fmt.Errorf("entry %d %w: %w", position, errUnapplied, err)
 	}
 	defer func() {
 		if err != nil {
-			err = fmt.Errorf("entry %d: %w", position, err)
+			err = fmt.Errorf("entry %d %w: %w", position, errUnapplied, err)
 			_ = a.exec(ctx, "ROLLBACK") // which fails if SQLite has done so
 			a.forget()
 		}

@@ -680,15 +680,12 @@ func TestStrangersAreShutOut(t *testing.T) {
 	}
 }
 
-// makeLead has a node lead whose server then leads the stream.
+// makeLead has a node lead.
 func (c *cluster) makeLead(t testing.TB, i int) {
 	t.Helper()
 	apptest.Eventually(t, "the node leads", func() bool {
-		leader := c.nodes[c.leader(t)].log
-		if leader != c.nodes[i].log {
-			leader.mu.Lock()
-			_, _ = leader.conn.Request("$JS.API.STREAM.LEADER.STEPDOWN."+streamName, fmt.Appendf(nil, `{"placement":{"preferred":%q}}`, c.configs[i].Node), requestTimeout)
-			leader.mu.Unlock()
+		if c.leader(t) != i {
+			c.giveWay(t, i)
 		}
 		return c.nodes[i].Leads()
 	})
@@ -906,8 +903,7 @@ func TestNodeThatCannotWriteLetsAnotherOneLead(t *testing.T) {
 	c.start(t, 0, 1, 2)
 	c.insert(t, "before")
 	c.same(t)
-	leader := c.leader(t)
-	locked, _ := others(leader)
+	locked, _ := others(c.leader(t))
 	db, err := sql.Open("sqlite", c.paths[locked])
 	if err != nil {
 		t.Fatal(err)
@@ -915,14 +911,7 @@ func TestNodeThatCannotWriteLetsAnotherOneLead(t *testing.T) {
 	defer db.Close()
 	db.SetMaxOpenConns(1)
 	mustExec(t, db, "BEGIN IMMEDIATE")
-	log := c.nodes[leader].log
-	log.mu.Lock()
-	_, err = log.conn.Request(fmt.Sprintf(server.JSApiStreamLeaderStepDownT, streamName), fmt.Appendf(nil, `{"placement":{"preferred":%q}}`, c.configs[locked].Node), logTimeout)
-	log.mu.Unlock()
-	if err != nil {
-		t.Fatal(err)
-	}
-	apptest.Eventually(t, "the node that led has noticed", func() bool { return !c.nodes[leader].Leads() })
+	c.giveWay(t, locked)
 	c.insert(t, "after")
 	db.Close()
 	c.same(t)
@@ -978,4 +967,33 @@ func TestRequestIsPassedOnOnce(t *testing.T) {
 	if done || err == nil {
 		t.Errorf("got %t, %v", done, err)
 	}
+}
+
+// giveWay has the node that leads give way to another one, which may not be able to.
+func (c *cluster) giveWay(t testing.TB, to int) {
+	t.Helper()
+	leader := c.nodes[c.leader(t)]
+	leader.log.mu.Lock()
+	_, err := leader.log.conn.Request(fmt.Sprintf(server.JSApiStreamLeaderStepDownT, streamName), fmt.Appendf(nil, `{"placement":{"preferred":%q}}`, c.configs[to].Node), logTimeout)
+	leader.log.mu.Unlock()
+	if err != nil {
+		t.Fatal(err)
+	}
+	apptest.Eventually(t, "the node that led has noticed", func() bool { return !leader.Leads() })
+}
+
+// Another node leads while the app of the one that should doesn't take what the log has.
+func TestNodeWhoseAppFailsLetsAnotherOneLead(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t)
+	apps, clients := c.apps(t)
+	leader := c.leader(t)
+	failing, other := others(leader)
+	apps[failing].OnSettingsReload().BindFunc(func(*core.SettingsReloadEvent) error { return errors.New("it fails") })
+	clients[leader].call(t, "PATCH", "/api/settings", `{"meta":{"appName":"new"}}`)
+	c.same(t)
+	c.giveWay(t, failing)
+	apptest.Eventually(t, "another node leads", func() bool {
+		return clients[other].status(t, "PATCH", "/api/settings", `{"meta":{"appName":"newer"}}`) == http.StatusOK
+	})
 }

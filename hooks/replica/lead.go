@@ -10,7 +10,6 @@ import (
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
-	"modernc.org/sqlite"
 )
 
 const (
@@ -69,7 +68,7 @@ func (n *Node) turn(ctx context.Context) error {
 		return n.keepUp(ctx)
 	}
 	if err := n.takeOver(ctx); err != nil {
-		if ofDatabase := (*sqlite.Error)(nil); errors.As(err, &ofDatabase) { // another node's may be well
+		if errors.Is(err, errUnapplied) { // and by another node maybe
 			err = errors.Join(err, n.log.stepDown())
 		}
 		return err
@@ -194,7 +193,9 @@ func (n *Node) fence(ctx context.Context, marker []byte) (position uint64, err e
 		err = n.applier.apply(position, position+1, marker)
 	}
 	if err == nil {
-		err = n.reload()
+		if err = n.reload(); err != nil {
+			err = fmt.Errorf("what the app has of the log %w: %w", errUnapplied, err)
+		}
 	}
 	if err != nil {
 		return 0, err
