@@ -997,3 +997,16 @@ func TestNodeWhoseAppFailsLetsAnotherOneLead(t *testing.T) {
 		return clients[other].status(t, "PATCH", "/api/settings", `{"meta":{"appName":"newer"}}`) == http.StatusOK
 	})
 }
+
+// A request is answered that comes while its app terminates, whose node is closed.
+func TestRequestToANodeThatIsClosed(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t)
+	_, clients := c.apps(t)
+	leader := c.leader(t)
+	a, b := others(leader)
+	for _, i := range []int{b, leader, a} {
+		c.stop(t, i)
+	}
+	mustBeUnavailable(t, "a write", clients[a].request(t, "POST", "/echo", ""))
+}

@@ -517,7 +517,6 @@ var errNotConnected = errors.New("the node has no database yet")
 func (n *Node) shutAll() error {
 	if n.peer != nil {
 		n.peer.close()
-		n.peer = nil
 	}
 	return n.log.close()
 }
