@@ -635,8 +635,8 @@ func TestCopyThatWasChanged(t *testing.T) {
 	if err := server.open(c.paths[2]+logSuffix, at); err != nil {
 		t.Fatal(err)
 	}
-	c.start(t, 0, 1)
-	if err := server.close(); err != nil {
+	c.open(t, 0, 1)
+	if err := server.close(); err != nil { // which may lead the log
 		t.Fatal(err)
 	}
 	mustRefuse(t, c.configs[2], c.paths[2], "it isn't what the log begins with")
