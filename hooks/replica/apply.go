@@ -129,17 +129,23 @@ func (a *applier) position() (position uint64, err error) {
 	return position, err
 }
 
+// errUnapplied is of what the log has and this node doesn't take.
+var errUnapplied = errors.New("can't be applied here")
+
 // apply plays an entry of the log that follows the position after, and ends at the other, as one
 // transaction. An entry that doesn't find the rows it changes is an error and changes nothing:
 // this database isn't what the log says, and must be replaced.
 func (a *applier) apply(after, position uint64, entry []byte) (err error) {
 	ctx := context.Background()
+	if after != a.at { // the app has written since then, maybe to the schema
+		a.forget()
+	}
 	if err := a.exec(ctx, "BEGIN IMMEDIATE"); err != nil {
-		return fmt.Errorf("entry %d: %w", position, err)
+		return fmt.Errorf("entry %d %w: %w", position, errUnapplied, err)
 	}
 	defer func() {
 		if err != nil {
-			err = fmt.Errorf("entry %d: %w", position, err)
+			err = fmt.Errorf("entry %d %w: %w", position, errUnapplied, err)
 			_ = a.exec(ctx, "ROLLBACK") // which fails if SQLite has done so
 			a.forget()
 		}
@@ -198,12 +204,6 @@ func isDiverged(err error) bool {
 
 // isDamaged reports whether the file isn't a database any more.
 func isDamaged(err error) bool { return hasCode(err, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB) }
-
-// isOfDatabase reports whether SQLite has failed, and not the log.
-func isOfDatabase(err error) bool {
-	var e *sqlite.Error
-	return errors.As(err, &e)
-}
 
 func hasCode(err error, codes ...int) bool {
 	var e *sqlite.Error

@@ -1,6 +1,8 @@
 package replica
 
 import (
+	"bufio"
+	"cmp"
 	"crypto/sha256"
 	"crypto/tls"
 	"database/sql"
@@ -14,6 +16,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"slices"
@@ -21,7 +24,9 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
+	"github.com/nats-io/nats-server/v2/server"
 	"github.com/pocketbase/pocketbase/apis"
 	"github.com/pocketbase/pocketbase/core"
 	"github.com/pocketbase/pocketbase/tests"
@@ -36,7 +41,10 @@ type cluster struct {
 	nodes   [3]*Node
 	dbs     [3]*sql.DB
 	ran     [3]*[]string // the jobs of apps
+	max     int64        // bytes of the log, if not as usual
 	readers pair         // which dumps
+
+	standing atomic.Bool // one of their apps has a request that it doesn't answer
 }
 
 // newCluster returns nodes that start with copies of a database that was seeded.
@@ -93,6 +101,12 @@ func freePorts(t testing.TB) string {
 // start starts nodes, and waits until one leads.
 func (c *cluster) start(t testing.TB, which ...int) {
 	t.Helper()
+	c.open(t, which...)
+	c.leader(t)
+}
+
+func (c *cluster) open(t testing.TB, which ...int) {
+	t.Helper()
 	var all sync.WaitGroup
 	for _, i := range which {
 		all.Go(func() {
@@ -101,6 +115,7 @@ func (c *cluster) start(t testing.TB, which ...int) {
 				t.Error(err)
 				return
 			}
+			node.log.max = cmp.Or(c.max, node.log.max)
 			if err := node.open(c.paths[i]); err != nil { // PocketBase would wait until it is migrated
 				t.Error(err)
 				return
@@ -112,7 +127,6 @@ func (c *cluster) start(t testing.TB, which ...int) {
 	if t.Failed() {
 		t.FailNow()
 	}
-	c.leader(t)
 }
 
 func (c *cluster) stop(t testing.TB, i int) {
@@ -420,6 +434,10 @@ func (c *cluster) apps(t *testing.T) (apps [3]*tests.TestApp, clients [3]*client
 				return
 			}
 			apps[i] = newApp(t, node, filepath.Dir(c.paths[i]))
+			apps[i].OnServe().BindFunc(func(e *core.ServeEvent) error {
+				e.Router.Bind(apis.CORS(apis.CORSConfig{AllowOrigins: []string{"*"}})) // as PocketBase does before
+				return e.Next()
+			})
 			node.Register(apps[i])
 			c.ran[i] = new([]string)
 			for _, job := range []string{"job", "local"} {
@@ -436,6 +454,11 @@ func (c *cluster) apps(t *testing.T) (apps [3]*tests.TestApp, clients [3]*client
 					return e.JSON(http.StatusTeapot, map[string]any{"node": c.configs[i].Node, "body": fmt.Sprintf("%x", sha256.Sum256(body)), "host": e.Request.Host,
 						"uri": e.Request.RequestURI, "from": e.Request.RemoteAddr, "tls": e.Request.TLS != nil, "header": e.Request.Header})
 				}).Unbind(apis.DefaultBodyLimitMiddlewareId)
+				e.Router.POST("/stands-still", func(e *core.RequestEvent) error {
+					c.standing.Store(true)
+					<-e.Request.Context().Done()
+					return nil
+				})
 				return e.Next()
 			})
 			c.nodes[i], c.dbs[i] = node, newDB(node, c.paths[i])
@@ -496,6 +519,7 @@ func TestRequestIsPassedOnAsItCame(t *testing.T) {
 		request.Host = "app.example.com"
 		request.Header.Set("X-Forwarded-For", "1.2.3.4")
 		request.Header.Set("Replica-Client", "6.6.6.6:6") // as no client may say
+		request.Header.Set("Idempotency-Key", "7")
 		if size == 10 {
 			request.ContentLength = -1
 		}
@@ -512,7 +536,7 @@ func TestRequestIsPassedOnAsItCame(t *testing.T) {
 		response.Body.Close()
 		if err != nil || response.StatusCode != http.StatusTeapot || got.Node != c.configs[leader].Node || got.Body != fmt.Sprintf("%x", sha256.Sum256(body)) ||
 			got.Host != "app.example.com" || got.Uri != "/echo?a=%2F&b=;c" || got.TLS || !strings.HasPrefix(got.From, "127.0.0.1:") ||
-			fmt.Sprint(got.Header["X-Forwarded-For"]) != "[1.2.3.4]" || got.Header.Get(clientHeader) != "" || got.Header.Get("Authorization") == "" {
+			fmt.Sprint(got.Header["X-Forwarded-For"]) != "[1.2.3.4]" || got.Header.Get(clientHeader) != "" || got.Header.Get("Authorization") == "" || got.Header.Get("Idempotency-Key") != "7" {
 			t.Errorf("%d bytes: %v, %s, %+v", size, err, response.Status, got)
 		}
 		if fmt.Sprint(response.Header["Set-Cookie"]) != "[a=1 b=2]" || response.Header.Get(positionHeader) != "" {
@@ -602,8 +626,10 @@ func TestConfigsThatAreRefused(t *testing.T) {
 		{`the node "n4" is none of its peers: n1, n2, n3`, Config{Node: "n4", Peers: good.Peers, Certs: good.Certs}},
 		{"need certificates", Config{Node: "n1", Peers: good.Peers}},
 		{"the certificates in nowhere", Config{Node: "n1", Peers: good.Peers, Certs: "nowhere"}},
-		{"missing port", Config{Node: "n1", Peers: map[string]string{"n1": "127.0.0.1:1", "n2": "127.0.0.1:2", "n3": "127.0.0.1"}, Certs: good.Certs}},
-		{"a space, a dot", Config{Node: "n1", Peers: map[string]string{"n1": "127.0.0.1:1", "n2": "127.0.0.1:2", "n.3": "127.0.0.1:3"}, Certs: good.Certs}},
+		{"missing port", Config{Node: "n1", Peers: map[string]string{"n1": "127.0.0.1:1", "n2": "127.0.0.1:3", "n3": "127.0.0.1"}, Certs: good.Certs}},
+		{"have 127.0.0.1:8001: a node has the port of its address and the next one", Config{Node: "n1", Peers: map[string]string{"n1": "127.0.0.1:8000", "n2": "127.0.0.1:8001", "n3": "127.0.0.1:8003"}, Certs: good.Certs}},
+		{"have 127.0.0.1:8000: a node has", Config{Node: "n1", Peers: map[string]string{"n1": "127.0.0.1:8000", "n2": "127.0.0.1:8000", "n3": "127.0.0.1:8003"}, Certs: good.Certs}},
+		{"a space, a dot", Config{Node: "n1", Peers: map[string]string{"n1": "127.0.0.1:1", "n2": "127.0.0.1:3", "n.3": "127.0.0.1:5"}, Certs: good.Certs}},
 	} {
 		if _, err := Open(row.config); err == nil || !strings.Contains(err.Error(), row.want) {
 			t.Errorf("got %v, want %s", err, row.want)
@@ -656,8 +682,8 @@ func TestCopyThatWasChanged(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	c.start(t, 0, 1)
-	if err := third.shutAll(); err != nil {
+	c.open(t, 0, 1)
+	if err := third.shutAll(); err != nil { // whose server may lead the log
 		t.Fatal(err)
 	}
 	mustRefuse(t, c.configs[2], c.paths[2], "it isn't what the log begins with")
@@ -872,4 +898,335 @@ func TestStrangersAreShutOut(t *testing.T) {
 			}
 		}
 	}
+}
+
+// makeLead has a node lead.
+func (c *cluster) makeLead(t testing.TB, i int) {
+	t.Helper()
+	apptest.Eventually(t, "the node leads", func() bool {
+		if c.leader(t) != i {
+			c.giveWay(t, i)
+		}
+		return c.nodes[i].Leads()
+	})
+}
+
+// A node that led, and changed a table meanwhile, knows its columns when it follows again.
+func TestNodeThatLedKnowsTheSchema(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, "CREATE TABLE a (b, c, d)")
+	c.start(t, 0, 1, 2)
+	insert := func() {
+		mustExec(t, c.dbs[c.leader(t)], "INSERT INTO a (b, c, d) VALUES ('b', 'c', 'd')")
+		c.same(t)
+	}
+	c.makeLead(t, 0)
+	insert()
+	c.makeLead(t, 1)
+	mustExec(t, c.dbs[1], "ALTER TABLE a DROP COLUMN c", "ALTER TABLE a ADD COLUMN c")
+	c.same(t)
+	c.makeLead(t, 0)
+	insert()
+	if got := query(t, c.dbs[1], "SELECT b, d, c FROM a"); fmt.Sprint(got) != "[b|d|<nil> b|d|c]" {
+		t.Errorf("got %s", got)
+	}
+}
+
+// What changes nothing is answered at once by a node that has all of the log since it started.
+func TestAnswerThatChangedNothingIsNotWaitedFor(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, "CREATE TABLE a (b)")
+	c.start(t, 0, 1, 2)
+	c.insert(t, "before")
+	c.same(t)
+	follower, _ := others(c.leader(t))
+	c.stop(t, follower)
+	c.start(t, follower)
+	leader := c.nodes[c.leader(t)]
+	apptest.Eventually(t, "it knows that it has what the leader has", func() bool {
+		return leader.reached.at() > 0 && c.nodes[follower].reached.at() == leader.reached.at()
+	})
+}
+
+// A log that is full has no room for who begins to lead either.
+func TestFullLogIsCutOffAfterAnElection(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, "CREATE TABLE a (b)")
+	c.max = 2 << 20
+	c.start(t, 0, 1, 2)
+	var blocked []string
+	for i := range 3 { // no snapshot can be made after the first
+		if err := c.nodes[i].Snapshot(); err != nil {
+			t.Fatal(err)
+		}
+		path := filepath.Join(temporary(snapshotDir(c.paths[i])), "in the way")
+		if err := os.MkdirAll(path, 0o700); err != nil {
+			t.Fatal(err)
+		}
+		blocked = append(blocked, filepath.Dir(path))
+	}
+	apptest.Eventually(t, "the log is full", func() bool {
+		_, err := c.dbs[c.leader(t)].Exec("INSERT INTO a VALUES (randomblob(100000))")
+		return errors.Is(err, errFull)
+	})
+	// And so full that nothing goes in.
+	apptest.Eventually(t, "the log is full", func() bool {
+		_, err := c.dbs[c.leader(t)].Exec("INSERT INTO a VALUES (1)")
+		return errors.Is(err, errFull)
+	})
+	c.same(t)
+	for _, path := range blocked { // and none is tried for a minute where one failed
+		if err := os.RemoveAll(path); err != nil {
+			t.Fatal(err)
+		}
+	}
+	leader := c.leader(t)
+	c.stop(t, leader)
+	c.start(t, leader)
+	c.insert(t, "after")
+	c.same(t)
+}
+
+// A node that leads without the others, whose marker may get into the log later, waits between its attempts.
+func TestLeaderWithoutTheOthersWaits(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, "CREATE TABLE a (b)")
+	c.start(t, 0, 1, 2)
+	c.insert(t, "before")
+	c.same(t)
+	leader := c.leader(t)
+	a, b := others(leader)
+	began := time.Now()
+	var attempts atomic.Int64
+	take := c.nodes[leader].append
+	c.nodes[leader].append = func(after uint64, entry []byte) error {
+		attempts.Add(1)
+		return take(after, entry)
+	}
+	c.stop(t, a)
+	c.stop(t, b)
+	apptest.Eventually(t, "its server leads no more", func() bool { return !c.nodes[leader].log.leads() })
+	if n, most := attempts.Load(), int64(time.Since(began)/lookPause); n > most {
+		t.Errorf("%d attempts, and %d pauses have passed at most", n, most)
+	}
+}
+
+// A node whose log's server fails while it waits for the others, begins all the same.
+func TestLogFailsWhileANodeWaits(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, "CREATE TABLE a (b)")
+	node, err := Open(c.configs[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	var opening sync.WaitGroup
+	opening.Go(func() {
+		if err := node.open(c.paths[0]); err != nil {
+			t.Error(err)
+		}
+	})
+	apptest.Eventually(t, "the log's server runs", node.log.works)
+	node.log.mu.Lock()
+	err = node.log.server.DisableJetStream() // as on a full disk
+	node.log.mu.Unlock()
+	if err != nil {
+		t.Error(err)
+	}
+	c.open(t, 1, 2)
+	opening.Wait()
+	c.nodes[0], c.dbs[0] = node, newDB(node, c.paths[0])
+	c.insert(t, "after")
+	c.same(t)
+}
+
+// A request that was passed on to a node which leads no more, and answers nothing, is answered.
+func TestRequestIsNotLostWithANodeThatStandsStill(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t)
+	_, clients := c.apps(t)
+	leader := c.leader(t)
+	follower, other := others(leader)
+	request := clients[follower].request(t, "POST", "/stands-still", "")
+	answered := make(chan *http.Response, 1)
+	go func() {
+		response, err := http.DefaultClient.Do(request)
+		if err != nil {
+			t.Error(err)
+		} else {
+			response.Body.Close()
+		}
+		answered <- response
+	}()
+	apptest.Eventually(t, "the request is passed on", c.standing.Load)
+	c.makeLead(t, other)
+	if response := <-answered; response == nil || response.StatusCode != http.StatusServiceUnavailable || response.Header.Get("Retry-After") == "" {
+		t.Errorf("got %+v", response)
+	}
+}
+
+// A page of another origin is told what a node answers that can't pass on.
+func TestAnswersOfAFollowerAreForOtherOrigins(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t)
+	_, clients := c.apps(t)
+	leader := c.leader(t)
+	follower, other := others(leader)
+	request := clients[follower].request(t, "POST", "/echo", "")
+	request.Header.Set("Origin", "https://example.com")
+	ask := func() *http.Response {
+		response, err := http.DefaultClient.Do(request)
+		if err != nil {
+			t.Fatal(err)
+		}
+		response.Body.Close()
+		return response
+	}
+	if got := ask(); got.StatusCode != http.StatusTeapot || fmt.Sprint(got.Header["Access-Control-Allow-Origin"]) != "[*]" {
+		t.Errorf("got %s, %v", got.Status, got.Header)
+	}
+	c.stop(t, leader)
+	c.stop(t, other)
+	if got := ask(); got.StatusCode != http.StatusServiceUnavailable || fmt.Sprint(got.Header["Access-Control-Allow-Origin"]) != "[*]" {
+		t.Errorf("got %s, %v", got.Status, got.Header)
+	}
+}
+
+// A node that has much to apply stops before it has done so.
+func TestCloseDoesNotWaitForWhatIsApplied(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, "CREATE TABLE a (b)")
+	c.start(t, 0, 1, 2)
+	node := c.nodes[0]
+	node.mu.Lock() // as while entries are applied
+	unlock := sync.OnceFunc(node.mu.Unlock)
+	defer unlock()
+	ended := make(chan error)
+	go func() { ended <- node.Close() }()
+	apptest.Eventually(t, "the node is told to end", func() bool {
+		select {
+		case <-node.closed:
+			return true
+		default:
+			return false
+		}
+	})
+	unlock()
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
+}
+
+// Another node leads while the database of the one that should can't be written to.
+func TestNodeThatCannotWriteLetsAnotherOneLead(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, "CREATE TABLE a (b)")
+	c.start(t, 0, 1, 2)
+	c.insert(t, "before")
+	c.same(t)
+	locked, _ := others(c.leader(t))
+	db, err := sql.Open("sqlite", c.paths[locked])
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	db.SetMaxOpenConns(1)
+	mustExec(t, db, "BEGIN IMMEDIATE")
+	c.giveWay(t, locked)
+	c.insert(t, "after")
+	db.Close()
+	c.same(t)
+}
+
+// A request that a node may have done before it died is not passed on again, whatever headers it has.
+func TestRequestIsPassedOnOnce(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t)
+	config, err := c.configs[0].check()
+	if err != nil {
+		t.Fatal(err)
+	}
+	certs, err := loadCerts(config.Certs)
+	if err != nil {
+		t.Fatal(err)
+	}
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	go func() {
+		conn, err := listener.Accept()
+		listener.Close()
+		if err != nil {
+			return
+		}
+		defer conn.Close()
+		secure := tls.Server(conn, certs)
+		reader := bufio.NewReader(secure)
+		for i := range 2 {
+			if _, err := http.ReadRequest(reader); err != nil {
+				return
+			}
+			if i == 0 {
+				io.WriteString(secure, "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+			}
+		}
+		conn.(*net.TCPConn).SetLinger(0) // as one that is killed
+	}()
+	node := &Node{log: newStreamLog(config, slog.Default)}
+	if node.peer, err = openPeer(config, func(w http.ResponseWriter, r *http.Request) { node.servePeer("", w, r) }, slog.Default); err != nil {
+		t.Fatal(err)
+	}
+	defer node.peer.close()
+	var done bool
+	for range 2 {
+		e := &core.RequestEvent{}
+		e.Request, e.Response = httptest.NewRequest("POST", "/", nil), httptest.NewRecorder()
+		e.Request.Header.Set("Idempotency-Key", "1")
+		done, err = node.passTo(e, listener.Addr().String(), body{})
+	}
+	if done || err == nil {
+		t.Errorf("got %t, %v", done, err)
+	}
+}
+
+// giveWay has the node that leads give way to another one, which may not be able to.
+func (c *cluster) giveWay(t testing.TB, to int) {
+	t.Helper()
+	leader := c.nodes[c.leader(t)]
+	leader.log.mu.Lock()
+	_, err := leader.log.conn.Request(fmt.Sprintf(server.JSApiStreamLeaderStepDownT, streamName), fmt.Appendf(nil, `{"placement":{"preferred":%q}}`, c.configs[to].Node), logTimeout)
+	leader.log.mu.Unlock()
+	if err != nil {
+		t.Fatal(err)
+	}
+	apptest.Eventually(t, "the node that led has noticed", func() bool { return !leader.Leads() })
+}
+
+// Another node leads while the app of the one that should doesn't take what the log has.
+func TestNodeWhoseAppFailsLetsAnotherOneLead(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t)
+	apps, clients := c.apps(t)
+	leader := c.leader(t)
+	failing, other := others(leader)
+	apps[failing].OnSettingsReload().BindFunc(func(*core.SettingsReloadEvent) error { return errors.New("it fails") })
+	clients[leader].call(t, "PATCH", "/api/settings", `{"meta":{"appName":"new"}}`)
+	c.same(t)
+	c.giveWay(t, failing)
+	apptest.Eventually(t, "another node leads", func() bool {
+		return clients[other].status(t, "PATCH", "/api/settings", `{"meta":{"appName":"newer"}}`) == http.StatusOK
+	})
+}
+
+// A request is answered that comes while its app terminates, whose node is closed.
+func TestRequestToANodeThatIsClosed(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t)
+	_, clients := c.apps(t)
+	leader := c.leader(t)
+	a, b := others(leader)
+	for _, i := range []int{b, leader, a} {
+		c.stop(t, i)
+	}
+	mustBeUnavailable(t, "a write", clients[a].request(t, "POST", "/echo", ""))
 }

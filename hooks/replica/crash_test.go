@@ -271,7 +271,7 @@ func TestEntryThatDoesNotFitIsRefused(t *testing.T) {
 	}{
 		{"again", 2, p.log.entries[1], "has the log's first 2"},
 		{"after a gap", 4, p.log.entries[1], "has the log's first 2"},
-		{"a row that is missing", 3, encode([]change{first, {kind: 'D', table: "a", rowid: 3}}), "entry 3: delete of row 3 of a: the row isn't there"},
+		{"a row that is missing", 3, encode([]change{first, {kind: 'D', table: "a", rowid: 3}}), "entry 3 can't be applied here: delete of row 3 of a: the row isn't there"},
 		{"an update of one", 3, encode([]change{first, {kind: 'U', table: "a", rowid: 3, to: 3, columns: []int{0}, values: []value{nil}}}), "update of row 3 of a: the row isn't there"},
 		{"a row that is there", 3, encode([]change{first, {kind: 'I', table: "a", to: 1, values: []value{nil}}}), "insert of row 1 into a: constraint failed"},
 		{"more columns", 3, encode([]change{first, {kind: 'I', table: "a", to: 3, values: []value{nil, nil}}}), "2 values for 1 columns"},

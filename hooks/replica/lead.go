@@ -58,10 +58,8 @@ func (n *Node) lead(ctx context.Context) {
 
 // turn follows or leads, until the other one is to be done.
 func (n *Node) turn(ctx context.Context) error {
-	if !n.log.works() { // a full disk switches it off
-		if err := n.log.restart(); err != nil {
-			return err
-		}
+	if err := n.log.revive(); err != nil {
+		return err
 	}
 	if err := n.log.look(); err != nil {
 		return err
@@ -70,7 +68,7 @@ func (n *Node) turn(ctx context.Context) error {
 		return n.keepUp(ctx)
 	}
 	if err := n.takeOver(ctx); err != nil {
-		if isOfDatabase(err) { // such as its disk that is full, of which the log may need nothing now
+		if errors.Is(err, errUnapplied) { // and by another node maybe
 			err = errors.Join(err, n.log.stepDown())
 		}
 		return err
@@ -155,7 +153,14 @@ func (n *Node) takeOver(ctx context.Context) error {
 	for ctx.Err() == nil && n.log.leads() {
 		position, err := n.fence(ctx, marker.entry())
 		if errors.Is(err, errBehind) {
+			select {
+			case <-ctx.Done():
+			case <-time.After(lookPause): // until the log has it
+			}
 			continue
+		}
+		if errors.Is(err, errFull) { // also for the marker: who leads the stream can cut it off all the same
+			err = errors.Join(n.refuseFull(err), n.overlook())
 		}
 		if err != nil {
 			return fmt.Errorf("take over: %w", err)
@@ -188,7 +193,9 @@ func (n *Node) fence(ctx context.Context, marker []byte) (position uint64, err e
 		err = n.applier.apply(position, position+1, marker)
 	}
 	if err == nil {
-		err = n.reload()
+		if err = n.reload(); err != nil {
+			err = fmt.Errorf("what the app has of the log %w: %w", errUnapplied, err)
+		}
 	}
 	if err != nil {
 		return 0, err

@@ -11,6 +11,7 @@ import (
 	"net/url"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -29,10 +30,12 @@ const (
 	notLeadingHeader = "Replica-Not-Leading"
 
 	// repeatable is how long a body may be that a node keeps, so that it can pass it on again. leaderWait is how long a request
-	// waits for a node that leads, and appliedWait for this node to have what the answer to it says.
+	// waits for a node that leads, and appliedWait for this node to have what the answer to it says. While it isn't answered,
+	// it's looked each answerPause whether that node still leads.
 	repeatable  = 1 << 20
 	leaderWait  = 5 * time.Second
 	appliedWait = 5 * time.Second
+	answerPause = time.Second
 )
 
 type passedOn struct{}
@@ -129,7 +132,11 @@ func (b body) again() io.ReadCloser {
 // passTo has another node answer, and reports whether anything was answered. If nothing was, and there is no error,
 // nothing was done.
 func (n *Node) passTo(e *core.RequestEvent, address string, body body) (done bool, err error) {
-	r := e.Request.Clone(e.Request.Context())
+	ctx, cancel := context.WithCancel(e.Request.Context())
+	defer cancel()
+	answered := make(chan struct{})
+	go n.giveUp(ctx, address, answered, cancel)
+	r := e.Request.Clone(ctx)
 	r.Body = body.again()
 	if body.rest == nil {
 		r.ContentLength = int64(len(body.start))
@@ -144,6 +151,12 @@ func (n *Node) passTo(e *core.RequestEvent, address string, body body) (done boo
 					p.Out.Header[header] = values
 				}
 			}
+			for _, header := range []string{"Idempotency-Key", "X-Idempotency-Key"} { // with which net/http would send it again by itself
+				if values, ok := p.Out.Header[header]; ok {
+					delete(p.Out.Header, header)
+					p.Out.Header[strings.ToLower(header)] = values
+				}
+			}
 			p.Out.Header.Set(clientHeader, p.In.RemoteAddr)
 			p.Out.Header.Set(schemeHeader, "http")
 			if p.In.TLS != nil {
@@ -151,6 +164,7 @@ func (n *Node) passTo(e *core.RequestEvent, address string, body body) (done boo
 			}
 		},
 		ModifyResponse: func(response *http.Response) error {
+			close(answered)
 			if response.Header.Get(notLeadingHeader) != "" {
 				return errMissed
 			}
@@ -160,6 +174,9 @@ func (n *Node) passTo(e *core.RequestEvent, address string, body body) (done boo
 				ctx, cancel := context.WithTimeout(r.Context(), appliedWait)
 				defer cancel()
 				n.reached.wait(ctx, position)
+			}
+			for header := range response.Header { // rather than have it twice
+				e.Response.Header().Del(header)
 			}
 			done = true
 			return nil
@@ -174,6 +191,25 @@ func (n *Node) passTo(e *core.RequestEvent, address string, body body) (done boo
 		return false, nil
 	}
 	return false, errors.Join(errMayBe, err)
+}
+
+// giveUp cancels a request that is not answered by a node which leads no more: it may have been cut off or stand still, and
+// nobody would tell.
+func (n *Node) giveUp(ctx context.Context, address string, answered <-chan struct{}, cancel context.CancelFunc) {
+	look := time.NewTicker(answerPause)
+	defer look.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-answered:
+			return
+		case <-look.C:
+			if now := n.leaderAddress(); now != "" && now != address || n.Leads() || !n.healthy() {
+				cancel()
+			}
+		}
+	}
 }
 
 // isUnsent reports whether a request failed before anything of it was sent.

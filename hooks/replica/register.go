@@ -67,7 +67,7 @@ func (n *Node) serve(e *core.ServeEvent) error {
 	})
 	if n.several() {
 		e.Router.Bind(&hook.Handler[*core.RequestEvent]{
-			Id: "replicaPassOn", Func: n.passOn, Priority: apis.DefaultWWWRedirectMiddlewarePriority + 1, // before what counts and logs requests
+			Id: "replicaPassOn", Func: n.passOn, Priority: apis.DefaultCorsMiddlewarePriority, // after that, and before what counts and logs requests
 		})
 		e.Router.Bind(&hook.Handler[*core.RequestEvent]{Id: "replicaHealth", Func: n.answerHealth})
 		if !n.Leads() {

@@ -108,9 +108,18 @@ func (c Config) check() (Config, error) {
 	case c.Certs == "":
 		return c, errors.New("several nodes need certificates: replica.WriteCerts makes them")
 	}
-	for name, address := range c.Peers {
-		if _, err := peerAddress(address); err != nil {
+	has := map[string]string{}
+	for _, name := range slices.Sorted(maps.Keys(c.Peers)) {
+		address := c.Peers[name]
+		next, err := peerAddress(address)
+		if err != nil {
 			return c, fmt.Errorf("the address %q of the node %q: %w", address, name, err)
+		}
+		for _, address := range []string{address, next} {
+			if other := has[address]; other != "" {
+				return c, fmt.Errorf("the nodes %q and %q have %s: a node has the port of its address and the next one", other, name, address)
+			}
+			has[address] = name
 		}
 		if strings.ContainsAny(name, " .*>") {
 			return c, fmt.Errorf("the node's name %q has a space, a dot, * or >", name)
@@ -154,12 +163,13 @@ type Node struct {
 	keeps, newest atomic.Uint64     // the positions of the last snapshot but one, and of the last one
 	kept          map[string]uint64 // of all nodes, the first of both
 
+	stop atomic.Pointer[func()] // ends what runs beside the app, which may have mu for long
+
 	mu      sync.Mutex
 	path    string
 	applier *applier        // of the database at path
 	fell    chan error      // why it isn't ready any more
-	stop    func()          // ends what runs beside the app
-	closed  <-chan struct{} // once that ends
+	closed  <-chan struct{} // once what runs beside the app ends
 	onLead  []func()
 }
 
@@ -229,7 +239,7 @@ func (n *Node) open(path string) error {
 	n.condemned.Store(false)
 	ctx, cancel := context.WithCancel(context.Background())
 	var beside sync.WaitGroup
-	n.closed, n.stop = ctx.Done(), func() { cancel(); beside.Wait() }
+	n.closed = ctx.Done()
 	if n.several() {
 		n.starting.Store(true)
 		beside.Go(func() { n.lead(ctx) })
@@ -238,6 +248,8 @@ func (n *Node) open(path string) error {
 		beside.Go(func() { n.heal(ctx) })
 	}
 	beside.Go(func() { n.keepSnapshots(ctx, made) })
+	stop := func() { cancel(); beside.Wait() }
+	n.stop.Store(&stop)
 	return nil
 }
 
@@ -292,6 +304,9 @@ func (n *Node) openDatabase(path string) (a *applier, made bool, err error) {
 	}
 	for said := ""; ; time.Sleep(healPause) {
 		a, replaced, err := n.openAt(path, at, base, damage)
+		if err != nil && n.several() {
+			err = errors.Join(err, n.log.revive())
+		}
 		if err == nil || !n.several() || isFinal(err) {
 			return a, made || replaced, err
 		}
@@ -384,7 +399,11 @@ func (n *Node) follow(path string) (*applier, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := n.catchUp(context.Background(), a, endOfLog); err != nil {
+	err = n.catchUp(context.Background(), a, endOfLog)
+	if err == nil {
+		a.at, err = a.position() // of which nothing may have been applied now
+	}
+	if err != nil {
 		return nil, errors.Join(err, a.close())
 	}
 	return a, nil
@@ -515,14 +534,11 @@ func (n *Node) shutAll() error {
 // has are closed by PocketBase. An app that the node is registered with closes it itself, when it
 // terminates.
 func (n *Node) Close() error {
-	n.mu.Lock()
-	stop := n.stop
-	n.stop = nil
-	n.mu.Unlock()
+	stop := n.stop.Swap(nil)
 	if stop == nil {
 		return nil
 	}
-	stop()
+	(*stop)()
 	n.ready.Store(false)
 	n.mu.Lock()
 	defer n.mu.Unlock()

@@ -276,6 +276,14 @@ func (l *streamLog) restart() error {
 	return err
 }
 
+// revive restarts the server if it doesn't work: a full disk switches its storage off.
+func (l *streamLog) revive() error {
+	if l.works() {
+		return nil
+	}
+	return l.restart()
+}
+
 // works reports whether the server is up, with its storage and its connections.
 func (l *streamLog) works() bool {
 	l.mu.Lock()
@@ -294,13 +302,10 @@ func (l *streamLog) leads() bool {
 func (l *streamLog) stepDown() error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.conn == nil {
+	if l.server == nil {
 		return errClosed
 	}
-	ctx, cancel := l.request()
-	defer cancel()
-	_, err := l.conn.RequestWithContext(ctx, fmt.Sprintf(server.JSApiStreamLeaderStepDownT, streamName), nil)
-	return err
+	return l.server.JetStreamStepdownStream(server.DEFAULT_GLOBAL_ACCOUNT, streamName)
 }
 
 // tell tells the other nodes, and this one, something that may be lost.
