@@ -42,24 +42,15 @@
 package replica
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"log/slog"
-	"maps"
-	"net/http"
-	"os"
 	"path/filepath"
 	"runtime/debug"
-	"slices"
-	"strings"
 	"sync"
 	"sync/atomic"
-	"time"
 
-	"github.com/nats-io/nats-server/v2/server"
 	"github.com/pocketbase/dbx"
 	"github.com/pocketbase/pocketbase/core"
 )
@@ -68,66 +59,6 @@ import (
 // it is in the database, but after a while it may be, if the log has it after all. Until that is
 // known, and so is all that the log has, every write fails with it. Whoever wrote may try again.
 var ErrUnavailable = errors.New("the log of the database can't take a change now")
-
-// Config says which nodes there are. The zero Config is one node, which needs none of it.
-type Config struct {
-	// Node is the name of this node, and Peers has the address, as host:port, at which each node is reached
-	// by the others, by its name: this one's too. There are three or five. The port after that is used as well.
-	Node  string
-	Peers map[string]string
-
-	// Listen is the address, as host:port, at which this node listens for the others. Empty is its address in Peers.
-	Listen string
-
-	// Certs is this node's folder of certificates, as [WriteCerts] makes them.
-	Certs string
-
-	// LocalJobs are the ids of cron jobs that run on every node, and not only on the one that leads: those for what a node
-	// has of its own, as in its files.
-	LocalJobs []string
-}
-
-func (c Config) several() bool { return len(c.Peers) > 0 }
-
-// check completes a configuration.
-func (c Config) check() (Config, error) {
-	if !c.several() {
-		if c.Node != "" || c.Listen != "" || c.Certs != "" || len(c.LocalJobs) > 0 {
-			return c, errors.New("a node has a name, an address, certificates or jobs, and no peers: name them, or leave all of it out")
-		}
-		return c, nil
-	}
-	if c.Listen == "" {
-		c.Listen = c.Peers[c.Node]
-	}
-	switch {
-	case len(c.Peers) != 3 && len(c.Peers) != 5:
-		return c, fmt.Errorf("there are %d nodes: three or five can be one, with this one among them", len(c.Peers))
-	case c.Peers[c.Node] == "":
-		return c, fmt.Errorf("the node %q is none of its peers: %s", c.Node, strings.Join(slices.Sorted(maps.Keys(c.Peers)), ", "))
-	case c.Certs == "":
-		return c, errors.New("several nodes need certificates: replica.WriteCerts makes them")
-	}
-	has := map[string]string{}
-	for _, name := range slices.Sorted(maps.Keys(c.Peers)) {
-		address := c.Peers[name]
-		next, err := peerAddress(address)
-		if err != nil {
-			return c, fmt.Errorf("the address %q of the node %q: %w", address, name, err)
-		}
-		for _, address := range []string{address, next} {
-			if other := has[address]; other != "" {
-				return c, fmt.Errorf("the nodes %q and %q have %s: a node has the port of its address and the next one", other, name, address)
-			}
-			has[address] = name
-		}
-		if strings.ContainsAny(name, " .*>") {
-			return c, fmt.Errorf("the node's name %q has a space, a dot, * or >", name)
-		}
-	}
-	_, err := loadCerts(c.Certs)
-	return c, err
-}
 
 // A Node is one database that writes to a log.
 type Node struct {
@@ -219,195 +150,11 @@ func (n *Node) Connect(path string) (*dbx.DB, error) {
 	return dbx.NewFromDB(newDB(n, path), "sqlite"), nil
 }
 
-func (n *Node) open(path string) error {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	if n.applier != nil {
-		if n.path != path {
-			return fmt.Errorf("a node has one database: it has %s, not %s", n.path, path)
-		}
-		return nil
-	}
-	a, made, err := n.connect(path)
-	if err != nil {
-		return fmt.Errorf("open %s: %w", path, err)
-	}
-	a.collections, a.settings = false, false // PocketBase reads them now
-	n.path, n.applier, n.fell = path, a, make(chan error, 1)
-	n.growth.Store(0)
-	n.bound.Store(growthBound(path))
-	n.condemned.Store(false)
-	ctx, cancel := context.WithCancel(context.Background())
-	var beside sync.WaitGroup
-	n.closed = ctx.Done()
-	if n.several() {
-		n.starting.Store(true)
-		beside.Go(func() { n.lead(ctx) })
-	} else {
-		n.ready.Store(true)
-		beside.Go(func() { n.heal(ctx) })
-	}
-	beside.Go(func() { n.keepSnapshots(ctx, made) })
-	stop := func() { cancel(); beside.Wait() }
-	n.stop.Store(&stop)
-	return nil
-}
-
 var (
 	errUnseeded = errors.New("it has rows and follows no log: begin one with it, by replica.Seed, if no other node has one")
 	errOtherLog = errors.New("its log is another one than the database follows: put the right one back")
 	errNoCopy   = errors.New("move data.db away, so that this node gets a copy of another one's")
 )
-
-// openDatabase opens the log and the database, brings that to the end of the log, and reports whether
-// it was made or replaced for that.
-func (n *Node) openDatabase(path string) (a *applier, made bool, err error) {
-	at, damage, err := n.stand(path)
-	if err == nil {
-		err = n.log.config.checkNodes(path + logSuffix)
-	}
-	if err != nil {
-		return nil, false, err
-	}
-	if at.empty && !n.several() {
-		if _, err := os.Stat(filepath.Join(path+logSuffix, server.JetStreamStoreDir)); errors.Is(err, fs.ErrNotExist) {
-			removeDatabase(path)
-			if err := beginAt(path); err != nil {
-				return nil, false, err
-			}
-			made = true
-			if at, err = standingOf(path); err != nil {
-				return nil, false, err
-			}
-		}
-	}
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, n.shutAll())
-		}
-	}()
-	var base snapshot
-	if at.seeded() {
-		if base, err = n.base(path, at); err != nil {
-			return nil, false, err
-		}
-	}
-	if n.several() {
-		n.peer, err = openPeer(n.log.config, func(w http.ResponseWriter, r *http.Request) { n.servePeer(path, w, r) }, n.logger)
-		if err != nil {
-			return nil, false, err
-		}
-		n.join(path, &at)
-	}
-	if err := n.log.open(path+logSuffix, at); err != nil {
-		return nil, false, err
-	}
-	for said := ""; ; time.Sleep(healPause) {
-		a, replaced, err := n.openAt(path, at, base, damage)
-		if err != nil && n.several() {
-			err = errors.Join(err, n.log.revive())
-		}
-		if err == nil || !n.several() || isFinal(err) {
-			return a, made || replaced, err
-		}
-		if text := err.Error(); text != said { // it may go on for long
-			n.logger().Warn("This node waits for the others, or for its log", "because", err)
-			said = text
-		}
-	}
-}
-
-// isFinal reports whether waiting for other nodes doesn't help.
-func isFinal(err error) bool {
-	return errors.Is(err, errOtherLog) || errors.Is(err, errNoCopy) || errors.Is(err, errNoSnapshot) || isPassedOver(err)
-}
-
-// stand returns how far a database has come. One that is missing or damaged is of the log that its snapshots
-// are of.
-func (n *Node) stand(path string) (at standing, damage string, err error) {
-	at, err = standingOf(path)
-	if isDamaged(err) {
-		if _, noLog := os.Stat(path + logSuffix); noLog == nil {
-			damage, err = err.Error(), nil
-		}
-	}
-	if err == nil && damage == "" && !at.empty && at.log == "" {
-		err = errUnseeded
-	}
-	if err == nil && at.log == "" {
-		if all := snapshots(snapshotDir(path)); len(all) > 0 {
-			at.log = all[0].log
-		}
-	}
-	return at, damage, err
-}
-
-// openAt opens a database that stands there, or replaces it.
-func (n *Node) openAt(path string, at standing, base snapshot, damage string) (a *applier, replaced bool, err error) {
-	if at.seeded() {
-		err = n.begin(at, base)
-	} else if err = n.log.look(); errors.Is(err, errNoStream) && !n.several() {
-		err = fmt.Errorf("the log that the database follows isn't in %s: put it back, or, if it is lost, drop the table %s, move the folder away and begin a new log with replica.Seed", path+logSuffix, positionTable)
-	}
-	if err != nil {
-		return nil, false, err
-	}
-	why, err := n.judge(path, at, base, damage)
-	if err != nil {
-		return nil, false, err
-	}
-	if why == "" {
-		a, err = n.follow(path)
-		if err == nil || !isDiverged(err) && !errors.Is(err, errTrimmed) {
-			return a, false, err
-		}
-		why = err.Error()
-	}
-	if err := n.replace(path, why); err != nil {
-		return nil, false, err
-	}
-	a, err = n.follow(path)
-	return a, true, err
-}
-
-// judge returns why a database must be replaced, before the log is applied to it.
-func (n *Node) judge(path string, at standing, base snapshot, damage string) (why string, err error) {
-	switch {
-	case at.log != "" && at.log != n.log.id:
-		return "", errOtherLog
-	case damage != "":
-		return damage, nil
-	case at.empty:
-		return "it was missing", nil
-	}
-	mark, err := os.ReadFile(condemnedPath(path))
-	if err == nil {
-		return cmp.Or(string(mark), "it was found to differ"), nil
-	}
-	if !errors.Is(err, fs.ErrNotExist) {
-		return "", err
-	}
-	if at.seeded() {
-		return "", n.checkBase(base)
-	}
-	return "", nil
-}
-
-// follow opens a database and applies what only the log has.
-func (n *Node) follow(path string) (*applier, error) {
-	a, err := newApplier(path)
-	if err != nil {
-		return nil, err
-	}
-	err = n.catchUp(context.Background(), a, endOfLog)
-	if err == nil {
-		a.at, err = a.position() // of which nothing may have been applied now
-	}
-	if err != nil {
-		return nil, errors.Join(err, a.close())
-	}
-	return a, nil
-}
 
 // logSuffix follows the database's path in the path of the log's folder.
 const logSuffix = "-log"
