@@ -166,7 +166,8 @@ func (n *Node) takeOver(ctx context.Context) error {
 			return fmt.Errorf("take over: %w", err)
 		}
 		select {
-		case <-n.fell: // as it led before
+		case cause := <-n.fell: // as it led before
+			n.logger().Debug("What ended that this node led before is over", "error", cause)
 		default:
 		}
 		n.logger().Info("This node leads", "position", position, "after", time.Since(began))
@@ -237,7 +238,7 @@ func (n *Node) stayLeading(ctx context.Context) error {
 func (n *Node) overlook() error {
 	info, err := n.log.info()
 	if err != nil {
-		return nil
+		return nil //nolint:nilerr // see above
 	}
 	heard := 1 // itself
 	for _, replica := range info.Cluster.Replicas {

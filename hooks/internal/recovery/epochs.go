@@ -214,7 +214,7 @@ func readSign(ctx context.Context, b bucket) (s sign, err error) {
 	if err != nil {
 		return s, err
 	}
-	if json.Unmarshal(content, &s) != nil { // a crash of the store left it: whoever writes gives it anew
+	if whole := json.Unmarshal(content, &s) == nil; !whole { // a crash of the store left it: whoever writes gives it anew
 		return sign{Run: "unknown", Host: "an unknown machine"}, nil
 	}
 	return s, nil

@@ -192,13 +192,10 @@ func (r *Recovery) compare(ctx context.Context) (f findings, err error) {
 	}
 	known := f.id.Replica != "" && f.id.Replica == replica
 	inNewest := known && f.newest().Number == f.id.Epoch // another place may count as many
-	// It was about to be, unless it went elsewhere since.
-	if f.newest().Owner == f.id.Owner && !known && (f.id.Replica == "" || len(f.epochs) == 1) {
-		shipped, err := newEpochClient(r.bucket, f.newest()).lastOf(ctx)
-		if err != nil {
+	if !known {
+		if known, err = r.wasAboutTo(ctx, f); err != nil {
 			return f, err
 		}
-		known = shipped.MaxTXID == 0
 	}
 	f.owned = known && f.newest().Owner == f.id.Owner
 	switch {
@@ -229,6 +226,15 @@ func (r *Recovery) compare(ctx context.Context) (f findings, err error) {
 		f.next = takeOver
 	}
 	return f, err
+}
+
+// wasAboutTo reports whether what is here was about to be shipped to this place, and didn't go elsewhere since.
+func (r *Recovery) wasAboutTo(ctx context.Context, f findings) (bool, error) {
+	if f.newest().Owner != f.id.Owner || f.id.Replica != "" && len(f.epochs) > 1 {
+		return false, nil
+	}
+	shipped, err := newEpochClient(r.bucket, f.newest()).lastOf(ctx)
+	return err == nil && shipped.MaxTXID == 0, err
 }
 
 // followsOn reports whether what is here was replaced in an epoch, and that has nothing which was not here.
