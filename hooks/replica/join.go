@@ -43,6 +43,10 @@ func (n *Node) answerPeer(path string, w http.ResponseWriter, r *http.Request) {
 		http.ServeFile(w, r, filepath.Join(snapshotDir(path), name))
 		return
 	}
+	if r.URL.Path != "/state" || r.Method != http.MethodGet {
+		http.NotFound(w, r)
+		return
+	}
 	state := peerState{Begun: hasBegun(path + logSuffix), Leads: n.Leads()}
 	for _, s := range snapshots(snapshotDir(path)) {
 		state.Log = s.log

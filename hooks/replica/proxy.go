@@ -220,7 +220,7 @@ func isUnsent(err error) bool {
 
 // servePeer answers what another node passes on, or asks for itself.
 func (n *Node) servePeer(path string, w http.ResponseWriter, r *http.Request) {
-	if r.Header.Get(clientHeader) == "" {
+	if _, passed := r.Header[clientHeader]; !passed { // it may be empty, as over a Unix socket
 		n.answerPeer(path, w, r)
 		return
 	}

@@ -149,6 +149,20 @@ func TestRequestIsPassedOnAsItCame(t *testing.T) {
 	}
 }
 
+// A client whose address isn't known, as over a Unix socket, is answered by the node that leads too.
+func TestRequestOfNoAddressIsPassedOn(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t)
+	c.apps(t)
+	follower, _ := others(c.leader(t))
+	request, answer := httptest.NewRequest("POST", "/echo", strings.NewReader("a")), httptest.NewRecorder()
+	request.RemoteAddr = ""
+	(*c.nodes[follower].peer.handler.Load()).ServeHTTP(answer, request)
+	if answer.Code != http.StatusTeapot {
+		t.Errorf("got %d %s", answer.Code, answer.Body)
+	}
+}
+
 // Cron jobs run on the node that leads, but for those of each node, and so do backups by a schedule.
 func TestJobsRunOnTheNodeThatLeads(t *testing.T) {
 	t.Parallel()
