@@ -238,10 +238,10 @@ func TestClusterGoesOnWithoutOne(t *testing.T) {
 			stopped, _ = others(stopped)
 		}
 		c.stop(t, stopped)
-		c.insert(t, fmt.Sprint("without ", stopped))
+		c.insert(t, fmt.Sprint("without one, ", i))
 		c.same(t)
 		c.start(t, stopped)
-		c.insert(t, fmt.Sprint("with ", stopped))
+		c.insert(t, fmt.Sprint("with all, ", i))
 		c.same(t)
 	}
 	for i := range 3 {
@@ -250,7 +250,7 @@ func TestClusterGoesOnWithoutOne(t *testing.T) {
 	c.start(t, 0, 1, 2)
 	c.insert(t, "again")
 	c.same(t)
-	if got := query(t, c.dbs[0], "SELECT count(*), count(DISTINCT b) FROM a"); got[0] != "9|6" && got[0] != "9|7" && got[0] != "9|8" && got[0] != "9|9" {
+	if got := query(t, c.dbs[0], "SELECT count(DISTINCT b) FROM a"); got[0] != "9" {
 		t.Errorf("got %s", got)
 	}
 }
