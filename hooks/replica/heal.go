@@ -11,6 +11,15 @@ import (
 // healPause is how long a node waits before it tries again to read its log.
 const healPause = 500 * time.Millisecond
 
+// A saying is what was logged last of something that may go on for long, and is logged again when it changes.
+type saying string
+
+func (s *saying) isNew(text string) bool {
+	before := *s
+	*s = saying(text)
+	return text != string(before)
+}
+
 // fall has the node read its log before anything is written again: it may have what the
 // database doesn't. It returns what the writer gets.
 func (n *Node) fall(cause error) error {
@@ -29,7 +38,7 @@ func (n *Node) heal(ctx context.Context) {
 		case cause := <-n.fell:
 			n.logger().Error("The log didn't take a change: nothing is written until it is read again", "error", cause)
 		}
-		for said := ""; ; {
+		for said := saying(""); ; {
 			err := n.resume()
 			if err == nil {
 				n.logger().Info("The log takes changes again")
@@ -44,9 +53,8 @@ func (n *Node) heal(ctx context.Context) {
 					return
 				}
 			}
-			if text := err.Error(); text != said { // it may go on for long
+			if said.isNew(err.Error()) {
 				n.logger().Error("The log can't be read: nothing is written until it is", "error", err)
-				said = text
 			}
 			select {
 			case <-ctx.Done():

@@ -16,8 +16,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/nats-io/nats-server/v2/server"
-
 	"github.com/pocketriver/pocketriver/hooks/internal/disk"
 )
 
@@ -26,7 +24,6 @@ const fetchTries = 10
 
 // A peerState is what a node tells another one that asks.
 type peerState struct {
-	Log       string   `json:"log"`       // the id of the one that its database follows, or its snapshots
 	Begun     bool     `json:"begun"`     // the log has
 	Leads     bool     `json:"leads"`     // this node does
 	Behind    []string `json:"behind"`    // if so: nodes that don't have all of the log on disk, as far as it knows
@@ -36,7 +33,7 @@ type peerState struct {
 // answerPeer tells another node what it asks, about the node whose database is at path.
 func (n *Node) answerPeer(path string, w http.ResponseWriter, r *http.Request) {
 	if name, ok := strings.CutPrefix(r.URL.Path, "/snapshots/"); ok {
-		if i := slices.IndexFunc(snapshots(snapshotDir(path)), func(s snapshot) bool { return filepath.Base(s.path) == name }); i < 0 {
+		if !slices.ContainsFunc(snapshots(snapshotDir(path)), func(s snapshot) bool { return filepath.Base(s.path) == name }) {
 			http.NotFound(w, r)
 			return
 		}
@@ -49,7 +46,6 @@ func (n *Node) answerPeer(path string, w http.ResponseWriter, r *http.Request) {
 	}
 	state := peerState{Begun: hasBegun(path + logSuffix), Leads: n.Leads()}
 	for _, s := range snapshots(snapshotDir(path)) {
-		state.Log = s.log
 		state.Snapshots = append(state.Snapshots, filepath.Base(s.path))
 	}
 	if state.Leads {
@@ -123,15 +119,14 @@ func (p *peer) states() (map[string]peerState, error) {
 // must be there, and have all of the log, or have none: from then on, nothing is acknowledged that two of them don't have.
 // A node that doesn't know which log there is has a snapshot then, which says so.
 func (n *Node) join(path string, at *standing) {
-	for said := ""; ; time.Sleep(healPause) {
+	for said := saying(""); ; time.Sleep(healPause) {
 		n.asking.Add(1)
 		err := n.mayJoin(path, at)
 		if err == nil {
 			return
 		}
-		if text := err.Error(); text != said { // it may go on for long
+		if said.isNew(err.Error()) {
 			n.logger().Warn("This node waits for the others", "because", err)
-			said = text
 		}
 	}
 }
@@ -139,8 +134,7 @@ func (n *Node) join(path string, at *standing) {
 var errNoBeginning = errors.New("no node has a database: make one ready on one of them, by replica.Seed")
 
 func (n *Node) mayJoin(path string, at *standing) error {
-	_, err := os.Stat(filepath.Join(path+logSuffix, server.JetStreamStoreDir, server.DEFAULT_SYSTEM_ACCOUNT))
-	if err == nil && at.log != "" {
+	if isOfSeveral(path+logSuffix) && at.log != "" {
 		return nil
 	}
 	states, err := n.peer.states()

@@ -27,7 +27,7 @@ var errNoQuorum = errors.New("most of the other nodes can't be heard")
 // lead brings the database of one of several nodes to the end of the log, again and again, and has the
 // node lead while its server leads the stream.
 func (n *Node) lead(ctx context.Context) {
-	for said := ""; ; {
+	for said := saying(""); ; {
 		err := n.turn(ctx)
 		n.ready.Store(false)
 		if isDiverged(err) || errors.Is(err, errTrimmed) {
@@ -44,9 +44,8 @@ func (n *Node) lead(ctx context.Context) {
 			said = ""
 			continue
 		}
-		if text := err.Error(); text != said { // it may go on for long
+		if said.isNew(err.Error()) {
 			n.logger().Error("The log can't be followed", "error", err)
-			said = text
 		}
 		select {
 		case <-ctx.Done():

@@ -16,7 +16,7 @@ func (n *Node) awaitMigrated() error {
 	if !n.several() {
 		return nil
 	}
-	for said := ""; ; {
+	for said := saying(""); ; {
 		if n.ready.Load() {
 			return nil
 		}
@@ -28,9 +28,8 @@ func (n *Node) awaitMigrated() error {
 			if len(missing) == 0 {
 				return n.prepareLogs()
 			}
-			if text := strings.Join(missing, ", "); text != said {
+			if text := strings.Join(missing, ", "); said.isNew(text) {
 				n.logger().Info("This node waits until the one that leads has migrated the database", "missing", text)
-				said = text
 			}
 		}
 		select {

@@ -92,7 +92,7 @@ func (n *Node) openDatabase(path string) (a *applier, made bool, err error) {
 	if err := n.log.open(path+logSuffix, at); err != nil {
 		return nil, false, err
 	}
-	for said := ""; ; time.Sleep(healPause) {
+	for said := saying(""); ; time.Sleep(healPause) {
 		a, replaced, err := n.openAt(path, at, base, damage)
 		if err != nil && n.several() {
 			err = errors.Join(err, n.log.revive())
@@ -100,9 +100,8 @@ func (n *Node) openDatabase(path string) (a *applier, made bool, err error) {
 		if err == nil || !n.several() || isFinal(err) {
 			return a, made || replaced, err
 		}
-		if text := err.Error(); text != said { // it may go on for long
+		if said.isNew(err.Error()) {
 			n.logger().Warn("This node waits for the others, or for its log", "because", err)
-			said = text
 		}
 	}
 }

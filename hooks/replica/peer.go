@@ -88,7 +88,7 @@ func peerAddress(address string) (string, error) {
 }
 
 // close waits for requests that are answered, but not for long.
-func (p *peer) close() error {
+func (p *peer) close() {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 	defer cancel()
 	if p.server.Shutdown(ctx) != nil {
@@ -96,5 +96,4 @@ func (p *peer) close() error {
 	}
 	<-p.ended
 	p.client.CloseIdleConnections()
-	return nil
 }

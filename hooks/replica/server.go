@@ -89,14 +89,19 @@ func (l *streamLog) open(dir string, at standing) error {
 
 // checkNodes refuses a log of one node for several, which would delete it, and the other way round.
 func (c Config) checkNodes(dir string) error {
-	_, err := os.Stat(filepath.Join(dir, server.JetStreamStoreDir, server.DEFAULT_SYSTEM_ACCOUNT))
 	switch {
-	case err == nil && !c.several():
+	case isOfSeveral(dir) && !c.several():
 		return fmt.Errorf("the log in %s is one of several nodes: say which, as before", dir)
-	case err != nil && c.several() && hasBegun(dir):
+	case !isOfSeveral(dir) && c.several() && hasBegun(dir):
 		return fmt.Errorf("the log in %s is one of one node: drop the table %s, move the folder away, and begin a log for several with replica.Seed", dir, positionTable)
 	}
 	return nil
+}
+
+// isOfSeveral reports whether a server of several nodes has been in the folder.
+func isOfSeveral(dir string) bool {
+	_, err := os.Stat(filepath.Join(dir, server.JetStreamStoreDir, server.DEFAULT_SYSTEM_ACCOUNT))
+	return err == nil
 }
 
 // start starts the server. A stream that is there is opened, unless there are several nodes, which agree
