@@ -40,6 +40,12 @@ func (n *Node) answerPeer(path string, w http.ResponseWriter, r *http.Request) {
 		http.ServeFile(w, r, filepath.Join(snapshotDir(path), name))
 		return
 	}
+	if id, ok := strings.CutPrefix(r.URL.Path, streamsPath); ok {
+		if !n.serving.Load() || !n.hasStream(id) {
+			http.NotFound(w, r)
+		}
+		return
+	}
 	if r.URL.Path != "/state" || r.Method != http.MethodGet {
 		http.NotFound(w, r)
 		return

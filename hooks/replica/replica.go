@@ -48,6 +48,8 @@ import (
 	"log/slog"
 	"path/filepath"
 	"runtime/debug"
+	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 
@@ -72,7 +74,11 @@ type Node struct {
 	shut    func() error
 	log     *streamLog // which that is, but in a test
 
-	app atomic.Value // a core.App, if the node is registered
+	app     atomic.Value // a core.App, if the node is registered
+	applied *appliedApp  // and that
+
+	serving  atomic.Bool  // the app, so that what is applied is told
+	listened atomic.Int64 // when somebody last had a stream of events, in milliseconds since 1970
 
 	ready     atomic.Bool // to write: for what is known, the database has all of the log, and this node leads
 	starting  atomic.Bool // one of several, whose app looks whether there is something to migrate, in a transaction
@@ -98,6 +104,7 @@ type Node struct {
 
 	mu      sync.Mutex
 	path    string
+	name    string          // of the log, short
 	applier *applier        // of the database at path
 	fell    chan error      // why it isn't ready any more
 	closed  <-chan struct{} // once what runs beside the app ends
@@ -168,6 +175,10 @@ func (n *Node) catchUp(ctx context.Context, a *applier, to uint64) error {
 	if err != nil || to != endOfLog && at >= to {
 		return err
 	}
+	apply := a.apply
+	if a == n.applier {
+		apply = n.applyAndTell
+	}
 	read := n.read
 	if to != endOfLog {
 		read = func(after uint64, apply func(uint64, []byte) error) error { return n.log.readBeside(after, to, apply) }
@@ -179,7 +190,7 @@ func (n *Node) catchUp(ctx context.Context, a *applier, to uint64) error {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		if err := a.apply(at, position, entry); err != nil {
+		if err := apply(at, position, entry); err != nil {
 			return err
 		}
 		at = position
@@ -257,14 +268,21 @@ func (n *Node) begins() {
 	}
 }
 
-// Position returns how far the database has come in the log.
-func (n *Node) Position() (uint64, error) {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	if n.applier == nil {
-		return 0, errNotConnected
+// Position tells how far this node's database has come: what was written before is there. A request with it in the
+// header Replica-Position, or the query's replicaPosition, is answered by a node that has come as far, and every answer of one of several nodes
+// has that header. It's the same on all nodes, and says nothing to those of another log.
+func (n *Node) Position() string {
+	return n.name + "-" + strconv.FormatUint(n.reached.at(), 10)
+}
+
+// has reports whether this node's database has come to what Position says, or will never.
+func (n *Node) has(ctx context.Context, position string) bool {
+	number, ok := strings.CutPrefix(position, n.name+"-")
+	at, err := strconv.ParseUint(number, 10, 64)
+	if !ok || err != nil {
+		return true
 	}
-	return n.applier.position()
+	return n.reached.wait(ctx, at)
 }
 
 var errNotConnected = errors.New("the node has no database yet")
