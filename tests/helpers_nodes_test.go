@@ -266,10 +266,16 @@ func (f *nodesRun) changes() (n int) {
 	return n
 }
 
-// run loads the nodes while the fault happens, and balances the ledger, once all of them have the same database.
+// run loads the nodes while the fault happens, and balances the ledger.
 func (f *nodesRun) run(pause time.Duration, fault func()) {
 	f.t.Helper()
 	f.load(connections, pause, fault)
+	f.balance()
+}
+
+// balance balances the ledger, once all nodes have the same database.
+func (f *nodesRun) balance() {
+	f.t.Helper()
 	settle(f.t, f.nodes[0].Dir, 8*time.Minute)
 	f.mustEqual()
 	changes := f.changes()
