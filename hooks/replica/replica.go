@@ -18,6 +18,11 @@
 // them leads: only there can be written. When it dies, another one leads after some seconds, for as long as most
 // of the nodes can reach each other; the others apply what it writes, and can be read from.
 //
+// Every node serves whoever comes to it. It answers reads itself, and has streams of realtime events, which come of
+// what it applies: see [Node.Applied]. It passes on what may write to the node that leads, and what is about a stream to the
+// one that has it; the answer comes once this node has what was written. Who goes from node to node sees nothing go back if
+// each request says how far the last answer was: see [Node.Position].
+//
 // The log begins with a seed: an id of its own, and the hash of a base snapshot, a copy of the
 // database as it was. [Seed] is what a database that has rows needs for that; where there is nothing, one
 // node needs none. Of several nodes, one starts with a database that was seeded, and the others with nothing. Whenever the log has grown by a quarter of the database, but by 64 MB at least
