@@ -40,6 +40,10 @@ func (n *Node) answerPeer(path string, w http.ResponseWriter, r *http.Request) {
 		http.ServeFile(w, r, filepath.Join(snapshotDir(path), name))
 		return
 	}
+	if r.URL.Path == sqlPath {
+		n.serveSQL(path, w, r)
+		return
+	}
 	if r.URL.Path != "/state" || r.Method != http.MethodGet {
 		http.NotFound(w, r)
 		return

@@ -42,7 +42,7 @@ func (c *cluster) apps(t *testing.T) (apps [3]*tests.TestApp, clients [3]*client
 				e.Router.Bind(apis.CORS(apis.CORSConfig{AllowOrigins: []string{"*"}})) // as PocketBase does before
 				return e.Next()
 			})
-			node.Register(apps[i])
+			node.Register(apps[i], nil)
 			c.ran[i] = new([]string)
 			for _, job := range []string{"job", "local"} {
 				apps[i].Cron().MustAdd(job, "0 0 1 1 *", func() { *c.ran[i] = append(*c.ran[i], c.configs[i].Node+" "+job) })

@@ -9,6 +9,7 @@ import (
 
 	"github.com/pocketbase/pocketbase"
 	"github.com/pocketbase/pocketbase/core"
+	"github.com/spf13/cobra"
 
 	"github.com/pocketriver/pocketriver/hooks"
 	"github.com/pocketriver/pocketriver/hooks/replica"
@@ -38,7 +39,7 @@ func (b *bench) node() error {
 // runNode is what the binary is to webhooks, with a log if it is asked for.
 func runNode() error {
 	debug.SetGCPercent(200)
-	connect, register := core.DBConnectFunc(hooks.DBConnect), func(core.App) {}
+	connect, register := core.DBConnectFunc(hooks.DBConnect), func(core.App, *cobra.Command) {}
 	if os.Getenv("BENCH_LOG") != "" {
 		node, err := replica.Open(replica.Config{})
 		if err != nil {
@@ -47,7 +48,7 @@ func runNode() error {
 		connect, register = node.Connect, node.Register
 	}
 	app := pocketbase.NewWithConfig(pocketbase.Config{DBConnect: connect})
-	register(app)
+	register(app, app.RootCmd)
 	config, err := hooks.ConfigFromEnv()
 	if err != nil {
 		return err
