@@ -19,11 +19,11 @@ import (
 	"github.com/pocketriver/pocketriver/hooks/internal/called"
 )
 
-// sqlPath is where the node that leads takes what commands do to the database, over a connection that is upgraded
-// to this protocol.
+// sqlPath is where the node that leads takes what commands do to the database, over a connection that is upgraded to
+// this protocol: a gob of each request, and one of the answer to it.
 const (
 	sqlPath     = "/sql"
-	sqlProtocol = "replica-sql-1"
+	sqlProtocol = "replica-sql"
 )
 
 var (
@@ -55,11 +55,12 @@ func (c leaderConnector) Connect(ctx context.Context) (driver.Conn, error) {
 	defer cancel()
 	for {
 		leader, err := c.peer.leader()
+		var stream io.ReadWriteCloser
 		if err == nil {
-			var stream io.ReadWriteCloser
-			if stream, err = c.peer.openSQL(wait, leader); err == nil {
-				return &leaderConn{peer: c.peer, leader: leader, stream: stream, out: gob.NewEncoder(stream), in: gob.NewDecoder(stream)}, nil
-			}
+			stream, err = c.peer.openSQL(wait, leader)
+		}
+		if err == nil {
+			return &leaderConn{peer: c.peer, leader: leader, stream: stream, out: gob.NewEncoder(stream), in: gob.NewDecoder(stream)}, nil
 		}
 		select {
 		case <-wait.Done():
@@ -102,22 +103,12 @@ func (p *peer) leader() (string, error) {
 
 // openSQL opens a connection of a node's database.
 func (p *peer) openSQL(ctx context.Context, name string) (io.ReadWriteCloser, error) {
-	address, err := peerAddress(p.config.Peers[name])
-	if err != nil {
-		return nil, err
-	}
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "https://"+address+sqlPath, nil)
-	if err != nil {
-		return nil, err
-	}
-	request.Header.Set("Connection", "Upgrade")
-	request.Header.Set("Upgrade", sqlProtocol)
-	response, err := p.client.RoundTrip(request)
+	response, err := p.ask(ctx, name, sqlPath, http.Header{"Connection": {"Upgrade"}, "Upgrade": {sqlProtocol}})
 	if err != nil {
 		return nil, err
 	}
 	stream, ok := response.Body.(io.ReadWriteCloser)
-	if response.StatusCode != http.StatusSwitchingProtocols || !ok {
+	if !ok {
 		response.Body.Close()
 		return nil, fmt.Errorf("the node %s answers %s", name, response.Status)
 	}

@@ -11,6 +11,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -65,11 +66,11 @@ func TestCommandsWorkOnEveryNode(t *testing.T) {
 	clients[up].call(t, "POST", posts, `{"title":"by a server"}`)
 
 	c.command(t, down, fresh, "again", "one").mustFail(t, "title: Value must be unique")
-	wanted := c.command(t, up, filepath.Dir(c.paths[up]), "post", "two", "three")
+	wanted := c.command(t, up, filepath.Dir(c.paths[up]), "post", "two", "three", "wait")
 	if err := wanted.Start(); err != nil {
 		t.Fatal(err)
 	}
-	wanted.await(t, "posted")
+	wanted.await(t, "waits")
 	if n, err := apps[leader].CountRecords("posts"); err != nil || n != 2 {
 		t.Errorf("%d posts, %v", n, err)
 	}
@@ -82,11 +83,11 @@ func TestCommandsWorkOnEveryNode(t *testing.T) {
 		func(p *command) { p.Process.Signal(os.Interrupt) },
 		func(p *command) { p.Process.Kill() },
 	} {
-		unwanted := c.command(t, down, fresh, "post", "four")
+		unwanted := c.command(t, down, fresh, "post", "four", "wait")
 		if err := unwanted.Start(); err != nil {
 			t.Fatal(err)
 		}
-		unwanted.await(t, "posted")
+		unwanted.await(t, "waits")
 		end(unwanted)
 		unwanted.Wait()
 		clients[up].call(t, "POST", posts, `{"title":"four"}`) // also in the index
@@ -100,6 +101,7 @@ func TestCommandsWorkOnEveryNode(t *testing.T) {
 	c.command(t, down, fresh, "backup").mustFail(t, errBackup.Error())
 	c.command(t, down, fresh, "other-serve").mustFail(t, errServes.Error())
 	c.stop(t, up)
+	apptest.Eventually(t, "the last node leads no more", func() bool { return !c.nodes[leader].Leads() })
 	c.command(t, down, fresh, "superuser", "upsert", "a@example.com", "password").mustFail(t, errNoLeader.Error(), "see that the servers of most of the nodes run (n1, n2, n3)")
 }
 
@@ -210,11 +212,13 @@ func TestRowsOfACommand(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer rows.Close()
+	total := 0
 	for rows.Next() {
 		var size int
 		if err := rows.Scan(&size); err != nil {
 			t.Fatal(err)
 		}
+		total += size
 		if _, err := tx.Exec("INSERT INTO c VALUES (?)", size); err != nil {
 			t.Fatal(err)
 		}
@@ -223,10 +227,14 @@ func TestRowsOfACommand(t *testing.T) {
 	if err != nil || !unread.Next() {
 		t.Fatal(err)
 	}
-	if err := errors.Join(rows.Err(), unread.Close(), tx.Commit()); err != nil {
+	if err := errors.Join(rows.Err(), unread.Close()); err != nil {
 		t.Fatal(err)
 	}
-	if got := query(t, db, "SELECT count(*), sum(d) = (SELECT sum(length(b)) FROM a) FROM c"); got[0] != fmt.Sprint(n, "|1") {
+	mustExec(t, tx, "DROP TABLE a") // which nobody may read
+	if err := tx.Commit(); err != nil {
+		t.Fatal(err)
+	}
+	if got := query(t, db, "SELECT count(*), sum(d) FROM c"); got[0] != fmt.Sprint(n, "|", total) {
 		t.Errorf("got %s", got)
 	}
 	c.same(t)
@@ -260,6 +268,9 @@ func TestErrorsOfACommand(t *testing.T) {
 				t.Errorf("%s: got %v, want %v", statement, got, want)
 			}
 		}
+	}
+	if err := error(failureOf(fmt.Errorf("%w: because", ErrUnavailable))); !errors.Is(err, ErrUnavailable) || err.Error() != ErrUnavailable.Error()+": because" {
+		t.Errorf("got %v", err)
 	}
 	tx, err := db.Begin()
 	if err != nil {
@@ -325,7 +336,10 @@ func TestCommandWhenAnotherNodeLeads(t *testing.T) {
 	c, leader, db := newRemote(t, "CREATE TABLE a (b)")
 	a, b := others(leader)
 	for i, next := range []int{a, b} {
-		mustExec(t, db, "INSERT INTO a VALUES ('before')") // on a connection that stays
+		for _, conn := range []*sql.Conn{connOf(t, db), connOf(t, db)} { // which stay, one without a transaction
+			conn.Close()
+		}
+		mustExec(t, db, "INSERT INTO a VALUES ('before')")
 		tx, err := db.Begin()
 		if err != nil {
 			t.Fatal(err)
@@ -348,6 +362,71 @@ func TestCommandWhenAnotherNodeLeads(t *testing.T) {
 	c.same(t)
 	if got := query(t, db, "SELECT b FROM a"); fmt.Sprint(got) != "[before after before after]" {
 		t.Errorf("got %s", got)
+	}
+}
+
+// A command is told when the server is killed that it writes to, and then goes on with another one: on a machine whose
+// own server is down.
+func TestCommandWhenTheLeaderIsKilled(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t)
+	servers := c.serve(t, 0, 1, 2)
+	db := c.remote(t, 0)
+	count := func() (n int) {
+		apptest.Eventually(t, "a node leads that has migrated", func() bool {
+			return db.QueryRow("SELECT count(*) FROM posts").Scan(&n) == nil
+		})
+		return n
+	}
+	count()
+	for i, says := range []error{errUndone, errMayBe} {
+		p, err := newPeer(c.configs[0])
+		if err != nil {
+			t.Fatal(err)
+		}
+		var name string
+		apptest.Eventually(t, "a node leads", func() bool { name, err = p.leader(); return err == nil })
+		leader := slices.IndexFunc(c.configs[:], func(config Config) bool { return config.Node == name })
+		down, _ := others(leader)
+		servers[down].Process.Kill()
+		servers[down].Wait()
+		var command *command
+		title := fmt.Sprint("title ", i)
+		if says == errUndone {
+			command = c.command(t, down, t.TempDir(), "post", title, "wait", "late "+title)
+		} else {
+			command = c.command(t, down, t.TempDir(), "post", title, "wait")
+		}
+		if err := command.Start(); err != nil {
+			t.Fatal(err)
+		}
+		command.await(t, "waits")
+		servers[leader].Process.Kill()
+		servers[leader].Wait()
+		fmt.Fprintln(command.in, "yes")
+		if err := command.Wait(); err == nil || !strings.Contains(command.err.String(), says.Error()) {
+			t.Errorf("got %v: %s", err, &command.err)
+		}
+		again := c.serve(t, down, leader)
+		servers[down], servers[leader] = again[down], again[leader]
+		if n := count(); n != i {
+			t.Errorf("%d posts", n)
+		}
+		again[down].Process.Signal(os.Interrupt)
+		again[down].Wait()
+		command = c.command(t, down, t.TempDir(), "post", title, "wait")
+		if err := command.Start(); err != nil {
+			t.Fatal(err)
+		}
+		command.await(t, "waits")
+		fmt.Fprintln(command.in, "yes")
+		if err := command.Wait(); err != nil {
+			t.Errorf("%v: %s", err, &command.err)
+		}
+		servers[down] = c.serve(t, down)[down]
+	}
+	if n := count(); n != 2 {
+		t.Errorf("%d posts", n)
 	}
 }
 
@@ -395,7 +474,8 @@ func TestSessionRefusesWhatIsNotThere(t *testing.T) {
 		if _, again := conn.ask(t.Context(), request{Do: doBegin}); again == nil {
 			t.Error("a transaction began in another one")
 		}
-		return err
+		_, end := conn.ask(t.Context(), request{Do: doCommit})
+		return errors.Join(err, end)
 	})
 	if err != nil {
 		t.Error(err)

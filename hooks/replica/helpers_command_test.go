@@ -11,6 +11,7 @@ import (
 	"log"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -32,6 +33,10 @@ func init() {
 	}
 	app := pocketbase.NewWithConfig(pocketbase.Config{DBConnect: node.Connect})
 	node.Register(app, app.RootCmd)
+	app.OnServe().BindFunc(func(e *core.ServeEvent) error {
+		e.InstallerFunc = nil
+		return e.Next()
+	})
 	if os.Getenv("TEST_MIGRATE") != "" {
 		core.AppMigrations.Register(migrateHost, nil, "4000000000_host.go")
 	}
@@ -59,17 +64,20 @@ func migrateHost(app core.App) error {
 }
 
 var hostCommands = map[string]func(app core.App, args []string) error{
-	// post saves a record for each title in one transaction, which it ends when it is told how.
+	// post saves a record for each title in one transaction, and waits to be told where one is "wait".
 	"post": func(app core.App, titles []string) error {
 		return app.RunInTransaction(func(tx core.App) error {
 			for _, title := range titles {
+				if title == "wait" {
+					fmt.Println("waits")
+					if answer, _ := bufio.NewReader(os.Stdin).ReadString('\n'); answer != "yes\n" {
+						return errors.New("not wanted")
+					}
+					continue
+				}
 				if err := addPost(tx, title); err != nil {
 					return err
 				}
-			}
-			fmt.Println("posted")
-			if answer, _ := bufio.NewReader(os.Stdin).ReadString('\n'); answer != "yes\n" {
-				return errors.New("not wanted")
 			}
 			return nil
 		})
@@ -147,6 +155,20 @@ func (c *cluster) command(t testing.TB, i int, dir string, args ...string) *comm
 	t.Cleanup(func() { in.Close(); kept.Close() })
 	p.in, p.out, p.Stdin = kept, bufio.NewReader(out), in
 	return p
+}
+
+// serve starts servers on nodes, as processes of their own.
+func (c *cluster) serve(t testing.TB, which ...int) (servers [3]*command) {
+	t.Helper()
+	for _, i := range which {
+		servers[i] = c.command(t, i, filepath.Dir(c.paths[i]), "serve", "--http", "127.0.0.1:0")
+		servers[i].Env = append(servers[i].Env, "TEST_MIGRATE=1")
+		if err := servers[i].Start(); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { servers[i].Process.Kill(); servers[i].Wait() })
+	}
+	return servers
 }
 
 // run runs a command that must succeed, and returns what it printed.

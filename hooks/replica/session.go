@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"time"
 )
@@ -22,7 +23,7 @@ const (
 
 var errIdle = fmt.Errorf("the transaction did nothing for %s: it was rolled back, so that others can write", idleTransaction)
 
-// A session is what a command does on one connection of this node's database, as long as this node leads.
+// A session is what a command does on one connection of this node's database.
 type session struct {
 	conn *conn
 	tx   driver.Tx // nil without one
@@ -31,12 +32,8 @@ type session struct {
 	last int64 // of the rows that were asked for
 }
 
-// serveSQL answers what a command asks of the database, until it closes the stream.
+// serveSQL makes a request a session, as long as this node leads.
 func (n *Node) serveSQL(path string, w http.ResponseWriter, r *http.Request) {
-	if r.Header.Get("Upgrade") != sqlProtocol {
-		http.Error(w, "this node has "+sqlProtocol, http.StatusBadRequest)
-		return
-	}
 	if !n.Leads() || !n.peer.enter() {
 		http.Error(w, errMissed.Error(), http.StatusServiceUnavailable)
 		return
@@ -48,23 +45,27 @@ func (n *Node) serveSQL(path string, w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	s := &session{conn: opened.(*conn), rows: map[int64]driver.Rows{}}
-	s.conn.committed = n.reloadChanged
 	defer s.end()
+	s.conn.committed = n.reloadChanged
 	stream, buffered, err := http.NewResponseController(w).Hijack()
 	if err != nil {
+		http.Error(w, err.Error(), http.StatusBadRequest)
 		return
 	}
 	defer stream.Close()
-	_ = stream.SetDeadline(time.Time{}) // if that fails, so does what is read and written
-	if _, err := io.WriteString(stream, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: "+sqlProtocol+"\r\n\r\n"); err != nil {
-		return
+	if _, err := io.WriteString(stream, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: "+sqlProtocol+"\r\n\r\n"); err == nil {
+		s.serve(stream, gob.NewDecoder(buffered))
 	}
+}
+
+// serve answers what the command asks, until it closes the stream, or this node leads no more.
+func (s *session) serve(stream net.Conn, in *gob.Decoder) {
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
 	requests := make(chan request)
 	go func() {
 		defer cancel() // what is executed for who is gone
-		for in := gob.NewDecoder(buffered); ; {
+		for {
 			var r request
 			if in.Decode(&r) != nil {
 				return
@@ -76,7 +77,7 @@ func (n *Node) serveSQL(path string, w http.ResponseWriter, r *http.Request) {
 			}
 		}
 	}()
-	go n.cancelUnlessLeads(ctx, cancel)
+	go s.cancelUnlessLeads(ctx, cancel)
 	for out := gob.NewEncoder(stream); ; {
 		var idle <-chan time.Time
 		if s.tx != nil {
@@ -86,13 +87,13 @@ func (n *Node) serveSQL(path string, w http.ResponseWriter, r *http.Request) {
 		case <-ctx.Done():
 			return
 		case <-idle:
-			n.logger().Warn("A command's transaction is rolled back", "because", errIdle)
+			s.conn.node.logger().Warn("A command's transaction is rolled back", "because", errIdle)
 			s.rollBack()
 			s.over = errIdle
 		case r := <-requests:
 			answer, err := s.do(ctx, r)
 			answer.Failure = failureOf(err)
-			_ = stream.SetWriteDeadline(time.Now().Add(idleTransaction))
+			_ = stream.SetWriteDeadline(time.Now().Add(idleTransaction)) // if that fails, so does what is written
 			if out.Encode(answer) != nil {
 				return
 			}
@@ -100,17 +101,17 @@ func (n *Node) serveSQL(path string, w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-func (n *Node) cancelUnlessLeads(ctx context.Context, cancel context.CancelFunc) {
+func (s *session) cancelUnlessLeads(ctx context.Context, cancel context.CancelFunc) {
+	defer cancel()
 	look := time.NewTicker(lookPause)
 	defer look.Stop()
-	for n.Leads() {
+	for s.conn.node.Leads() {
 		select {
 		case <-ctx.Done():
 			return
 		case <-look.C:
 		}
 	}
-	cancel()
 }
 
 // rollBack ends the transaction, and all rows.
