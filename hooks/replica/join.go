@@ -46,6 +46,10 @@ func (n *Node) answerPeer(path string, w http.ResponseWriter, r *http.Request) {
 		}
 		return
 	}
+	if r.URL.Path == sqlPath {
+		n.serveSQL(path, w, r)
+		return
+	}
 	if r.URL.Path != "/state" || r.Method != http.MethodGet {
 		http.NotFound(w, r)
 		return
@@ -70,8 +74,8 @@ func (n *Node) answerPeer(path string, w http.ResponseWriter, r *http.Request) {
 	_ = json.NewEncoder(w).Encode(state) // whoever has asked asks again
 }
 
-// ask asks another node for its state, or for one of its snapshots, from a byte on.
-func (p *peer) ask(ctx context.Context, name, path string, from int64) (*http.Response, error) {
+// ask asks another node for its state, for one of its snapshots, or for a connection of its database.
+func (p *peer) ask(ctx context.Context, name, path string, header http.Header) (*http.Response, error) {
 	address, err := peerAddress(p.config.Peers[name])
 	if err != nil {
 		return nil, err
@@ -80,11 +84,9 @@ func (p *peer) ask(ctx context.Context, name, path string, from int64) (*http.Re
 	if err != nil {
 		return nil, err
 	}
-	if from > 0 {
-		request.Header.Set("Range", fmt.Sprintf("bytes=%d-", from))
-	}
+	request.Header = header
 	response, err := p.client.RoundTrip(request)
-	if err == nil && response.StatusCode/100 != 2 {
+	if err == nil && response.StatusCode >= 300 {
 		response.Body.Close()
 		err = fmt.Errorf("the node %s answers %s", name, response.Status)
 	}
@@ -94,7 +96,7 @@ func (p *peer) ask(ctx context.Context, name, path string, from int64) (*http.Re
 func (p *peer) state(name string) (s peerState, err error) {
 	ctx, cancel := context.WithTimeout(context.Background(), logTimeout)
 	defer cancel()
-	response, err := p.ask(ctx, name, "/state", 0)
+	response, err := p.ask(ctx, name, "/state", http.Header{})
 	if err != nil {
 		return s, err
 	}
@@ -230,7 +232,11 @@ func (n *Node) download(from string, s snapshot) error {
 func (n *Node) downloadFrom(from string, s snapshot, to io.Writer, size int64) (more int64, err error) {
 	ctx, cancel := context.WithTimeout(context.Background(), peerTimeout)
 	defer cancel()
-	response, err := n.peer.ask(ctx, from, "/snapshots/"+filepath.Base(s.path), size)
+	header := http.Header{}
+	if size > 0 {
+		header.Set("Range", fmt.Sprintf("bytes=%d-", size))
+	}
+	response, err := n.peer.ask(ctx, from, "/snapshots/"+filepath.Base(s.path), header)
 	if err != nil {
 		return 0, err
 	}
