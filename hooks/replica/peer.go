@@ -52,11 +52,7 @@ func openPeer(config Config, serve http.HandlerFunc, logger func() *slog.Logger)
 		Handler: serve, ReadHeaderTimeout: time.Minute, ReadTimeout: peerTimeout, WriteTimeout: peerTimeout,
 		ErrorLog: log.New(errorLog(logger), "", 0),
 	}
-	p.client = &http.Transport{
-		DialContext:     (&net.Dialer{Timeout: dialTimeout}).DialContext,
-		TLSClientConfig: certs, TLSHandshakeTimeout: dialTimeout, MaxIdleConnsPerHost: 256, IdleConnTimeout: 30 * time.Second,
-		DisableCompression: true,
-	}
+	p.client = newPeerClient(certs)
 	go func() {
 		defer close(p.ended)
 		if err := p.server.Serve(tls.NewListener(listener, certs)); !errors.Is(err, http.ErrServerClosed) {
@@ -64,6 +60,15 @@ func openPeer(config Config, serve http.HandlerFunc, logger func() *slog.Logger)
 		}
 	}()
 	return p, nil
+}
+
+// newPeerClient returns what asks other nodes.
+func newPeerClient(certs *tls.Config) *http.Transport {
+	return &http.Transport{
+		DialContext:     (&net.Dialer{Timeout: dialTimeout}).DialContext,
+		TLSClientConfig: certs, TLSHandshakeTimeout: dialTimeout, MaxIdleConnsPerHost: 256, IdleConnTimeout: 30 * time.Second,
+		DisableCompression: true,
+	}
 }
 
 // An errorLog puts what the server for other nodes says into the app's logs.
