@@ -253,7 +253,7 @@ func (p *plugin) warnOfSettings(app core.App) {
 		warn("MODELRIVER_API_KEY is in quotes, and they count as a part of it. Docker keeps those of an --env-file: write the value without them")
 	}
 	var synchronous int
-	if err := app.NonconcurrentDB().NewQuery("PRAGMA synchronous").Row(&synchronous); err == nil && synchronous < 2 && !app.HasTable("_replicaPosition") { // with a log, that is the durable copy
+	if err := app.NonconcurrentDB().NewQuery("PRAGMA synchronous").Row(&synchronous); err == nil && synchronous < 2 && !app.HasTable(logTable) { // with a log, that is the durable copy
 		app.Logger().Warn("The database runs with synchronous=NORMAL or OFF: a power failure can undo webhooks that were answered 200. Set pocketbase.Config.DBConnect to hooks.DBConnect")
 	}
 }
