@@ -1,0 +1,303 @@
+package tests
+
+import (
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/pocketriver/pocketriver/hooks/replica"
+)
+
+// A cluster is three servers of the binary that have one database, made as docs/cluster.md says.
+type cluster struct {
+	t     *testing.T
+	base  string
+	nodes []*server // a, b, c
+	peers string
+}
+
+var clusterNames = []string{"a", "b", "c"}
+
+// newCluster makes certificates and a database to begin with, by the binary's commands. The node a has it.
+func newCluster(t *testing.T) *cluster {
+	t.Helper()
+	c := &cluster{t: t, base: t.TempDir()}
+	var peers []string
+	for _, name := range clusterNames {
+		peers = append(peers, name+"="+freeAddresses(t))
+	}
+	c.peers = strings.Join(peers, ",")
+	for _, name := range clusterNames {
+		c.nodes = append(c.nodes, newServer(t, buildBinary(t), filepath.Join(c.base, name), "POCKETRIVER_NODE="+name, "POCKETRIVER_PEERS="+c.peers))
+	}
+	c.mustRun(0, "cluster", "certs", "a", "b", "c")
+	c.mustRun(0, "cluster", "init")
+	return c
+}
+
+// run runs a command in a node's environment.
+func (c *cluster) run(node int, args ...string) (stdout, stderr string, ok bool) {
+	c.t.Helper()
+	n := c.nodes[node]
+	return runOn(c.t, n.binary, n.Dir, n.env, args...)
+}
+
+func (c *cluster) mustRun(node int, args ...string) string {
+	c.t.Helper()
+	stdout, stderr, ok := c.run(node, args...)
+	if !ok || stderr != "" {
+		c.t.Fatalf("%v: success %t, %s%s", args, ok, stdout, stderr)
+	}
+	return stdout
+}
+
+func (c *cluster) start() {
+	c.t.Helper()
+	for _, n := range c.nodes {
+		n.launch()
+	}
+	for _, n := range c.nodes {
+		n.awaitStarted()
+	}
+	c.awaitAll()
+}
+
+// awaitAll waits until a node leads and the others follow, and returns which one leads.
+func (c *cluster) awaitAll() (leader int) {
+	c.t.Helper()
+	await(c.t, "one node leads, and the others have what it has", func() bool {
+		_, _, ok := c.run(0, "cluster", "status")
+		return ok
+	})
+	return c.leader()
+}
+
+// leader waits until a node leads.
+func (c *cluster) leader() (leader int) {
+	c.t.Helper()
+	await(c.t, "a node leads", func() bool {
+		stdout, _, _ := c.run(0, "cluster", "status")
+		leader = slices.IndexFunc(strings.Split(stdout, "\n"), func(line string) bool { return strings.HasSuffix(line, "  leads") })
+		return leader >= 0
+	})
+	return leader
+}
+
+// awaitTitles waits until each of the nodes lists these titles.
+func (c *cluster) awaitTitles(want string, nodes ...*server) {
+	c.t.Helper()
+	for _, n := range nodes {
+		await(c.t, n.URL+" has "+want, func() bool { return n.titles("") == want })
+	}
+}
+
+// Three machines are set up as the documentation says, one of them is lost, comes back, and in the end one of them goes on alone.
+func TestCluster(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t)
+	c.start()
+	for _, n := range c.nodes {
+		response, err := http.Get(n.URL + "/")
+		if err != nil {
+			t.Fatal(err)
+		}
+		response.Body.Close()
+		if response.StatusCode != http.StatusOK {
+			t.Errorf("the page of %s: got %s", n.URL, response.Status)
+		}
+	}
+	first := c.leader()
+	follower := c.nodes[(first+1)%3]
+	callback, received := receivePosts(t, http.StatusOK)
+	follower.mustSend(userPayload("c1", "First", "B", "", callback))
+	wantBody(t, received, `"title":"First"`)
+	c.awaitTitles("First", c.nodes...)
+
+	c.nodes[first].Kill()
+	await(t, "a webhook is accepted without the node that led", func() bool { return follower.Send(payload("c2", "Second", "")) == http.StatusOK })
+	left := []*server{c.nodes[(first+1)%3], c.nodes[(first+2)%3]}
+	c.awaitTitles("First Second", left...)
+	if stdout, stderr, ok := c.run(0, "cluster", "status"); ok || !strings.Contains(stdout, "can't be reached") || !strings.Contains(stderr, "the others go on without "+clusterNames[first]) {
+		t.Errorf("status without one: success %t, %s%s", ok, stdout, stderr)
+	}
+	c.nodes[first].Start()
+	c.awaitTitles("First Second", c.nodes[first])
+	last := c.awaitAll()
+	if !strings.Contains(c.nodes[last].output.String(), "The node "+clusterNames[last]+" leads\n") {
+		t.Errorf("the node that leads doesn't say so:\n%s", c.nodes[last].output)
+	}
+
+	if _, stderr, ok := c.run(last, "cluster", "leave"); ok || !strings.Contains(stderr, "runs at 127.0.0.1:") || !strings.Contains(stderr, "stop it first") {
+		t.Errorf("leave beside nodes that run: success %t, %q", ok, stderr)
+	}
+	for i := range c.nodes {
+		if i != last {
+			c.nodes[i].Stop()
+		}
+	}
+	c.nodes[last].Stop()
+	alone := c.nodes[last]
+	if out := c.mustRun(last, "cluster", "leave"); !strings.Contains(out, "is a database without other nodes") || !strings.Contains(out, filepath.Join(alone.Dir, "superseded-")) {
+		t.Errorf("leave: %s", out)
+	}
+	if aside, _ := filepath.Glob(filepath.Join(alone.Dir, "superseded-*", "data.db-log", "snapshots", "*.db")); len(aside) == 0 {
+		t.Error("the log wasn't put aside")
+	}
+	if _, stderr, ok := c.run(last, "serve", "--http", "127.0.0.1:0"); ok || !strings.Contains(stderr, `it has rows and follows no log: "cluster init" begins one with it`) {
+		t.Errorf("a node with the database that left: success %t, %q", ok, stderr)
+	}
+	alone.env = append(alone.env, "POCKETRIVER_NODE=", "POCKETRIVER_PEERS=")
+	alone.Start()
+	c.awaitTitles("First Second", alone)
+	alone.mustSend(payload("c3", "Third", ""))
+	alone.Stop()
+
+	// And grows again. The databases of before are put out of the way.
+	alone.env = append(alone.env, "POCKETRIVER_NODE="+clusterNames[last], "POCKETRIVER_PEERS="+c.peers)
+	c.mustRun(last, "cluster", "init")
+	for i, n := range c.nodes {
+		if i == last {
+			continue
+		}
+		if err := os.Rename(n.Dir, n.Dir+"-before"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	c.start()
+	c.awaitTitles("First Second Third", c.nodes...)
+}
+
+// Half a configuration is refused, with what to do, before anything is made; what needs no database works.
+func TestClusterConfigurationsThatAreRefused(t *testing.T) {
+	t.Parallel()
+	binary, base := buildBinary(t), t.TempDir()
+	if err := replica.WriteCerts(filepath.Join(base, "certs"), clusterNames...); err != nil {
+		t.Fatal(err)
+	}
+	const node, peers = "POCKETRIVER_NODE=a", "POCKETRIVER_PEERS=a=127.0.0.1:17000,b=127.0.0.1:17010,c=127.0.0.1:17020"
+	for _, row := range []struct {
+		name, want string
+		env        []string
+	}{
+		{"no peers", "POCKETRIVER_NODE is set, and POCKETRIVER_PEERS isn't: set that to the addresses of all nodes", []string{node}},
+		{"no name", "POCKETRIVER_PEERS is set, and POCKETRIVER_NODE isn't: set that to the name of this node", []string{peers}},
+		{"certificates only", "POCKETRIVER_CERTS is set, and POCKETRIVER_NODE isn't", []string{"POCKETRIVER_CERTS=/tmp"}},
+		{"an address to listen at only", "POCKETRIVER_LISTEN is set, and POCKETRIVER_NODE isn't", []string{"POCKETRIVER_LISTEN=127.0.0.1:1"}},
+		{"a peer without an address", `POCKETRIVER_PEERS: "b" is no node with its address: write them as in a=10.0.0.1:8100`, []string{node, "POCKETRIVER_PEERS=a=127.0.0.1:1,b,c=127.0.0.1:3"}},
+		{"a comma too many", `POCKETRIVER_PEERS: "" is no node`, []string{node, peers + ","}},
+		{"a peer twice", `the node "a" is there twice: give each a name of its own`, []string{node, "POCKETRIVER_PEERS=a=127.0.0.1:1,a=127.0.0.1:3,c=127.0.0.1:5"}},
+		{"two nodes", "there are 2 nodes: name three or five", []string{node, "POCKETRIVER_PEERS=a=127.0.0.1:17000,b=127.0.0.1:17010"}},
+		{"none of them", `the node "d" is none of its peers, which are a, b, c: name it as it's called there`, []string{"POCKETRIVER_NODE=d", peers}},
+		{"a name that is none", `the node's name "../a": use letters, digits, - and _`, []string{"POCKETRIVER_NODE=../a", "POCKETRIVER_PEERS=../a=127.0.0.1:17000,b=127.0.0.1:17010,c=127.0.0.1:17020"}},
+		{"an address without a port", "missing port in address", []string{node, "POCKETRIVER_PEERS=a=127.0.0.1:17000,b=127.0.0.1:17010,c=127.0.0.1"}},
+		{"ports that overlap", "a node has the port of its address and the next one", []string{node, "POCKETRIVER_PEERS=a=127.0.0.1:17000,b=127.0.0.1:17001,c=127.0.0.1:17020"}},
+		{"an address to listen at without a port", `the address "127.0.0.1" to listen at: address 127.0.0.1: missing port`, []string{node, peers, "POCKETRIVER_LISTEN=127.0.0.1"}},
+		{"no certificates", `"cluster certs" makes a folder of them for each node`, []string{node, peers, "POCKETRIVER_CERTS=" + base}},
+		{"a replica too", "REPLICA_URL and POCKETRIVER_NODE are set: several nodes ship nothing, so far: unset one of them", []string{node, peers, "REPLICA_URL=file://" + base + "/replica"}},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			t.Parallel()
+			dir := filepath.Join(base, strings.ReplaceAll(row.name, " ", "-"))
+			for _, args := range [][]string{{"serve", "--http", "127.0.0.1:0"}, {"migrate", "up"}, {"modelriver", "status"}} {
+				_, stderr, ok := runOn(t, binary, dir, row.env, args...)
+				if ok || !strings.HasPrefix(stderr, "Error: ") || strings.Count(stderr, "\n") != 1 || !strings.Contains(stderr, row.want) {
+					t.Errorf("%v: success %t, error %q, want %q once", args, ok, stderr, row.want)
+				}
+			}
+			for _, args := range [][]string{{"--help"}, {"--version"}, {"cluster"}, {"cluster", "init", "--help"}, {"cluster", "certs", "a", "b", "c", "--into", dir + "-certs"}} {
+				if stdout, stderr, ok := runOn(t, binary, dir, row.env, args...); !ok || stderr != "" || stdout == "" {
+					t.Errorf("%v: success %t: %s%s", args, ok, stdout, stderr)
+				}
+			}
+			if _, err := os.Stat(dir); err == nil {
+				t.Error("a data directory was made")
+			}
+			if _, stderr, ok := runOn(t, binary, dir, row.env, "cluster", "init"); !ok || stderr != "" {
+				t.Errorf("cluster init: success %t, %q", ok, stderr)
+			}
+			if _, stderr, ok := runOn(t, binary, dir, row.env, "cluster", "leave"); !ok || stderr != "" {
+				t.Errorf("cluster leave: success %t, %q", ok, stderr)
+			}
+		})
+	}
+}
+
+// A database that follows a log is written by a node only, and shipped by nobody.
+func TestDatabaseOfNodesIsRefused(t *testing.T) {
+	t.Parallel()
+	binary, dir := buildBinary(t), filepath.Join(t.TempDir(), "pb_data")
+	if _, stderr, ok := runOn(t, binary, dir, nil, "cluster", "init"); !ok {
+		t.Fatal(stderr)
+	}
+	before := dumpDatabase(t, dir)
+	place := filepath.Join(t.TempDir(), "replica")
+	for _, env := range [][]string{nil, {"REPLICA_URL=file://" + place}} {
+		for _, args := range [][]string{{"serve", "--http", "127.0.0.1:0"}, {"migrate", "up"}, {"superuser", "upsert", testEmail, testPassword}, {"modelriver", "status"}} {
+			_, stderr, ok := runOn(t, binary, dir, env, args...)
+			if ok || strings.Count(stderr, "\n") != 1 || !strings.Contains(stderr, `set POCKETRIVER_NODE and POCKETRIVER_PEERS, as before, or end that with "cluster leave"`) {
+				t.Errorf("%v %v: success %t, error %q", env, args, ok, stderr)
+			}
+		}
+	}
+	mustEqual(t, "it was written to", before, dumpDatabase(t, dir))
+	if _, err := os.Stat(place); err == nil {
+		t.Error("it was shipped")
+	}
+	app := buildHost(t, snippet(t, "README.md", "Embed it in your PocketBase app"))
+	if stdout, stderr, _ := runOn(t, app, dir, nil, "modelriver", "status"); !strings.Contains(stdout+stderr, "is the database of several nodes") {
+		t.Errorf("an app that embeds the plugin: %s%s", stdout, stderr)
+	}
+	if _, stderr, ok := runOn(t, binary, dir, nil, "cluster", "leave"); !ok {
+		t.Fatal(stderr)
+	}
+	if _, stderr, ok := runOn(t, binary, dir, nil, "migrate", "up"); !ok {
+		t.Errorf("after it has left: %s", stderr)
+	}
+}
+
+// What the commands of a cluster can't do, they say, with what helps.
+func TestClusterCommandsThatAreRefused(t *testing.T) {
+	t.Parallel()
+	s := startServer(t, filepath.Join(t.TempDir(), "pb_data"))
+	base := filepath.Dir(s.Dir)
+	if err := replica.WriteCerts(filepath.Join(base, "certs"), clusterNames...); err != nil {
+		t.Fatal(err)
+	}
+	for _, row := range []struct {
+		args []string
+		want string
+	}{
+		{[]string{"cluster", "certs"}, "there are 0 nodes: name three or five"},
+		{[]string{"cluster", "certs", "a", "b"}, "there are 2 nodes: name three or five"},
+		{[]string{"cluster", "certs", "a", "b", "b"}, `the node "b" is there twice`},
+		{[]string{"cluster", "certs", "a", "b", "c/d"}, `the node's name "c/d": use letters`},
+		{[]string{"cluster", "certs", "x", "y", "c"}, filepath.Join(base, "certs", "c") + " is there already: write the new certificates into another folder"},
+		{[]string{"cluster", "init"}, "stop what else has it open"},
+		{[]string{"cluster", "leave"}, "it follows none: there is nothing to end"},
+		{[]string{"cluster", "status"}, "this is no node: set POCKETRIVER_NODE and POCKETRIVER_PEERS"},
+		{[]string{"cluster", "bogus"}, `unknown command "bogus"`},
+	} {
+		if _, stderr, ok := runOn(t, s.binary, s.Dir, nil, row.args...); ok || strings.Count(stderr, "\n") != 1 || !strings.Contains(stderr, row.want) {
+			t.Errorf("%v: success %t, error %q, want %q", row.args, ok, stderr, row.want)
+		}
+	}
+	if entries, _ := os.ReadDir(filepath.Join(base, "certs")); len(entries) != 3 {
+		t.Errorf("folders of certificates: got %v", entries)
+	}
+	if _, stderr, ok := runOn(t, s.binary, filepath.Join(base, "nothing"), nil, "cluster", "leave"); ok || !strings.Contains(stderr, "there is no database") {
+		t.Errorf("leave where nothing is: success %t, %q", ok, stderr)
+	}
+}
+
+// nobodyListens reports whether an address is free.
+func nobodyListens(address string) bool {
+	connection, err := net.Dial("tcp", address)
+	if err == nil {
+		connection.Close()
+	}
+	return err != nil
+}
