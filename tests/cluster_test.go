@@ -1,12 +1,16 @@
 package tests
 
 import (
+	"encoding/json"
 	"net"
 	"net/http"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
+	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/pocketriver/pocketriver/hooks/replica"
@@ -28,7 +32,7 @@ func newCluster(t *testing.T) *cluster {
 	c := &cluster{t: t, base: t.TempDir()}
 	var peers []string
 	for _, name := range clusterNames {
-		peers = append(peers, name+"="+freeAddresses(t))
+		peers = append(peers, name+"="+freeAddresses(t, 2)[0])
 	}
 	c.peers = strings.Join(peers, ",")
 	for _, name := range clusterNames {
@@ -293,11 +297,82 @@ func TestClusterCommandsThatAreRefused(t *testing.T) {
 	}
 }
 
-// nobodyListens reports whether an address is free.
-func nobodyListens(address string) bool {
-	connection, err := net.Dial("tcp", address)
-	if err == nil {
-		connection.Close()
+// make cluster goes on when the node that leads is killed, Ctrl-C leaves nothing of it that runs, and the next one goes on with what is there.
+func TestMakeCluster(t *testing.T) {
+	t.Parallel()
+	dir, api := filepath.Join(t.TempDir(), "cluster"), freeAddress(t)
+	ports := freeAddresses(t, 17)
+	_, port, _ := strings.Cut(ports[0], ":")
+	args := []string{"cluster", "BINARY=" + buildBinary(t), "CLUSTER=" + dir, "CLUSTER_PORT=" + port, "DEMO_API=" + api, "DEMO_EVERY=100ms"}
+	log, interrupt := startMake(t, args...)
+	t.Cleanup(func() {
+		if t.Failed() {
+			t.Logf("output:\n%s", log)
+		}
+	})
+	all := &server{t: t, URL: "http://127.0.0.1:" + port}
+	grows := func() {
+		t.Helper()
+		before := -1
+		await(t, "more content is listed", func() bool {
+			status, answer := all.request("", http.MethodGet, "/api/collections/aiContent/records?perPage=1&fields=id", "")
+			var list struct{ TotalItems int }
+			if status != http.StatusOK || json.Unmarshal([]byte(answer), &list) != nil {
+				return false
+			}
+			if before < 0 {
+				before = list.TotalItems
+			}
+			return list.TotalItems > before
+		})
 	}
-	return err != nil
+	find := func(pattern string) []string {
+		t.Helper()
+		var found []string
+		await(t, pattern+" is printed", func() bool {
+			found = regexp.MustCompile(pattern).FindStringSubmatch(log.String())
+			return found != nil
+		})
+		return found
+	}
+	for i, name := range clusterNames {
+		address := find("Node " + name + `: +http://(\S+)/ +pid \d+\n`)[1]
+		if address != ports[i+1] {
+			t.Errorf("the node %s has %s, want %s", name, address, ports[i+1])
+		}
+	}
+	grows()
+	all.signInAsPrinted("_superusers", find(`(?s).*Dashboard: .*`)[0], `sign in as (\S+) with (\S+)`)
+	all.signInAsPrinted("users", log.String(), `Sign in to ask: (\S+) with (\S+)`)
+
+	leader := find(`Node (.) leads\.\n`)[1]
+	pid, err := strconv.Atoi(find("Node " + leader + `: .* pid (\d+)\n`)[1])
+	if err != nil {
+		t.Fatal(err)
+	}
+	syscall.Kill(pid, syscall.SIGKILL)
+	find("Node " + leader + " has ended")
+	grows()
+	find("(?s)Node " + leader + " has ended.*Node " + leader + ": ")
+	grows()
+
+	free := func() {
+		t.Helper()
+		interrupt()
+		for _, address := range append(ports, api) {
+			if connection, err := net.Dial("tcp", address); err == nil {
+				connection.Close()
+				t.Errorf("somebody listens at %s", address)
+			}
+		}
+	}
+	free()
+	before := countRows(t, openDatabase(t, filepath.Join(dir, "a")), "aiContent")
+	log, interrupt = startMake(t, args...)
+	find("Page: ")
+	grows()
+	if now := countRows(t, openDatabase(t, filepath.Join(dir, "a")), "aiContent"); now < before {
+		t.Errorf("the second run has %d records, want those of the first: %d", now, before)
+	}
+	free()
 }
