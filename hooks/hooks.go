@@ -151,6 +151,7 @@ func (p *plugin) commandOptions() cli.Options {
 	return cli.Options{
 		WebhookSecrets: p.config.WebhookSecrets, APIKey: p.config.APIKey, APIURL: p.config.APIURL,
 		Path: p.config.Path, Window: p.config.CallbackWindow, Unusable: p.unusable, InWords: p.config.inWords, Replica: p.recovery,
+		Several: p.config.Leads != nil,
 	}
 }
 

@@ -38,6 +38,9 @@ func newCluster(t *testing.T) *cluster {
 	for _, name := range clusterNames {
 		c.nodes = append(c.nodes, newServer(t, buildBinary(t), filepath.Join(c.base, name), "POCKETRIVER_NODE="+name, "POCKETRIVER_PEERS="+c.peers))
 	}
+	if _, stderr, ok := runOn(t, c.nodes[0].binary, c.nodes[0].Dir, nil, "superuser", "upsert", testEmail, testPassword); !ok {
+		t.Fatal(stderr)
+	}
 	c.mustRun(0, "cluster", "certs", "a", "b", "c")
 	c.mustRun(0, "cluster", "init")
 	return c
@@ -173,6 +176,99 @@ func TestCluster(t *testing.T) {
 	}
 	c.start()
 	c.awaitTitles("First Second Third", c.nodes...)
+}
+
+// What docs/cluster.md says of certificates, upgrades and machines, as one after the other is restarted and none is missed: each
+// step is well before the next.
+func TestClusterOneAfterTheOther(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t)
+	for i, n := range c.nodes { // as in a container, which has another address than the others know
+		_, address, _ := strings.Cut(strings.Split(c.peers, ",")[i], "=")
+		_, port, _ := strings.Cut(address, ":")
+		n.env = append(n.env, "POCKETRIVER_LISTEN=0.0.0.0:"+port)
+	}
+	c.start()
+	want := "0"
+	c.nodes[0].mustSend(payload("c0", want, ""))
+	next := 1
+	each := func(change func(i int)) {
+		t.Helper()
+		for i, n := range c.nodes {
+			n.Stop()
+			change(i)
+			other := c.nodes[(i+1)%3]
+			title := strconv.Itoa(next)
+			await(t, "a webhook is accepted meanwhile", func() bool { return other.Send(payload("c"+title, title, "")) == http.StatusOK })
+			want += " " + title
+			next++
+			n.Start()
+			c.awaitAll()
+		}
+		c.awaitTitles(want, c.nodes...)
+	}
+
+	// Certificates of another CA: first both are trusted, then the new ones are shown, then the old ones are trusted no more.
+	fresh := filepath.Join(c.base, "new")
+	c.mustRun(0, "cluster", "certs", "a", "b", "c", "--into", fresh)
+	file := func(folder string, i int, name string) string { return filepath.Join(folder, clusterNames[i], name) }
+	read := func(path string) []byte {
+		t.Helper()
+		content, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return content
+	}
+	write := func(path string, content []byte) {
+		t.Helper()
+		if err := os.WriteFile(path, content, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	certs := filepath.Join(c.base, "certs")
+	each(func(i int) {
+		write(file(certs, i, "ca.pem"), append(read(file(certs, i, "ca.pem")), read(file(fresh, i, "ca.pem"))...))
+	})
+	each(func(i int) {
+		write(file(certs, i, "node.pem"), read(file(fresh, i, "node.pem")))
+		write(file(certs, i, "node.key"), read(file(fresh, i, "node.key")))
+	})
+	each(func(i int) { write(file(certs, i, "ca.pem"), read(file(fresh, i, "ca.pem"))) })
+
+	// Another machine in the place of one that is gone, with its name and certificates and nothing else.
+	gone := c.nodes[c.awaitAll()]
+	gone.Kill()
+	if err := os.RemoveAll(gone.Dir); err != nil {
+		t.Fatal(err)
+	}
+	gone.Start()
+	c.awaitAll()
+	c.awaitTitles(want, c.nodes...)
+
+	// A migration, which an upgrade may have: a node that has it waits for who leads to have made it, and the last one that
+	// is restarted is who leads. No migration is made twice, and what is changed in the dashboard makes none.
+	last := c.awaitAll()
+	follower := c.nodes[(last+1)%3]
+	follower.API(follower.SignIn("_superusers", testEmail, testPassword), http.MethodPost, "/api/collections", map[string]any{"type": "base", "name": "made"}, nil)
+	writeBeside(t, c.nodes[0].Dir, "pb_migrations/1900000000_more.js", `migrate((app) => app.save(new Collection({type: "base", name: "more"})))`)
+	for i, n := range c.nodes {
+		if i != last {
+			n.Stop()
+			n.launch()
+		}
+	}
+	c.nodes[last].Stop()
+	c.nodes[last].launch()
+	for _, n := range c.nodes {
+		n.awaitStarted()
+		if got := countRows(t, openDatabase(t, n.Dir), "_migrations WHERE file = '1900000000_more.js'"); got != 1 {
+			t.Errorf("the migration was made %d times", got)
+		}
+	}
+	if files, err := filepath.Glob(filepath.Join(c.base, "*migrations", "*")); err != nil || len(files) != 1 {
+		t.Errorf("migrations: got %v, %v", files, err)
+	}
 }
 
 // Half a configuration is refused, with what to do, before anything is made; what needs no database works.
