@@ -171,7 +171,8 @@ func (n *Node) Connect(path string) (*dbx.DB, error) {
 }
 
 var (
-	errUnseeded = errors.New("it has rows and follows no log: begin one with it, by replica.Seed, if no other node has one")
+	errUnseeded = errors.New("it has rows and follows no log: \"cluster init\" begins one with it, if no other node has one")
+	errNewLog   = errors.New("end it with \"cluster leave\", and begin a new one with \"cluster init\"")
 	errOtherLog = errors.New("its log is another one than the database follows: put the right one back")
 	errNoCopy   = errors.New("move data.db away, so that this node gets a copy of another one's")
 )
