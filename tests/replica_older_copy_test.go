@@ -173,6 +173,46 @@ func TestReplicaOfAnOlderCopyThatWroteMeanwhile(t *testing.T) {
 	older.wantTitles([]string{"Copied", "Not copied"})
 }
 
+// An older copy whose files are put over what is here, or that was made while the server ran, file by file, has
+// an older database than what .replica tells of. It does not begin an epoch with that.
+func TestReplicaOfAnOlderDatabaseBesideNewerNotes(t *testing.T) {
+	t.Parallel()
+	s, token := startShipping(t, newFolderStore(t), "Copied")
+	older := copyDir(t, s.Dir)
+	for i := range 2 {
+		db := openDatabase(t, s.Dir)
+		before, _ := walState(t, s.Dir)
+		if _, err := db.NewQuery("CREATE TABLE large AS SELECT randomblob(45000000) AS content").Execute(); err != nil {
+			t.Fatal(err)
+		}
+		await(t, "the WAL begins anew", func() bool {
+			s.sendTitled(fmt.Sprint("Not copied ", i))
+			after, _ := walState(t, s.Dir)
+			return after != before
+		})
+		if _, err := db.NewQuery("DROP TABLE large").Execute(); err != nil {
+			t.Fatal(err)
+		}
+		db.Close()
+	}
+	s.awaitShipped(token)
+	s.Stop()
+	for _, name := range []string{"data.db", "data.db-wal", "data.db-shm"} {
+		content, err := os.ReadFile(filepath.Join(older, name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(s.Dir, name), content, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s.Start()
+	s.wantTitles([]string{"Copied", "Not copied 0", "Not copied 1"})
+	if dirs := s.asideDirs(); len(dirs) != 1 {
+		t.Errorf("put aside: %v", dirs)
+	}
+}
+
 func (s *server) localFiles() []string {
 	s.t.Helper()
 	files, err := filepath.Glob(filepath.Join(s.Dir, ".replica/ltx/0/*.ltx"))
