@@ -12,7 +12,7 @@ import (
 
 // begin begins an epoch with the database that is here, or will be.
 func (r *Recovery) begin(ctx context.Context, f findings) error {
-	number := f.id.Epoch + 1
+	number := 1 // for all that find none: one of them is first
 	if len(f.epochs) > 0 {
 		number = f.newest().Number + 1
 	}

@@ -3,6 +3,7 @@ package recovery
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"fmt"
 	"io"
 	"io/fs"
@@ -93,6 +94,18 @@ func (l *line) age(by time.Duration) {
 	}))
 }
 
+// ageEpoch has the epoch begun before now.
+func (l *line) ageEpoch(by time.Duration) {
+	l.t.Helper()
+	e := *l.client.epoch.Load()
+	e.Started = time.Now().Add(-by)
+	content, err := json.Marshal(e)
+	l.must(err)
+	l.must(l.bucket.Put(l.t.Context(), epochKey(e.Number), bytes.NewReader(content), int64(len(content)), false))
+	l.client.begin(e)
+	l.shipping.keep.client.begin(e)
+}
+
 func (l *line) files(level int) int {
 	l.t.Helper()
 	files, err := l.bucket.List(l.t.Context(), l.client.levelDir(level), "")
@@ -136,9 +149,7 @@ func TestKeeperKeepsWhatIsNeeded(t *testing.T) {
 		keep(3)
 		check("hours put together")
 		l.age(24 * time.Hour)
-		started := *l.client.epoch.Load()
-		started.Started = time.Now().Add(-time.Duration(day+1) * 24 * time.Hour)
-		l.shipping.keep.client.begin(started)
+		l.ageEpoch(time.Duration(day+1) * 24 * time.Hour)
 		l.write()
 		keep(litestream.SnapshotLevel)
 		check("a day was copied")
@@ -410,9 +421,7 @@ func TestRetentionKeepsItsMoments(t *testing.T) {
 	for day := range 4 {
 		l.write()
 		l.must(keep.keep(t.Context(), 1))
-		begun := *keep.client.epoch.Load()
-		begun.Started = time.Now().Add(-time.Duration(day+1) * 25 * time.Hour)
-		keep.client.begin(begun)
+		l.ageEpoch(time.Duration(day+1) * 25 * time.Hour)
 		l.must(keep.copyWhole(t.Context()))
 		l.age(25 * time.Hour)
 		l.write()
