@@ -173,6 +173,42 @@ func TestReplicaOfAnOlderCopyThatWroteMeanwhile(t *testing.T) {
 	older.wantTitles([]string{"Copied", "Not copied"})
 }
 
+// What a copy has acknowledged until an epoch that ends it begins, with what is here, is there.
+func TestReplicaOfACopyThatWritesUntilItIsEnded(t *testing.T) {
+	t.Parallel()
+	store := newBucketStore(t)
+	s, _ := startShipping(t, store, "Copied")
+	s.Stop()
+	copied := s.another(copyDir(t, s.Dir))
+	copied.env = append(slices.Clone(s.env), "REPLICA_ACK=wait")
+	env := s.env
+	s.env = append(slices.Clone(env), "REPLICA_URL=") // what it writes then begins an epoch
+	s.Start()
+	s.sendTitled("Only here")
+	s.Stop()
+	s.env = env
+	copied.Start()
+	var begins atomic.Bool
+	acknowledged := make(chan struct{})
+	store.set(func(w http.ResponseWriter, r *http.Request, s3 http.Handler) {
+		if r.Method == http.MethodPut && strings.Contains(r.URL.Path, "/epochs/") && begins.CompareAndSwap(false, true) {
+			<-acknowledged
+		}
+		s3.ServeHTTP(w, r)
+	})
+	s.args = []string{"--takeover"}
+	s.launch()
+	await(t, "it begins", begins.Load)
+	copied.sendTitled("Acknowledged")
+	close(acknowledged)
+	await(t, "it serves", s.serves)
+	s.wantTitles([]string{"Copied", "Acknowledged"}, "Only here")
+	wantText(t, s.output.String(), "records that only it has: aiContent 1")
+	s.loseMachine()
+	s.Start()
+	s.wantTitles([]string{"Copied", "Acknowledged"})
+}
+
 // An older copy whose files are put over what is here, or that was made while the server ran, file by file, has
 // an older database than what .replica tells of. It does not begin an epoch with that.
 func TestReplicaOfAnOlderDatabaseBesideNewerNotes(t *testing.T) {

@@ -47,6 +47,10 @@ func (r *Recovery) prepare(ctx context.Context) error {
 				r.say("it has changes that the database here has not")
 			}
 			err = r.act(ctx, found)
+			if errors.Is(err, errWentOn) {
+				behind = true
+				continue
+			}
 			again, restoreAgain = restoreAgain, min(2*restoreAgain, restoreAgainAtLast) // it may have read all of the replica
 		}
 		switch {
