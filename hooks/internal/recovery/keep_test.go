@@ -406,7 +406,17 @@ func TestLostWAL(t *testing.T) {
 	if left, err := copied.last(); left != last-1 || err != nil {
 		t.Errorf("of what was read, up to %d is left of %d, %v", left, last, err)
 	}
-	l.must(os.Remove(wal))
+	gone := newLocal(t.TempDir())
+	l.must(os.CopyFS(gone.dataDir, os.DirFS(l.local.dataDir)))
+	l.must(os.Remove(gone.data() + "-wal"))
+	if lost, missed, err := gone.checkWAL(t.Context()); !lost || missed || err != nil {
+		t.Errorf("it is gone: got %t, %t, %v", lost, missed, err)
+	}
+	_, err = countRecords(t.Context(), copied.data()) // which ends it
+	l.must(err)
+	if _, err := os.Stat(wal); err == nil {
+		t.Error("it has not ended")
+	}
 	if lost, missed, err := copied.checkWAL(t.Context()); lost || missed || err != nil {
 		t.Errorf("it is all in the database: got %t, %t, %v", lost, missed, err)
 	}
