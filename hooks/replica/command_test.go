@@ -378,15 +378,25 @@ func TestCommandWhenTheLeaderIsKilled(t *testing.T) {
 		})
 		return n
 	}
+	p, err := newPeer(c.configs[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	whole := func() (leader int) {
+		apptest.Eventually(t, "a node leads, and the others have all of the log", func() bool {
+			name, err := p.leader()
+			if err != nil {
+				return false
+			}
+			leader = slices.IndexFunc(c.configs[:], func(config Config) bool { return config.Node == name })
+			state, err := p.state(name)
+			return err == nil && state.Leads && len(state.Behind) == 0
+		})
+		return leader
+	}
 	count()
 	for i, says := range []error{errUndone, errMayBe} {
-		p, err := newPeer(c.configs[0])
-		if err != nil {
-			t.Fatal(err)
-		}
-		var name string
-		apptest.Eventually(t, "a node leads", func() bool { name, err = p.leader(); return err == nil })
-		leader := slices.IndexFunc(c.configs[:], func(config Config) bool { return config.Node == name })
+		leader := whole()
 		down, _ := others(leader)
 		servers[down].Process.Kill()
 		servers[down].Wait()
@@ -412,8 +422,7 @@ func TestCommandWhenTheLeaderIsKilled(t *testing.T) {
 		if n := count(); n != i {
 			t.Errorf("%d posts", n)
 		}
-		again[down].Process.Signal(os.Interrupt)
-		again[down].Wait()
+		whole()
 		command = c.command(t, down, t.TempDir(), "post", title, "wait")
 		if err := command.Start(); err != nil {
 			t.Fatal(err)
@@ -423,7 +432,6 @@ func TestCommandWhenTheLeaderIsKilled(t *testing.T) {
 		if err := command.Wait(); err != nil {
 			t.Errorf("%v: %s", err, &command.err)
 		}
-		servers[down] = c.serve(t, down)[down]
 	}
 	if n := count(); n != 2 {
 		t.Errorf("%d posts", n)
