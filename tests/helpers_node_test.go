@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/pocketbase/pocketbase"
+	"github.com/pocketbase/pocketbase/apis"
 	"github.com/pocketbase/pocketbase/core"
 
 	"github.com/pocketriver/pocketriver/hooks"
@@ -37,7 +38,7 @@ func connectNode() (connect core.DBConnectFunc, register func(*pocketbase.Pocket
 	node.OnLead(func() { fmt.Println(beginsToLead) })
 	return node.Connect, func(app *pocketbase.PocketBase, config *hooks.Config) {
 		node.Register(app, app.RootCmd)
-		config.Leads, config.OnLead = node.Leads, node.OnLead
+		config.Leads, config.OnLead, config.Applied, config.Position = node.Leads, node.OnLead, node.Applied(), node.Position
 		app.OnModelCreate(core.LogsTableName).BindFunc(func(e *core.ModelEvent) error {
 			if entry := e.Model.(*core.Log); entry.Data["type"] != "request" && entry.Data["channelId"] == nil && entry.Data["callback"] == nil {
 				fmt.Println(entry.Created, entry.Message, entry.Data)
@@ -58,6 +59,7 @@ func connectNode() (connect core.DBConnectFunc, register func(*pocketbase.Pocket
 				}
 				return e.NoContent(http.StatusNoContent)
 			})
+			e.Router.GET("/{path...}", apis.Static(os.DirFS(filepath.Join("..", "pb_public")), false))
 			e.Router.GET("/leads", func(e *core.RequestEvent) error {
 				if !node.Leads() {
 					return e.NoContent(http.StatusConflict)

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"iter"
+	"maps"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -38,6 +39,12 @@ func (n *Node) answerPeer(path string, w http.ResponseWriter, r *http.Request) {
 			return
 		}
 		http.ServeFile(w, r, filepath.Join(snapshotDir(path), name))
+		return
+	}
+	if id, ok := strings.CutPrefix(r.URL.Path, streamsPath); ok {
+		if !n.serving.Load() || !n.hasStream(id) {
+			http.NotFound(w, r)
+		}
 		return
 	}
 	if r.URL.Path == sqlPath {
@@ -102,7 +109,7 @@ func (p *peer) state(name string) (s peerState, err error) {
 func (p *peer) states() (map[string]peerState, error) {
 	all := map[string]peerState{}
 	var errs []error
-	for name := range p.config.Peers {
+	for _, name := range slices.Sorted(maps.Keys(p.config.Peers)) { // so that what is wrong is said in the same words again
 		if name == p.config.Node {
 			continue
 		}
@@ -133,7 +140,7 @@ func (n *Node) join(path string, at *standing) {
 	}
 }
 
-var errNoBeginning = errors.New("no node has a database: make one ready on one of them, by replica.Seed")
+var errNoBeginning = errors.New("no node has a database: make one ready on one of them, by \"cluster init\"")
 
 func (n *Node) mayJoin(path string, at *standing) error {
 	if isOfSeveral(path+logSuffix) && at.log != "" {

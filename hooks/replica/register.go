@@ -37,6 +37,8 @@ const healthTimeout = 5 * time.Second
 func (n *Node) Register(app core.App, rootCmd *cobra.Command) {
 	n.app.Store(app)
 	n.rootCmd = rootCmd
+	n.applied = &appliedApp{App: app}
+	app.OnRealtimeConnectRequest().Bind(&hook.Handler[*core.RealtimeConnectRequestEvent]{Id: "replicaStream", Func: n.serveStream, Priority: -10000})
 	app.OnServe().Bind(&hook.Handler[*core.ServeEvent]{Id: "replicaServe", Func: n.serve})
 	app.OnTerminate().Bind(&hook.Handler[*core.TerminateEvent]{
 		Id: "replicaClose", Func: n.terminate, Priority: 10000, // after all that may still write
@@ -88,9 +90,13 @@ func (n *Node) serve(e *core.ServeEvent) error {
 			e.InstallerFunc = nil // which writes
 		}
 	}
+	if _, err := apis.NewRouter(n.applied); err != nil { // of which only the events are wanted
+		return err
+	}
 	if err := e.Next(); err != nil {
 		return err
 	}
+	n.serving.Store(true)
 	if n.several() {
 		n.peer.handler.Store(&e.Server.Handler)
 		if err := n.leaveJobs(e.App); err != nil {
@@ -135,8 +141,10 @@ func (n *Node) answerHealth(e *core.RequestEvent) error {
 }
 
 // healthy reports whether a node leads, as far as this one has heard lately.
-func (n *Node) healthy() bool {
-	return n.Leads() || time.Since(time.UnixMilli(n.heard.Load())) < healthTimeout
+func (n *Node) healthy() bool { return n.heardWithin(healthTimeout) }
+
+func (n *Node) heardWithin(timeout time.Duration) bool {
+	return n.Leads() || time.Since(time.UnixMilli(n.heard.Load())) < timeout
 }
 
 // answerUnavailable answers 503 to what PocketBase answers 400, and other statuses: the request

@@ -18,6 +18,11 @@
 // them leads: only there can be written. When it dies, another one leads after some seconds, for as long as most
 // of the nodes can reach each other; the others apply what it writes, and can be read from.
 //
+// Every node serves whoever comes to it. It answers reads itself, and has streams of realtime events, which come of
+// what it applies: see [Node.Applied]. It passes on what may write to the node that leads, and what is about a stream to the
+// one that has it; the answer comes once this node has what was written. Who goes from node to node sees nothing go back if
+// each request says how far the last answer was: see [Node.Position].
+//
 // The log begins with a seed: an id of its own, and the hash of a base snapshot, a copy of the
 // database as it was. [Seed] is what a database that has rows needs for that; where there is nothing, one
 // node needs none. Of several nodes, one starts with a database that was seeded, and the others with nothing. Whenever the log has grown by a quarter of the database, but by 64 MB at least
@@ -48,6 +53,8 @@ import (
 	"log/slog"
 	"path/filepath"
 	"runtime/debug"
+	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 
@@ -75,6 +82,10 @@ type Node struct {
 
 	app     atomic.Value   // a core.App, if the node is registered
 	rootCmd *cobra.Command // which tells what this process does; nil if it serves
+	applied *appliedApp    // the app, for what is applied
+
+	serving  atomic.Bool  // the app, so that what is applied is told
+	listened atomic.Int64 // when somebody last had a stream of events, in milliseconds since 1970
 
 	ready     atomic.Bool // to write: for what is known, the database has all of the log, and this node leads
 	starting  atomic.Bool // one of several, whose app looks whether there is something to migrate, in a transaction
@@ -100,6 +111,7 @@ type Node struct {
 
 	mu      sync.Mutex
 	path    string
+	name    string          // of the log, short
 	applier *applier        // of the database at path
 	fell    chan error      // why it isn't ready any more
 	closed  <-chan struct{} // once what runs beside the app ends
@@ -159,7 +171,8 @@ func (n *Node) Connect(path string) (*dbx.DB, error) {
 }
 
 var (
-	errUnseeded = errors.New("it has rows and follows no log: begin one with it, by replica.Seed, if no other node has one")
+	errUnseeded = errors.New("it has rows and follows no log: \"cluster init\" begins one with it, if no other node has one")
+	errNewLog   = errors.New("end it with \"cluster leave\", and begin a new one with \"cluster init\"")
 	errOtherLog = errors.New("its log is another one than the database follows: put the right one back")
 	errNoCopy   = errors.New("move data.db away, so that this node gets a copy of another one's")
 )
@@ -176,6 +189,10 @@ func (n *Node) catchUp(ctx context.Context, a *applier, to uint64) error {
 	if err != nil || to != endOfLog && at >= to {
 		return err
 	}
+	apply := a.apply
+	if a == n.applier {
+		apply = n.applyAndTell
+	}
 	read := n.read
 	if to != endOfLog {
 		read = func(after uint64, apply func(uint64, []byte) error) error { return n.log.readBeside(after, to, apply) }
@@ -187,7 +204,7 @@ func (n *Node) catchUp(ctx context.Context, a *applier, to uint64) error {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		if err := a.apply(at, position, entry); err != nil {
+		if err := apply(at, position, entry); err != nil {
 			return err
 		}
 		at = position
@@ -265,14 +282,21 @@ func (n *Node) begins() {
 	}
 }
 
-// Position returns how far the database has come in the log.
-func (n *Node) Position() (uint64, error) {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	if n.applier == nil {
-		return 0, errNotConnected
+// Position tells how far this node's database has come: what was written before is there. A request with it in the
+// header Replica-Position, or the query's replicaPosition, is answered by a node that has come as far, and every answer of one of several nodes
+// has that header. It's the same on all nodes, and says nothing to those of another log.
+func (n *Node) Position() string {
+	return n.name + "-" + strconv.FormatUint(n.reached.at(), 10)
+}
+
+// has reports whether this node's database has come to what Position says, or will never.
+func (n *Node) has(ctx context.Context, position string) bool {
+	number, ok := strings.CutPrefix(position, n.name+"-")
+	at, err := strconv.ParseUint(number, 10, 64)
+	if !ok || err != nil {
+		return true
 	}
-	return n.applier.position()
+	return n.reached.wait(ctx, at)
 }
 
 var errNotConnected = errors.New("the node has no database yet")
