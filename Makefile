@@ -23,7 +23,7 @@ GOVULNCHECK = golang.org/x/vuln/cmd/govulncheck@v1.9.0
 CYCLONEDX = github.com/CycloneDX/cyclonedx-gomod/cmd/cyclonedx-gomod@v1.10.0
 VERSITYGW = github.com/versity/versitygw/cmd/versitygw@v1.8.0
 
-.PHONY: help run demo send simulate tools test bench lint vulncheck image package dist reproducible clean torture
+.PHONY: help run demo cluster send simulate tools test bench lint vulncheck image package dist reproducible clean torture
 
 help: ## list these targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -54,6 +54,14 @@ demo: pocketriver ## serve, with a stand-in for ModelRiver that feeds the page a
 		--target http://$(DEMO_ADDRESS)/webhooks/modelriver & simulator=$$!; \
 	wait $$simulator; wait $$simulator; status=$$?; \
 	kill $$server 2>/dev/null; wait $$server; rm -rf $$data; exit $$status
+
+# Three nodes with one database, in a folder with which the next run goes on. It has the port, the three after it, and six
+# from the eleventh after it on. Each process ends with Ctrl-C, which reaches all.
+CLUSTER = cluster
+CLUSTER_PORT = 8090
+
+cluster: pocketriver ## run three nodes that have one database, to try what happens when one is killed
+	@$(DEV) REPLICA_URL= go run ./tests/cluster -binary $(BINARY) -dir $(CLUSTER) -port $(CLUSTER_PORT) -api $(DEMO_API) -every $(DEMO_EVERY)
 
 send: pocketriver ## send a sample webhook to `make run` and show the callback
 	$(DEV) $(BINARY) modelriver send $(ARGS)

@@ -5,14 +5,17 @@ package main
 
 import (
 	"embed"
+	"errors"
 	"fmt"
 	"io/fs"
+	"log"
 	"net/http"
 	"os"
 	"runtime/debug"
 	"sync/atomic"
 
 	"github.com/mattn/go-isatty"
+	"github.com/pocketbase/dbx"
 	"github.com/pocketbase/pocketbase"
 	"github.com/pocketbase/pocketbase/apis"
 	"github.com/pocketbase/pocketbase/cmd"
@@ -24,6 +27,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/pocketriver/pocketriver/hooks"
+	"github.com/pocketriver/pocketriver/hooks/replica"
 )
 
 //go:embed all:pb_public
@@ -36,14 +40,20 @@ func main() {
 	if os.Getenv("GOGC") == "" {
 		debug.SetGCPercent(200) // the heap is small, so collecting it half as often costs little memory
 	}
+	connect := hooks.DBConnect
 	app := pocketbase.NewWithConfig(pocketbase.Config{
 		DefaultDev: osutils.IsProbablyGoRun(),
-		DBConnect:  hooks.DBConnect,
+		DBConnect:  func(path string) (*dbx.DB, error) { return connect(path) },
 	})
 	app.RootCmd.SetErr(os.Stderr) // PocketBase's own writer prints errors to standard output
 	app.RootCmd.Version = version + " (PocketBase " + hooks.PocketBaseVersion() + ")"
 
-	publicDir, indexFallback := addPlugins(app)
+	config, _ := hooks.ConfigFromEnv() // serve says what is wrong with it
+	node := addNode(app, &config)
+	if node != nil {
+		connect = node.Connect
+	}
+	publicDir, indexFallback := addPlugins(app, node == nil)
 	app.OnServe().Bind(&hook.Handler[*core.ServeEvent]{
 		Id:       "pocketriverPublic",
 		Func:     func(e *core.ServeEvent) error { return servePublic(e, *publicDir, *indexFallback) },
@@ -52,7 +62,14 @@ func main() {
 
 	app.OnBootstrap().BindFunc(func(e *core.BootstrapEvent) error {
 		if err := e.Next(); err != nil {
-			return fmt.Errorf("%w (the data directory is %s: it must be writable)", err, e.App.DataDir())
+			hint := ""
+			if file, cant := os.CreateTemp(e.App.DataDir(), ".writable"); cant != nil {
+				hint = ": it must be writable"
+			} else {
+				file.Close()
+				os.Remove(file.Name())
+			}
+			return fmt.Errorf("%w (the data directory is %s%s)", err, e.App.DataDir(), hint)
 		}
 		return nil
 	})
@@ -62,7 +79,6 @@ func main() {
 	app.RootCmd.AddCommand(cmd.NewSuperuserCommand(app), cmd.NewServeCommand(app, true))
 	var failed atomic.Bool
 	trackFailure(app.RootCmd, &failed)
-	config, _ := hooks.ConfigFromEnv() // serve says what is wrong with it
 	hooks.MustRegister(app, app.RootCmd, config)
 	if _, _, err := app.RootCmd.Find(os.Args[1:]); err != nil {
 		failed.Store(true) // an unknown command
@@ -76,9 +92,36 @@ func main() {
 	}
 }
 
+// addNode makes the app one of several nodes with one database, if the environment says so; if that can't be, whatever
+// would open the database ends with why.
+func addNode(app *pocketbase.PocketBase, config *hooks.Config) (node *replica.Node) {
+	replica.AddCommands(app, app.RootCmd)
+	nodes, err := replica.ConfigFromEnv(app.DataDir())
+	if err == nil && nodes.Node == "" {
+		return nil
+	}
+	if err == nil && config.Replica != "" {
+		err = errors.New("REPLICA_URL and POCKETRIVER_NODE are set: several nodes ship nothing, so far: unset one of them")
+	}
+	if err == nil {
+		node, err = replica.Open(nodes)
+	}
+	if err != nil {
+		app.OnBootstrap().Bind(&hook.Handler[*core.BootstrapEvent]{
+			Func:     func(*core.BootstrapEvent) error { return err },
+			Priority: -15000, // before anything is made, after the commands that need no database
+		})
+		return nil
+	}
+	node.Register(app, app.RootCmd)
+	node.OnLead(func() { log.Printf("The node %s leads", nodes.Node) })
+	config.Leads, config.OnLead, config.Applied, config.Position = node.Leads, node.OnLead, node.Applied(), node.Position
+	return node
+}
+
 // addPlugins adds JavaScript hooks and migrations, with their flags and those of the
-// static files, which are PocketBase's own.
-func addPlugins(app *pocketbase.PocketBase) (publicDir *string, indexFallback *bool) {
+// static files, which are PocketBase's own. Of several nodes, none makes migrations by itself: they would be that one's only.
+func addPlugins(app *pocketbase.PocketBase, alone bool) (publicDir *string, indexFallback *bool) {
 	flags := app.RootCmd.PersistentFlags()
 	hooksDir := flags.String("hooksDir", "", "the directory with the JS app hooks")
 	hooksWatch := flags.Bool("hooksWatch", true, "auto restart the app on pb_hooks file change; it has no effect on Windows")
@@ -97,7 +140,7 @@ func addPlugins(app *pocketbase.PocketBase) (publicDir *string, indexFallback *b
 	})
 	migratecmd.MustRegister(app, app.RootCmd, migratecmd.Config{
 		TemplateLang: templateLang(),
-		Automigrate:  *automigrate,
+		Automigrate:  *automigrate && alone,
 		Dir:          *migrationsDir,
 	})
 	return publicDir, indexFallback

@@ -155,6 +155,7 @@ func (p *plugin) commandOptions() cli.Options {
 	return cli.Options{
 		WebhookSecrets: p.config.WebhookSecrets, APIKey: p.config.APIKey, APIURL: p.config.APIURL,
 		Path: p.config.Path, Window: p.config.CallbackWindow, Unusable: p.unusable, InWords: p.config.inWords, Replica: p.recovery,
+		Several: p.config.Leads != nil,
 	}
 }
 
@@ -257,7 +258,7 @@ func (p *plugin) warnOfSettings(app core.App) {
 		warn("MODELRIVER_API_KEY is in quotes, and they count as a part of it. Docker keeps those of an --env-file: write the value without them")
 	}
 	var synchronous int
-	if err := app.NonconcurrentDB().NewQuery("PRAGMA synchronous").Row(&synchronous); err == nil && synchronous < 2 && !app.HasTable("_replicaPosition") { // with a log, that is the durable copy
+	if err := app.NonconcurrentDB().NewQuery("PRAGMA synchronous").Row(&synchronous); err == nil && synchronous < 2 && !app.HasTable(logTable) { // with a log, that is the durable copy
 		app.Logger().Warn("The database runs with synchronous=NORMAL or OFF: a power failure can undo webhooks that were answered 200. Set pocketbase.Config.DBConnect to hooks.DBConnect")
 	}
 }

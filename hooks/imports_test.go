@@ -7,11 +7,11 @@ import (
 	"testing"
 )
 
-// Who has one node doesn't link the server of a log of several.
+// An app of one node doesn't link the server of a log of several, which the binary has.
 func TestOneNodeLinksNoLog(t *testing.T) {
 	t.Parallel()
 	const module = "github.com/pocketriver/pocketriver"
-	for room, links := range map[string]bool{"": false, "/hooks": false, "/hooks/replica": true} {
+	for room, links := range map[string]bool{"": true, "/hooks": false, "/hooks/replica": true} {
 		out, err := exec.Command("go", "list", "-deps", module+room).Output()
 		if err != nil {
 			t.Fatal(err)
@@ -27,8 +27,9 @@ func TestImportsPointOneWay(t *testing.T) {
 	t.Parallel()
 	const module = "github.com/pocketriver/pocketriver"
 	allowed := map[string]string{
-		"":                         "hooks migrations",
+		"":                         "hooks hooks/replica migrations",
 		"hooks":                    "hooks/internal/cli hooks/internal/commit hooks/internal/outbox hooks/internal/prepared hooks/internal/rawjson hooks/internal/realtime hooks/internal/recovery hooks/internal/store hooks/modelriver migrations pb_public",
+		"hooks/internal/called":    "",
 		"hooks/internal/cli":       "hooks/internal/disk hooks/internal/recovery hooks/internal/simulator hooks/internal/store hooks/modelriver",
 		"hooks/internal/commit":    "",
 		"hooks/internal/disk":      "",
@@ -36,11 +37,11 @@ func TestImportsPointOneWay(t *testing.T) {
 		"hooks/internal/prepared":  "",
 		"hooks/internal/rawjson":   "",
 		"hooks/internal/realtime":  "",
-		"hooks/internal/recovery":  "hooks/internal/disk",
+		"hooks/internal/recovery":  "hooks/internal/called hooks/internal/disk",
 		"hooks/internal/simulator": "hooks/internal/rawjson hooks/modelriver",
 		"hooks/internal/store":     "hooks/internal/commit hooks/internal/rawjson hooks/modelriver migrations",
 		"hooks/modelriver":         "hooks/internal/rawjson",
-		"hooks/replica":            "hooks/internal/disk hooks/internal/prepared",
+		"hooks/replica":            "hooks/internal/called hooks/internal/disk hooks/internal/prepared",
 		"migrations":               "hooks/internal/rawjson",
 		"pb_public":                "",
 		"hooks/internal/apptest":   "",

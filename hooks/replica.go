@@ -2,9 +2,13 @@ package hooks
 
 import (
 	"errors"
+	"os"
+	"path/filepath"
 
 	"github.com/dustin/go-humanize/english"
 	"github.com/pocketbase/dbx"
+	"github.com/pocketbase/pocketbase/core"
+	"github.com/pocketbase/pocketbase/tools/hook"
 	"github.com/spf13/cobra"
 
 	"github.com/pocketriver/pocketriver/hooks/internal/recovery"
@@ -22,6 +26,31 @@ func (p *plugin) bindRecovery(rootCmd *cobra.Command) {
 		p.unusable = errors.New(p.config.inWords(err.Error()))
 	}
 	p.recovery.Bind()
+	if p.config.Replica != "" {
+		p.app.OnBootstrap().Bind(&hook.Handler[*core.BootstrapEvent]{
+			Id: "modelriverLog", Func: refuseLog, Priority: -6000, // before the replica opens the database
+		})
+	}
+}
+
+// refuseLog refuses what DBConnect does, before the database is shipped, or replaced.
+func refuseLog(e *core.BootstrapEvent) error {
+	path := filepath.Join(e.App.DataDir(), "data.db")
+	if info, err := os.Stat(path); err != nil || info.Size() == 0 {
+		return e.Next()
+	}
+	db, err := dbx.Open("sqlite", path+"?mode=ro&_pragma=busy_timeout(10000)") // who only reads leaves the WAL as it is
+	if err != nil {
+		return err
+	}
+	follows, _ := followsLog(db) // of one that can't be read, others tell
+	if follows {
+		err = logRefusal(path)
+	}
+	if err := errors.Join(err, db.Close()); err != nil {
+		return err
+	}
+	return e.Next()
 }
 
 // describe tells what a restored database still has to do.

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
 	"math/rand/v2"
 	"net"
 	"net/http"
@@ -25,6 +26,7 @@ type nodesRun struct {
 	t     testing.TB
 	rng   *rand.Rand
 	nodes [3]*node
+	pages []*tab
 
 	kills    int
 	recovery map[string][]time.Duration // by the failure, how long after it a webhook was accepted
@@ -55,7 +57,7 @@ func newNodesRun(t testing.TB, base string, seed uint64) *nodesRun {
 		t.Fatal(err)
 	}
 	for i, name := range names {
-		addresses = append(addresses, freeAddresses(t))
+		addresses = append(addresses, freeAddresses(t, 2)[0])
 		n := &node{base: filepath.Join(base, name)}
 		f.nodes[i] = n
 		dir := filepath.Join(n.base, "pb_data")
@@ -97,7 +99,7 @@ func newNodesRun(t testing.TB, base string, seed uint64) *nodesRun {
 // nobody is told so.
 func connect(t testing.TB, from, to *node, address string) string {
 	t.Helper()
-	through := freeAddresses(t)
+	through := freeAddresses(t, 2)[0]
 	pass := func() {
 		for _, n := range []*node{from, to} {
 			n.cable.RLock()
@@ -148,15 +150,17 @@ func connect(t testing.TB, from, to *node, address string) string {
 	return through
 }
 
-// freeAddresses returns an address whose port and the next one nobody listens at.
-func freeAddresses(t testing.TB) string {
+// freeAddresses returns n addresses that nobody listens at, whose ports are in a row.
+func freeAddresses(t testing.TB, n int) (addresses []string) {
 	t.Helper()
-	for {
-		address := freeAddress(t)
-		if next := freeAddress(t); next == portAfter(t, address, 1) {
-			return address
+	for len(addresses) < n {
+		next := freeAddress(t)
+		if len(addresses) > 0 && next != portAfter(t, addresses[0], len(addresses)) {
+			addresses = nil
 		}
+		addresses = append(addresses, next)
 	}
+	return addresses
 }
 
 // portAfter returns an address with a port so much further.
@@ -266,18 +270,16 @@ func (f *nodesRun) changes() (n int) {
 	return n
 }
 
-// run loads the nodes while the fault happens, and balances the ledger.
+// run loads the nodes while the fault happens, and balances the ledger, once all of them have the same database, and all
+// pages show it.
 func (f *nodesRun) run(pause time.Duration, fault func()) {
 	f.t.Helper()
 	f.load(connections, pause, fault)
-	f.balance()
-}
-
-// balance balances the ledger, once all nodes have the same database.
-func (f *nodesRun) balance() {
-	f.t.Helper()
 	settle(f.t, f.nodes[0].Dir, 8*time.Minute)
 	f.mustEqual()
+	for _, p := range f.pages {
+		p.Converges(slices.Collect(maps.Keys(pageQueries))...)
+	}
 	changes := f.changes()
 	for _, n := range f.nodes {
 		n.Stop()

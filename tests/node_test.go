@@ -179,13 +179,11 @@ func TestSeededNode(t *testing.T) {
 		if err := os.RemoveAll(filepath.Join(f.Dir, "data.db-log")); err != nil {
 			t.Fatal(err)
 		}
-		refuse("drop the table _replicaPosition and begin a new log with replica.Seed")
-		db := openDatabase(t, f.Dir)
-		if _, err := db.NewQuery("DROP TABLE _replicaPosition").Execute(); err != nil {
+		refuse(`end it with "cluster leave", and begin a new one with "cluster init"`)
+		if _, err := replica.Leave(filepath.Join(f.Dir, "data.db")); err != nil {
 			t.Fatal(err)
 		}
-		db.Close()
-		refuse("it has rows and follows no log: begin one with it, by replica.Seed")
+		refuse(`it has rows and follows no log: "cluster init" begins one with it`)
 		if err := replica.Seed(filepath.Join(f.Dir, "data.db")); err != nil {
 			t.Fatal(err)
 		}

@@ -2,6 +2,7 @@ package tests
 
 import (
 	"context"
+	"fmt"
 	"math/rand/v2"
 	"syscall"
 	"testing"
@@ -13,18 +14,8 @@ import (
 func TestThreeNodesShowTheSame(t *testing.T) {
 	t.Parallel()
 	f := newNodesRun(t, t.TempDir(), rand.Uint64())
-	b := startBalancer(t, f.urls...)
-	pages := []*tab{openHarness(t, b.URL)}
-	for _, n := range f.nodes {
-		pages = append(pages, openHarness(t, n.URL))
-	}
-	for _, p := range pages {
-		p.Live(`"newest", {limit: 3}`)
-		p.Live(`"filtered", {filter: 'title ~ "7"', limit: 20}`)
-		p.Live(`"sorted", {sort: "title,id", limit: 3}`)
-		eval[bool](p, `queries.newest.grows = true`)
-	}
-	f.load(connections, 20*time.Millisecond, func() {
+	b := f.openPages()
+	f.run(20*time.Millisecond, func() {
 		for _, fault := range []func(){
 			func() { // each page comes again, and a node lags
 				for range 3 {
@@ -67,10 +58,28 @@ func TestThreeNodesShowTheSame(t *testing.T) {
 			f.awaitCaughtUp()
 		}
 	})
-	for _, p := range pages {
-		p.Converges("newest", "filtered", "sorted")
+}
+
+// openPages opens a page with live queries at each node, and one behind a balancer, which [nodesRun.run] looks at in the end.
+func (f *nodesRun) openPages() *balancer {
+	f.t.Helper()
+	b := startBalancer(f.t, f.urls...)
+	for _, url := range append([]string{b.URL}, f.urls...) {
+		p := openHarness(f.t, url)
+		for name, query := range pageQueries {
+			p.Live(fmt.Sprintf("%q, %s", name, query))
+		}
+		eval[bool](p, "queries.newest.grows = true")
+		f.pages = append(f.pages, p)
 	}
-	f.balance()
+	return b
+}
+
+// pageQueries are the live queries of a page, by their names.
+var pageQueries = map[string]string{
+	"newest":   `{limit: 3}`,
+	"filtered": `{filter: 'title ~ "7"', limit: 20}`,
+	"sorted":   `{sort: "title,id", limit: 3}`,
 }
 
 // lag keeps a node's database from being written to, as a disk that is very slow does, until the returned function is called.

@@ -31,8 +31,17 @@ const (
 
 // WriteCerts makes a folder of certificates for each of the nodes, in dir, under the node's name. Each goes to its
 // node, as Config.Certs. The key of their CA is kept nowhere: other nodes, or the same after ten years, need new
-// folders for all. A folder that is there already is an error.
+// folders for all. A folder that is there already is an error. The command "cluster certs" does this.
 func WriteCerts(dir string, nodes ...string) error {
+	if err := checkNames(nodes); err != nil {
+		return err
+	}
+	for _, node := range nodes { // before some of them have another CA than the others
+		folder := filepath.Join(dir, node)
+		if _, err := os.Lstat(folder); err == nil {
+			return fmt.Errorf("%s is there already: write the new certificates into another folder, or move that away", folder)
+		}
+	}
 	now := time.Now()
 	ca := &x509.Certificate{
 		Subject: pkix.Name{CommonName: "replica CA"}, NotBefore: now.Add(-time.Hour), NotAfter: now.AddDate(certYears, 0, 0),
@@ -42,11 +51,11 @@ func WriteCerts(dir string, nodes ...string) error {
 	if err != nil {
 		return err
 	}
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return err
+	}
 	for _, node := range nodes {
 		folder := filepath.Join(dir, node)
-		if err := os.MkdirAll(dir, 0o700); err != nil {
-			return err
-		}
 		if err := os.Mkdir(folder, 0o700); err != nil {
 			return err
 		}
@@ -91,16 +100,16 @@ func newCert(cert, parent *x509.Certificate, parentKey *ecdsa.PrivateKey) (key *
 // loadCerts returns what a node connects to others with, and lets them connect with.
 func loadCerts(dir string) (*tls.Config, error) {
 	cert, err := tls.LoadX509KeyPair(filepath.Join(dir, certFile), filepath.Join(dir, keyFile))
-	if err != nil {
-		return nil, fmt.Errorf("the certificates in %s: %w", dir, err)
-	}
-	content, err := os.ReadFile(filepath.Join(dir, caFile))
-	if err != nil {
-		return nil, fmt.Errorf("the certificates in %s: %w", dir, err)
+	var content []byte
+	if err == nil {
+		content, err = os.ReadFile(filepath.Join(dir, caFile))
 	}
 	pool := x509.NewCertPool()
-	if !pool.AppendCertsFromPEM(content) {
-		return nil, errors.New(filepath.Join(dir, caFile) + " has no certificate")
+	if err == nil && !pool.AppendCertsFromPEM(content) {
+		err = errors.New(caFile + " has no certificate")
+	}
+	if err != nil {
+		return nil, fmt.Errorf("the certificates in %s: %w: \"cluster certs\" makes a folder of them for each node", dir, err)
 	}
 	return &tls.Config{
 		Certificates: []tls.Certificate{cert}, RootCAs: pool, ClientCAs: pool, ServerName: serverName,

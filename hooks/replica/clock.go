@@ -22,7 +22,7 @@ const (
 )
 
 // astrayClock is what is said of a node that won't lead if another one can.
-var astrayClock = fmt.Sprintf("its clock differs by more than %s from those of most nodes: it doesn't lead if another one can", maxSkew)
+const astrayClock = "its clock is far from those of most nodes: it doesn't lead if another one can"
 
 // A clock is another node's. Once heard, it's known also while the node isn't reached.
 type clock struct {

@@ -44,16 +44,18 @@ func (c Config) check() (Config, error) {
 	if c.Listen == "" {
 		c.Listen = c.Peers[c.Node]
 	}
+	names := slices.Sorted(maps.Keys(c.Peers))
+	if err := checkNames(names); err != nil {
+		return c, err
+	}
 	switch {
-	case len(c.Peers) != 3 && len(c.Peers) != 5:
-		return c, fmt.Errorf("there are %d nodes: three or five can be one, with this one among them", len(c.Peers))
 	case c.Peers[c.Node] == "":
-		return c, fmt.Errorf("the node %q is none of its peers: %s", c.Node, strings.Join(slices.Sorted(maps.Keys(c.Peers)), ", "))
+		return c, fmt.Errorf("the node %q is none of its peers, which are %s: name it as it's called there", c.Node, strings.Join(names, ", "))
 	case c.Certs == "":
-		return c, errors.New("several nodes need certificates: replica.WriteCerts makes them")
+		return c, errors.New(`several nodes need certificates: "cluster certs" makes them`)
 	}
 	has := map[string]string{}
-	for _, name := range slices.Sorted(maps.Keys(c.Peers)) {
+	for _, name := range names {
 		address := c.Peers[name]
 		next, err := peerAddress(address)
 		if err != nil {
@@ -65,10 +67,30 @@ func (c Config) check() (Config, error) {
 			}
 			has[address] = name
 		}
-		if strings.ContainsAny(name, " .*>") {
-			return c, fmt.Errorf("the node's name %q has a space, a dot, * or >", name)
-		}
+	}
+	if _, err := peerAddress(c.Listen); err != nil {
+		return c, fmt.Errorf("the address %q to listen at: %w", c.Listen, err)
 	}
 	_, err := loadCerts(c.Certs)
 	return c, err
+}
+
+// checkNames refuses nodes that can't be so many, or that can't be called so: names are those of folders and of the log's servers, too.
+func checkNames(names []string) error {
+	if len(names) != 3 && len(names) != 5 {
+		return fmt.Errorf("there are %d nodes: name three or five, with this one among them", len(names))
+	}
+	for i, name := range names {
+		if name == "" || strings.ContainsFunc(name, isNoName) {
+			return fmt.Errorf("the node's name %q: use letters, digits, - and _", name)
+		}
+		if slices.Contains(names[:i], name) {
+			return fmt.Errorf("the node %q is there twice: give each a name of its own", name)
+		}
+	}
+	return nil
+}
+
+func isNoName(r rune) bool {
+	return !('a' <= r && r <= 'z' || 'A' <= r && r <= 'Z' || '0' <= r && r <= '9' || r == '-' || r == '_')
 }

@@ -74,6 +74,8 @@ type conn struct {
 	proposed int    // bytes of changes, which the commit hook appends after it; 0 if it may not
 	appended bool   // by the commit hook
 	refusal  error  // why it refused
+
+	committed func(entry []byte) // is told of each transaction whose app isn't this process's; nil if there are none
 }
 
 // A mark is a savepoint and how much had changed before it.
@@ -230,6 +232,9 @@ func (t *tx) Commit() error {
 	}
 	if err == nil && c.appended {
 		c.node.reached.set(c.next)
+		if c.committed != nil {
+			c.committed(c.changes.entry())
+		}
 	}
 	return err
 }

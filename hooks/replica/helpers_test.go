@@ -342,7 +342,7 @@ func (p *pair) newApp(t testing.TB) *tests.TestApp {
 		dir = filepath.Dir(p.path)
 	}
 	app := newApp(t, p.leader, dir)
-	p.leader.Register(app)
+	p.leader.Register(app, nil)
 	p.path = filepath.Join(app.DataDir(), "data.db")
 	return app
 }

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"iter"
+	"maps"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -46,6 +47,10 @@ func (n *Node) answerPeer(path string, w http.ResponseWriter, r *http.Request) {
 		}
 		return
 	}
+	if r.URL.Path == sqlPath {
+		n.serveSQL(path, w, r)
+		return
+	}
 	if r.URL.Path == reportPath {
 		n.answerReport(w, r)
 		return
@@ -74,8 +79,8 @@ func (n *Node) answerPeer(path string, w http.ResponseWriter, r *http.Request) {
 	_ = json.NewEncoder(w).Encode(state) // whoever has asked asks again
 }
 
-// ask asks another node for its state, or for one of its snapshots, from a byte on.
-func (p *peer) ask(ctx context.Context, name, path string, from int64) (*http.Response, error) {
+// ask asks another node for its state, for one of its snapshots, or for a connection of its database.
+func (p *peer) ask(ctx context.Context, name, path string, header http.Header) (*http.Response, error) {
 	address, err := peerAddress(p.config.Peers[name])
 	if err != nil {
 		return nil, err
@@ -84,11 +89,9 @@ func (p *peer) ask(ctx context.Context, name, path string, from int64) (*http.Re
 	if err != nil {
 		return nil, err
 	}
-	if from > 0 {
-		request.Header.Set("Range", fmt.Sprintf("bytes=%d-", from))
-	}
+	request.Header = header
 	response, err := p.client.RoundTrip(request)
-	if err == nil && response.StatusCode/100 != 2 {
+	if err == nil && response.StatusCode >= 300 {
 		response.Body.Close()
 		err = fmt.Errorf("the node %s answers %s", name, response.Status)
 	}
@@ -98,7 +101,7 @@ func (p *peer) ask(ctx context.Context, name, path string, from int64) (*http.Re
 func (p *peer) state(name string) (s peerState, err error) {
 	ctx, cancel := context.WithTimeout(context.Background(), logTimeout)
 	defer cancel()
-	response, err := p.ask(ctx, name, "/state", 0)
+	response, err := p.ask(ctx, name, "/state", http.Header{})
 	if err != nil {
 		return s, err
 	}
@@ -110,7 +113,7 @@ func (p *peer) state(name string) (s peerState, err error) {
 func (p *peer) states() (map[string]peerState, error) {
 	all := map[string]peerState{}
 	var errs []error
-	for name := range p.config.Peers {
+	for _, name := range slices.Sorted(maps.Keys(p.config.Peers)) { // so that what is wrong is said in the same words again
 		if name == p.config.Node {
 			continue
 		}
@@ -141,7 +144,7 @@ func (n *Node) join(path string, at *standing) {
 	}
 }
 
-var errNoBeginning = errors.New("no node has a database: make one ready on one of them, by replica.Seed")
+var errNoBeginning = errors.New("no node has a database: make one ready on one of them, by \"cluster init\"")
 
 func (n *Node) mayJoin(path string, at *standing) error {
 	if isOfSeveral(path+logSuffix) && at.log != "" {
@@ -234,7 +237,11 @@ func (n *Node) download(from string, s snapshot) error {
 func (n *Node) downloadFrom(from string, s snapshot, to io.Writer, size int64) (more int64, err error) {
 	ctx, cancel := context.WithTimeout(context.Background(), peerTimeout)
 	defer cancel()
-	response, err := n.peer.ask(ctx, from, "/snapshots/"+filepath.Base(s.path), size)
+	header := http.Header{}
+	if size > 0 {
+		header.Set("Range", fmt.Sprintf("bytes=%d-", size))
+	}
+	response, err := n.peer.ask(ctx, from, "/snapshots/"+filepath.Base(s.path), header)
 	if err != nil {
 		return 0, err
 	}

@@ -32,14 +32,14 @@ func TestConfigsThatAreRefused(t *testing.T) {
 	}{
 		{"no peers", Config{Node: "n1"}},
 		{"no peers", Config{Certs: good.Certs}},
-		{"there are 2 nodes: three or five", Config{Node: "n1", Peers: two, Certs: good.Certs}},
-		{`the node "n4" is none of its peers: n1, n2, n3`, Config{Node: "n4", Peers: good.Peers, Certs: good.Certs}},
+		{"there are 2 nodes: name three or five", Config{Node: "n1", Peers: two, Certs: good.Certs}},
+		{`the node "n4" is none of its peers, which are n1, n2, n3`, Config{Node: "n4", Peers: good.Peers, Certs: good.Certs}},
 		{"need certificates", Config{Node: "n1", Peers: good.Peers}},
 		{"the certificates in nowhere", Config{Node: "n1", Peers: good.Peers, Certs: "nowhere"}},
 		{"missing port", Config{Node: "n1", Peers: map[string]string{"n1": "127.0.0.1:1", "n2": "127.0.0.1:3", "n3": "127.0.0.1"}, Certs: good.Certs}},
 		{"have 127.0.0.1:8001: a node has the port of its address and the next one", Config{Node: "n1", Peers: map[string]string{"n1": "127.0.0.1:8000", "n2": "127.0.0.1:8001", "n3": "127.0.0.1:8003"}, Certs: good.Certs}},
 		{"have 127.0.0.1:8000: a node has", Config{Node: "n1", Peers: map[string]string{"n1": "127.0.0.1:8000", "n2": "127.0.0.1:8000", "n3": "127.0.0.1:8003"}, Certs: good.Certs}},
-		{"a space, a dot", Config{Node: "n1", Peers: map[string]string{"n1": "127.0.0.1:1", "n2": "127.0.0.1:3", "n.3": "127.0.0.1:5"}, Certs: good.Certs}},
+		{`the node's name "n.3": use letters`, Config{Node: "n1", Peers: map[string]string{"n1": "127.0.0.1:1", "n2": "127.0.0.1:3", "n.3": "127.0.0.1:5"}, Certs: good.Certs}},
 	} {
 		if _, err := Open(row.config); err == nil || !strings.Contains(err.Error(), row.want) {
 			t.Errorf("got %v, want %s", err, row.want)
@@ -287,7 +287,7 @@ func TestStrangersAreShutOut(t *testing.T) {
 	c := newCluster(t, "CREATE TABLE a (b)")
 	c.start(t, 0, 1, 2)
 	dir := t.TempDir()
-	if err := WriteCerts(dir, "n1"); err != nil {
+	if err := WriteCerts(dir, "n1", "n2", "n3"); err != nil {
 		t.Fatal(err)
 	}
 	other, err := loadCerts(filepath.Join(dir, "n1"))

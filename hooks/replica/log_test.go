@@ -350,7 +350,7 @@ func TestLogThatDoesNotFitIsRefused(t *testing.T) {
 	if err := os.Rename(dir, kept); err != nil {
 		t.Fatal(err)
 	}
-	refuse("the database has the first 4 of a log, and the folder " + dir + ", where that was, is gone: put it back, or, if it is lost, drop the table _replicaPosition and begin a new log with replica.Seed")
+	refuse("the database has the first 4 of a log, and the folder " + dir + ", where that was, is gone: put it back, or, if it is lost, " + errNewLog.Error())
 	if _, err := os.Stat(dir); err == nil {
 		t.Error("a new log was begun")
 	}

@@ -145,7 +145,7 @@ func (n *Node) openAt(path string, at standing, base snapshot, damage string) (a
 	if at.seeded() {
 		err = n.begin(at, base)
 	} else if err = n.log.look(); errors.Is(err, errNoStream) && !n.several() {
-		err = fmt.Errorf("the log that the database follows isn't in %s: put it back, or, if it is lost, drop the table %s, move the folder away and begin a new log with replica.Seed", path+logSuffix, positionTable)
+		err = fmt.Errorf("the log that the database follows isn't in %s: put it back, or, if it is lost, %w", path+logSuffix, errNewLog)
 	}
 	if err != nil {
 		return nil, false, err

@@ -42,7 +42,7 @@ func (c *cluster) apps(t *testing.T) (apps [3]*tests.TestApp, clients [3]*client
 				e.Router.Bind(apis.CORS(apis.CORSConfig{AllowOrigins: []string{"*"}})) // as PocketBase does before
 				return e.Next()
 			})
-			node.Register(apps[i])
+			node.Register(apps[i], nil)
 			if c.register != nil {
 				c.register(apps[i], node)
 			}

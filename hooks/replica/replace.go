@@ -87,7 +87,7 @@ func (n *Node) replace(path, why string) error {
 		errs = append(errs, errNoSnapshot)
 	}
 	return fmt.Errorf("%s, and no snapshot in %s can take its place: put a copy of the whole data directory back, or, to keep the database as it is, "+
-		"move %s away, drop the table %s and begin a new log with replica.Seed: %w", why, snapshotDir(path), path+logSuffix, positionTable, errors.Join(errs...))
+		"%w: %w", why, snapshotDir(path), errNewLog, errors.Join(errs...))
 }
 
 // restore makes a database of a snapshot and the log, on disk.
@@ -123,8 +123,7 @@ func putAside(path string) (aside string, err error) {
 			continue
 		}
 		if aside == "" {
-			aside = filepath.Join(dir, asidePrefix+time.Now().UTC().Format("20060102-150405.000"))
-			if err := os.Mkdir(aside, 0o700); err != nil {
+			if aside, err = makeAside(path); err != nil {
 				return "", err
 			}
 		}
@@ -136,4 +135,10 @@ func putAside(path string) (aside string, err error) {
 		return "", nil
 	}
 	return aside, errors.Join(disk.Sync(aside), disk.Sync(dir))
+}
+
+// makeAside makes the folder into which something of a database is put aside now.
+func makeAside(path string) (aside string, err error) {
+	aside = filepath.Join(filepath.Dir(path), asidePrefix+time.Now().UTC().Format("20060102-150405.000"))
+	return aside, os.Mkdir(aside, 0o700)
 }

@@ -9,7 +9,7 @@
 //	node, err := replica.Open(replica.Config{})
 //	…
 //	app := pocketbase.NewWithConfig(pocketbase.Config{DBConnect: node.Connect})
-//	node.Register(app)
+//	node.Register(app, app.RootCmd)
 //
 // The log is a stream of NATS JetStream, whose server runs in this process and keeps it in the
 // folder data.db-log beside the database.
@@ -61,6 +61,7 @@ import (
 
 	"github.com/pocketbase/dbx"
 	"github.com/pocketbase/pocketbase/core"
+	"github.com/spf13/cobra"
 )
 
 // ErrUnavailable is what a write fails with that the log didn't take, or perhaps took: nothing of
@@ -80,8 +81,9 @@ type Node struct {
 	shut    func() error
 	log     *streamLog // which that is, but in a test
 
-	app     atomic.Value // a core.App, if the node is registered
-	applied *appliedApp  // and that
+	app     atomic.Value   // a core.App, if the node is registered
+	rootCmd *cobra.Command // which tells what this process does; nil if it serves
+	applied *appliedApp    // the app, for what is applied
 
 	serving  atomic.Bool // the app, so that what is applied is told
 	listened moment      // when somebody last had a stream of events
@@ -154,9 +156,15 @@ func (n *Node) logger() *slog.Logger {
 // the log begins, is damaged or isn't what the log says is replaced by the newest snapshot that is right and
 // what the log has since then, and put aside into a folder superseded-TIME. One is refused that has
 // rows and follows no log ([Seed] begins one with it) or another one, or whose log isn't there or is older.
+//
+// In a command beside the servers of several nodes ([Node.Register] says what that is), nothing is opened here: it is the
+// database of the node that leads.
 func (n *Node) Connect(path string) (*dbx.DB, error) {
 	if filepath.Base(path) != "data.db" {
 		return core.DefaultDBConnect(path)
+	}
+	if n.isCommand() {
+		return n.connectLeader()
 	}
 	if err := n.open(path); err != nil {
 		return nil, err
@@ -168,7 +176,8 @@ func (n *Node) Connect(path string) (*dbx.DB, error) {
 }
 
 var (
-	errUnseeded = errors.New("it has rows and follows no log: begin one with it, by replica.Seed, if no other node has one")
+	errUnseeded = errors.New("it has rows and follows no log: \"cluster init\" begins one with it, if no other node has one")
+	errNewLog   = errors.New("end it with \"cluster leave\", and begin a new one with \"cluster init\"")
 	errOtherLog = errors.New("its log is another one than the database follows: put the right one back")
 	errNoCopy   = errors.New("move data.db away, so that this node gets a copy of another one's")
 )

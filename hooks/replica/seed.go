@@ -21,6 +21,7 @@ func (s standing) seeded() bool { return s.log != "" && s.position == seedPositi
 
 // Seed makes a data.db that follows no log, or an empty one, what a log begins with, once a node starts with
 // it. Nothing else may have it open. Of several nodes, this is done for one: the others begin with nothing, and get copies.
+// The command "cluster init" does this.
 func Seed(path string) error {
 	err := checkDriver(sqliteDriver())
 	if err == nil {
@@ -49,15 +50,11 @@ func beginAt(path string) (err error) {
 	if len(snapshots(snapshotDir(path))) > 0 {
 		return fmt.Errorf("%s has snapshots of a log that is gone: put that back, or move it all away", dir)
 	}
-	// From its first transaction on, nobody else has the database, and what it commits is on disk.
-	db, err := openApplier(path + "?_pragma=busy_timeout(1000)&_pragma=locking_mode(EXCLUSIVE)&_pragma=journal_mode(WAL)&_pragma=synchronous(FULL)")
+	db, err := openAlone(path)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, db.close()) }()
-	if err := db.exec(context.Background(), "BEGIN IMMEDIATE; COMMIT"); err != nil {
-		return fmt.Errorf("stop what else has it open: %w", err)
-	}
 	if err := db.checkTables(); err != nil {
 		return err
 	}
@@ -65,6 +62,18 @@ func beginAt(path string) (err error) {
 		return err
 	}
 	return disk.Sync(filepath.Dir(path))
+}
+
+// openAlone opens a database that nobody else has then. What it commits is on disk.
+func openAlone(path string) (*applier, error) {
+	db, err := openApplier(path + "?_pragma=busy_timeout(1000)&_pragma=locking_mode(EXCLUSIVE)&_pragma=journal_mode(WAL)&_pragma=synchronous(FULL)")
+	if err != nil {
+		return nil, err
+	}
+	if err := db.exec(context.Background(), "BEGIN IMMEDIATE; COMMIT"); err != nil {
+		return nil, errors.Join(fmt.Errorf("stop what else has it open: %w", err), db.close())
+	}
+	return db, nil
 }
 
 // base returns the snapshot that the log begins with, which is made of a database that is at its seed.

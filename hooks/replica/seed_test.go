@@ -90,7 +90,7 @@ func mustRefuse(t *testing.T, config Config, path, want string) {
 func TestSeed(t *testing.T) {
 	t.Parallel()
 	path := newStock(t)
-	mustRefuse(t, Config{}, path, "it has rows and follows no log: begin one with it, by replica.Seed")
+	mustRefuse(t, Config{}, path, errUnseeded.Error())
 	if _, err := os.Stat(path + logSuffix); err == nil {
 		t.Error("a log was begun")
 	}
@@ -143,7 +143,7 @@ func TestSeedIsDoneAgain(t *testing.T) {
 	for i := range 2 {
 		remove(t, path)
 		copyFile(t, before, path, 1)
-		mustRefuse(t, Config{}, path, "by replica.Seed")
+		mustRefuse(t, Config{}, path, errUnseeded.Error())
 		edit(t, path, fmt.Sprintf("INSERT INTO a VALUES ('since then %d')", i))
 		if err := Seed(path); err != nil {
 			t.Fatal(err)

@@ -70,7 +70,7 @@ func (l *streamLog) open(dir string, at standing) error {
 	defer l.mu.Unlock()
 	l.dir = dir
 	if _, err := os.Stat(dir); errors.Is(err, fs.ErrNotExist) && at.log != "" && !at.seeded() && !l.config.several() {
-		return fmt.Errorf("the database has the first %d of a log, and the folder %s, where that was, is gone: put it back, or, if it is lost, drop the table %s and begin a new log with replica.Seed", at.position, dir, positionTable)
+		return fmt.Errorf("the database has the first %d of a log, and the folder %s, where that was, is gone: put it back, or, if it is lost, %w", at.position, dir, errNewLog)
 	}
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return err
@@ -93,7 +93,7 @@ func (c Config) checkNodes(dir string) error {
 	case isOfSeveral(dir) && !c.several():
 		return fmt.Errorf("the log in %s is one of several nodes: say which, as before", dir)
 	case !isOfSeveral(dir) && c.several() && hasBegun(dir):
-		return fmt.Errorf("the log in %s is one of one node: drop the table %s, move the folder away, and begin a log for several with replica.Seed", dir, positionTable)
+		return fmt.Errorf("the log in %s is one of one node: for several, %w", dir, errNewLog)
 	}
 	return nil
 }
@@ -350,7 +350,7 @@ func (l natsLogger) Fatalf(format string, v ...any) {
 }
 
 func (l natsLogger) Errorf(format string, v ...any) {
-	l.logger().Error("The log's server has failed", "error", fmt.Sprintf(format, v...))
+	l.logger().Error("The log's server tells of an error", "error", fmt.Sprintf(format, v...))
 }
 
 func (l natsLogger) Warnf(format string, v ...any) {

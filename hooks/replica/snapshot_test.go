@@ -281,7 +281,7 @@ func TestDamagedSnapshots(t *testing.T) {
 	if err := os.RemoveAll(snapshotDir(path)); err != nil {
 		t.Fatal(err)
 	}
-	mustRefuse(t, Config{}, path, "replica.Seed: there is none")
+	mustRefuse(t, Config{}, path, errNewLog.Error()+": there is none")
 }
 
 // A running node whose snapshots are damaged makes one from its database.

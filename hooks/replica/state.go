@@ -45,7 +45,8 @@ type report struct {
 	Log      string        `json:"log"` // its name, short
 	Leads    bool          `json:"leads"`
 	Position uint64        `json:"position"`
-	Lag      time.Duration `json:"lag"` // how long ago it had all of the log
+	Lag      time.Duration `json:"lag"`    // how long ago it had all of the log
+	Astray   bool          `json:"astray"` // its clock is
 }
 
 // report returns what this node tells one that asks with some salt.
@@ -57,7 +58,7 @@ func (n *Node) report(salt string) report {
 	if n.stop.Load() == nil {
 		return r
 	}
-	r.Log, r.Position, r.Leads = n.name, n.reached.at(), n.Leads()
+	r.Log, r.Position, r.Leads, r.Astray = n.name, n.reached.at(), n.Leads(), n.watch.astray.Load()
 	if !r.Leads {
 		r.Lag = n.caughtUp.ago()
 	}
@@ -83,7 +84,7 @@ func (n *Node) answerReport(w http.ResponseWriter, r *http.Request) {
 func (p *peer) report(ctx context.Context, name, salt string) (r report, err error) {
 	ctx, cancel := context.WithTimeout(ctx, logTimeout)
 	defer cancel()
-	response, err := p.ask(ctx, name, reportPath+"?salt="+salt, 0)
+	response, err := p.ask(ctx, name, reportPath+"?salt="+salt, http.Header{})
 	if err != nil {
 		return r, err
 	}
@@ -91,9 +92,9 @@ func (p *peer) report(ctx context.Context, name, salt string) (r report, err err
 	return r, json.NewDecoder(response.Body).Decode(&r)
 }
 
-// A watch is what a node knows of the others.
+// A watch is what a node knows of the others; a command, of all.
 type watch struct {
-	states atomic.Pointer[[]NodeState] // of all nodes, and nobody changes it
+	states atomic.Pointer[[]NodeState] // which nobody changes
 	astray atomic.Bool                 // this node's clock differs by much from those of most nodes
 
 	mu     sync.Mutex // is held while they are asked
@@ -128,7 +129,7 @@ func (n *Node) watchOthers(ctx context.Context, p *peer) {
 	}
 }
 
-// askOthers asks all other nodes at once.
+// askOthers asks all other nodes at once; a command asks all, its own server too.
 func (n *Node) askOthers(ctx context.Context, p *peer) {
 	w := &n.watch
 	w.mu.Lock()
@@ -136,7 +137,7 @@ func (n *Node) askOthers(ctx context.Context, p *peer) {
 	salt := rand.Text()
 	var all sync.WaitGroup
 	for name := range p.config.Peers {
-		if name == p.config.Node {
+		if name == p.config.Node && !n.isCommand() {
 			continue
 		}
 		o := w.others[name]
@@ -156,6 +157,7 @@ func (n *Node) askOthers(ctx context.Context, p *peer) {
 		})
 	}
 	all.Wait()
+	w.astray.Store(!n.isCommand() && isAstray(w.others, n.clock()))
 	own := n.report(salt)
 	for name, o := range w.others {
 		if o.reached {
@@ -163,7 +165,6 @@ func (n *Node) askOthers(ctx context.Context, p *peer) {
 			o.clock.look(n.clock())
 		}
 	}
-	w.astray.Store(isAstray(w.others, n.clock()))
 	w.states.Store(n.tellStates(own))
 }
 
@@ -236,28 +237,36 @@ func (n *Node) tellStates(own report) *[]NodeState {
 	for _, name := range own.Peers {
 		s := NodeState{Name: name, Address: n.log.config.Peers[name], Here: name == own.Node, Reached: true}
 		told, lag := own, own.Lag
-		if !s.Here {
-			o := n.watch.others[name]
+		if o := n.watch.others[name]; o != nil {
 			s.Reached, told, lag = o.reached, o.report, o.Lag
 			if !o.reached && o.Log != "" {
 				lag += o.heard.ago()
 			}
 			s.ClockSeconds, s.Differs = o.clock.ahead(now).Seconds(), o.allDiffers(now)
-		} else if n.watch.astray.Load() {
-			s.Differs = []string{astrayClock}
 		}
 		s.Leads, s.Position, s.LagSeconds, s.Same = told.Leads && s.Reached, told.Position, lag.Seconds(), told.Same
 		if told.Log != "" {
 			s.Behind = end - min(end, told.Position)
+		}
+		if told.Astray {
+			s.Differs = append(slices.Clone(s.Differs), astrayClock)
 		}
 		states = append(states, s)
 	}
 	return &states
 }
 
-// State returns how all nodes stand, in the order of their names: as this one has heard some seconds ago. Of a node without others, it
-// is nil.
+// State returns how all nodes stand, in the order of their names, as this one has heard some seconds ago. A command asks them
+// now, and compares them with itself. Of a node without others, and before it has a database, it is nil.
 func (n *Node) State() []NodeState {
+	if n.isCommand() {
+		p, err := newPeer(n.log.config)
+		if err != nil { // it was right when the node was opened
+			return nil
+		}
+		defer p.client.CloseIdleConnections()
+		n.askOthers(context.Background(), p)
+	}
 	if states := n.watch.states.Load(); states != nil {
 		return *states
 	}

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/pocketbase/pocketbase/core"
+	"github.com/spf13/cobra"
 
 	"github.com/pocketriver/pocketriver/hooks/internal/apptest"
 )
@@ -160,7 +161,7 @@ func TestStateTellsHowFarNodesAre(t *testing.T) {
 	apptest.Eventually(t, "all are well", func() bool {
 		for of := range 3 {
 			s := c.state(other, of)
-			if !s.Reached || s.Leads != (of == leader) || s.Here != (of == other) || s.Behind != 0 || s.Position == 0 || s.Lags() || s.Address != c.configs[0].Peers[s.Name] || len(s.Differs) > 0 {
+			if !s.Reached || s.Leads != (of == leader) || s.Here != (of == other) || s.Behind != 0 || s.Position == 0 || s.Lag() != "" || s.Address != c.configs[0].Peers[s.Name] || len(s.Differs) > 0 {
 				return false
 			}
 		}
@@ -172,10 +173,10 @@ func TestStateTellsHowFarNodesAre(t *testing.T) {
 	}
 	apptest.Eventually(t, "it is told how far one is behind", func() bool {
 		s := c.state(other, behind)
-		return s.Reached && s.Behind == 10 && s.Lags() && strings.Contains(s.InWords(), "; 10 entries and ")
+		return s.Reached && s.Behind == 10 && s.Lag() != "" && strings.Contains(s.InWords(), "; 10 entries and ")
 	})
 	c.nodes[behind].mu.Unlock()
-	apptest.Eventually(t, "it is there again", func() bool { s := c.state(other, behind); return s.Behind == 0 && !s.Lags() })
+	apptest.Eventually(t, "it is there again", func() bool { s := c.state(other, behind); return s.Behind == 0 && s.Lag() == "" })
 }
 
 // setClocks has each node's clock be set in tests.
@@ -229,7 +230,7 @@ func TestNodeWithAWrongClock(t *testing.T) {
 		t.Error("it has led again")
 	}
 	clock(leader, leader, "["+astrayClock+"]")
-	clock(a, leader, "[its clock is 1m10s behind]")
+	clock(a, leader, "[its clock is 1m10s behind "+astrayClock+"]")
 
 	c.makeLead(t, leader)
 	c.insert(t, "comes back")
@@ -346,5 +347,37 @@ func TestHashFiles(t *testing.T) {
 	}
 	if got := hash(); got != before || len(got) != hashLength {
 		t.Errorf("got %s, and before %s", got, before)
+	}
+}
+
+// A command asks all nodes, also that of its own machine, and compares them with itself.
+func TestCommandTellsHowNodesStand(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, "CREATE TABLE a (b)")
+	c.start(t, 0, 1, 2)
+	c.insert(t, "one")
+	c.same(t)
+	leader := c.leader(t)
+	stopped, up := others(leader)
+	c.stop(t, stopped)
+	config := c.configs[up]
+	config.Same = map[string]string{"PocketRiver": "1.3"}
+	command, err := Open(config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	command.rootCmd = &cobra.Command{} // under which no serve was called
+	states := command.State()
+	for i, s := range states {
+		differs := "[its PocketRiver is unknown, and here 1.3]"
+		if i == stopped {
+			differs = "[]"
+		}
+		if s.Name != c.configs[i].Node || s.Reached != (i != stopped) || s.Leads != (i == leader) || s.Here != (i == up) || s.Behind != 0 || fmt.Sprint(s.Differs) != differs {
+			t.Errorf("got %+v", s)
+		}
+	}
+	if len(states) != 3 || states[up].Position == 0 {
+		t.Errorf("got %+v", states)
 	}
 }

@@ -113,7 +113,7 @@ func (n *Node) findStream(ctx context.Context, id string) string {
 		}
 		asked++
 		go func() {
-			response, err := n.peer.ask(ctx, name, streamsPath+id, 0)
+			response, err := n.peer.ask(ctx, name, streamsPath+id, nil)
 			if err != nil {
 				found <- ""
 				return

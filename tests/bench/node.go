@@ -153,7 +153,7 @@ func freeAddrs() (string, error) {
 // runNode is what the binary is to webhooks, with a log if it is asked for.
 func runNode() error {
 	debug.SetGCPercent(200)
-	connect, register := core.DBConnectFunc(hooks.DBConnect), func(core.App, *hooks.Config) {}
+	connect, register := core.DBConnectFunc(hooks.DBConnect), func(*pocketbase.PocketBase, *hooks.Config) {}
 	if text := os.Getenv(logEnv); text != "" {
 		var config replica.Config
 		if err := json.Unmarshal([]byte(text), &config); err != nil {
@@ -163,8 +163,8 @@ func runNode() error {
 		if err != nil {
 			return err
 		}
-		connect, register = node.Connect, func(app core.App, config *hooks.Config) {
-			node.Register(app)
+		connect, register = node.Connect, func(app *pocketbase.PocketBase, config *hooks.Config) {
+			node.Register(app, app.RootCmd)
 			config.Leads, config.OnLead, config.Applied, config.Position = node.Leads, node.OnLead, node.Applied(), node.Position
 			app.OnServe().BindFunc(func(e *core.ServeEvent) error {
 				e.Router.GET("/leads", func(e *core.RequestEvent) error {

@@ -26,6 +26,9 @@ type Options struct {
 	Path           string        // where webhooks are received
 	Window         time.Duration // in which a callback is tried
 
+	// Several reports whether this is one of several nodes that have one database.
+	Several bool
+
 	// Replica is the app's replica.
 	Replica *recovery.Recovery
 

@@ -11,6 +11,14 @@ import (
 
 // checkReplica tries the replica's store, and finds what a restore would not bring back.
 func (c *commands) checkReplica(ctx context.Context, _ *url.URL) []Finding {
+	if c.options.Several {
+		findings := []Finding{{"replica", gradeOK, "none; most of the nodes have what was answered 200", ""}}
+		if c.hasUploads() {
+			findings = append(findings, Finding{"replica", gradeWarning, "the files that users uploaded are on this node's disk alone, and others don't find them",
+				"In the dashboard, Settings, Files storage, have PocketBase keep them in S3."})
+		}
+		return findings
+	}
 	if !c.options.Replica.Configured() {
 		if backups := c.app.Settings().Backups; c.app.IsBootstrapped() && backups.Cron != "" && backups.S3.Enabled {
 			return []Finding{{"replica", gradeOK, "none; backups are made by schedule, and kept in S3", ""}}
@@ -39,9 +47,15 @@ func (c *commands) checkReplica(ctx context.Context, _ *url.URL) []Finding {
 	if c.options.Replica.SameDisk() {
 		add(gradeWarning, "it is on the same disk as the data", "It is lost with the data. Use another disk, or a bucket.")
 	}
-	if uploads, err := os.ReadDir(filepath.Join(c.app.DataDir(), "storage")); err == nil && len(uploads) > 0 && !c.app.Settings().S3.Enabled {
+	if c.hasUploads() {
 		add(gradeWarning, "it holds data.db only: the files that users uploaded are on this disk alone",
 			"In the dashboard, Settings, Files storage, have PocketBase keep them in S3, or back up pb_data/storage.")
 	}
 	return findings
+}
+
+// hasUploads reports whether files that users uploaded are on this disk, and new ones come there.
+func (c *commands) hasUploads() bool {
+	uploads, err := os.ReadDir(filepath.Join(c.app.DataDir(), "storage"))
+	return err == nil && len(uploads) > 0 && !c.app.Settings().S3.Enabled
 }
