@@ -2,7 +2,6 @@
 package nodes
 
 import (
-	"fmt"
 	"strings"
 	"time"
 
@@ -35,8 +34,17 @@ type State struct {
 // lagShown is from how many seconds on a node is said to lag: followers ask each second how far the log is.
 const lagShown = 5
 
-// Lags reports whether a node is further behind than each is from time to time.
-func (s *State) Lags() bool { return s.LagSeconds >= lagShown }
+// Lag tells in words how far behind a node is; it is empty unless that is further than each is from time to time.
+func (s *State) Lag() string {
+	if s.LagSeconds < lagShown {
+		return ""
+	}
+	lag := (time.Duration(s.LagSeconds) * time.Second).String() + " behind"
+	if s.Behind > 0 {
+		lag = english.Plural(int(s.Behind), "entry", "entries") + " and " + lag
+	}
+	return lag
+}
 
 // Role tells in a word what the node does.
 func (s *State) Role() string {
@@ -52,11 +60,8 @@ func (s *State) Role() string {
 // InWords tells in one line what is to be known of a node beside its role.
 func (s *State) InWords() string {
 	words := []string{s.Address}
-	if s.Lags() {
-		words = append(words, fmt.Sprintf("%s behind", time.Duration(s.LagSeconds)*time.Second))
-		if s.Behind > 0 {
-			words[1] = english.Plural(int(s.Behind), "entry", "entries") + " and " + words[1]
-		}
+	if lag := s.Lag(); lag != "" {
+		words = append(words, lag)
 	}
 	return strings.Join(append(words, s.Differs...), "; ")
 }
