@@ -19,7 +19,7 @@ var wellNodes = []NodeState{
 
 // sickNodes are three without one that leads.
 var sickNodes = []NodeState{
-	{Name: "a", Address: "10.0.0.1:8100", Here: true, Reached: true, Position: 7, Behind: 2, LagSeconds: 60.4},
+	{Name: "a", Address: "10.0.0.1:8100", Here: true, Reached: true, Position: 7, Behind: 2, LagSeconds: 60.4, Differs: []string{"its clock is far"}},
 	{Name: "b", Address: "10.0.0.2:8100", Position: 9, LagSeconds: 42.9, ClockSeconds: 1},
 	{Name: "c", Address: "10.0.0.3:8100", Reached: true, Position: 9, ClockSeconds: 3.5, Differs: []string{"its PocketRiver is 1.3, and here 1.2", "its clock is 4s ahead"}},
 }
@@ -64,7 +64,7 @@ func TestStatsTellOfNodes(t *testing.T) {
 		t.Errorf("got %v, and before %v", again, well)
 	}
 	states.Store(&sickNodes)
-	if got, want := fmt.Sprint(read()), "[map[address:10.0.0.1:8100 behind:2 entries and 1m0s behind differs:[] here:true leads:false name:a reached:true]"+
+	if got, want := fmt.Sprint(read()), "[map[address:10.0.0.1:8100 behind:2 entries and 1m0s behind differs:[its clock is far] here:true leads:false name:a reached:true]"+
 		" map[address:10.0.0.2:8100 behind:42s behind differs:[] here:false leads:false name:b reached:false]"+
 		" map[address:10.0.0.3:8100 behind: differs:[its PocketRiver is 1.3, and here 1.2 its clock is 4s ahead] here:false leads:false name:c reached:true]]"; got != want {
 		t.Errorf("got %s\nwant %s", got, want)
@@ -108,7 +108,7 @@ func TestMetricsTellOfNodes(t *testing.T) {
 		"modelriver_node_position node=a": 7, "modelriver_node_position node=c": 9,
 		"modelriver_node_lag_seconds node=a": 60.4, "modelriver_node_lag_seconds node=b": 42.9, "modelriver_node_lag_seconds node=c": 0,
 		"modelriver_node_clock_seconds node=a": 0, "modelriver_node_clock_seconds node=c": 3.5,
-		"modelriver_node_differences node=a": 0, "modelriver_node_differences node=c": 2,
+		"modelriver_node_differences node=a": 1, "modelriver_node_differences node=c": 2,
 	})
 }
 
@@ -117,7 +117,7 @@ func TestStatusTellsOfNodes(t *testing.T) {
 	s, states := newNodesServer(t)
 	wantLines(t, mustRun(t, s.plugin, "status"), `^node a +follows +10\.0\.0\.1:8100$`, `^node b +leads +10\.0\.0\.2:8100$`, `^node c +follows +10\.0\.0\.3:8100$`)
 	states.Store(&sickNodes)
-	wantLines(t, mustRun(t, s.plugin, "status"), `^node a +follows +10\.0\.0\.1:8100; 2 entries and 1m0s behind$`, `^node b +lost +10\.0\.0\.2:8100; 42s behind$`,
+	wantLines(t, mustRun(t, s.plugin, "status"), `^node a +follows +10\.0\.0\.1:8100; 2 entries and 1m0s behind; its clock is far$`, `^node b +lost +10\.0\.0\.2:8100; 42s behind$`,
 		`^node c +follows +10\.0\.0\.3:8100; its PocketRiver is 1\.3, and here 1\.2; its clock is 4s ahead$`)
 	var report struct{ Nodes []nodes.State }
 	if err := json.Unmarshal([]byte(mustRun(t, s.plugin, "status", "--json")), &report); err != nil || !reflect.DeepEqual(report.Nodes, sickNodes) {
@@ -147,6 +147,6 @@ func TestDoctorTellsOfNodes(t *testing.T) {
 	}
 	want("ok: 3 nodes, all alike; b leads")
 	states.Store(&sickNodes)
-	want("warning: a is 2 entries and 1m0s behind", "warning: b does not answer at 10.0.0.2:8100",
+	want("warning: a is 2 entries and 1m0s behind", "warning: a is not as most of the others: its clock is far", "warning: b does not answer at 10.0.0.2:8100",
 		"warning: c is not as this node: its PocketRiver is 1.3, and here 1.2; its clock is 4s ahead", "problem: none leads, so that nothing can be stored")
 }

@@ -284,6 +284,7 @@ func TestWhoseClockIsAstray(t *testing.T) {
 		{[]time.Duration{0, 70, 70}, false},
 		{[]time.Duration{70, 70, 70}, true},
 		{[]time.Duration{0, 0, 70, 70}, false},
+		{[]time.Duration{0, -70, -70}, false},
 		{[]time.Duration{0, -70, -70, -70}, true},
 	} {
 		others := map[string]*other{"never reached": {}}

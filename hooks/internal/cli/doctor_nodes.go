@@ -28,7 +28,11 @@ func (c *commands) checkNodes() (findings []Finding) {
 			add(gradeWarning, fmt.Sprintf("%s is %s", n.Name, lag), "It shows what was until then. If that doesn't pass, see what its log says.")
 		}
 		if len(n.Differs) > 0 {
-			add(gradeWarning, fmt.Sprintf("%s is not as this node: %s", n.Name, strings.Join(n.Differs, "; ")),
+			than := "this node"
+			if n.Here {
+				than = "most of the others"
+			}
+			add(gradeWarning, fmt.Sprintf("%s is not as %s: %s", n.Name, than, strings.Join(n.Differs, "; ")),
 				"What becomes of a request depends on which node leads. Give all nodes the same programs, files and settings, and set their clocks.")
 		}
 	}
