@@ -294,14 +294,14 @@ func (a *applier) table(ctx context.Context, name string) (*table, error) {
 	}
 	defer rows.Close()
 	t := &table{name: quote(name)}
-	rowids := []string{"_rowid_", "rowid", "oid"}
+	var columns []string
 	for rows.Next() {
 		var column string
 		var hidden int
 		if err := rows.Scan(&column, &hidden); err != nil {
 			return nil, err
 		}
-		rowids = slices.DeleteFunc(rowids, func(r string) bool { return strings.EqualFold(r, column) })
+		columns = append(columns, column)
 		if hidden == 0 {
 			t.columns = append(t.columns, quote(column))
 		} else {
@@ -311,12 +311,21 @@ func (a *applier) table(ctx context.Context, name string) (*table, error) {
 	if err := rows.Err(); err != nil {
 		return nil, err
 	}
-	if len(rowids) == 0 {
+	if t.rowid = rowidOf(columns); t.rowid == "" {
 		return nil, errors.New("columns have all the names of its rowid")
 	}
-	t.rowid = rowids[0]
 	a.tables[name] = t
 	return t, nil
+}
+
+// rowidOf returns what the rowid of a table with such columns is called, empty if they have all its names.
+func rowidOf(columns []string) string {
+	for _, name := range []string{"_rowid_", "rowid", "oid"} {
+		if !slices.ContainsFunc(columns, func(column string) bool { return strings.EqualFold(name, column) }) {
+			return name
+		}
+	}
+	return ""
 }
 
 func quote(name string) string { return `"` + strings.ReplaceAll(name, `"`, `""`) + `"` }

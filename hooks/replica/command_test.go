@@ -74,9 +74,16 @@ func TestCommandsWorkOnEveryNode(t *testing.T) {
 	if n, err := apps[leader].CountRecords("posts"); err != nil || n != 2 {
 		t.Errorf("%d posts, %v", n, err)
 	}
+	var streams []*apptest.Stream
+	for _, i := range []int{leader, up} {
+		streams = append(streams, clients[i].Subscribe(t, clients[i].token, "posts/*", "_superusers/*"))
+	}
 	fmt.Fprintln(wanted.in, "yes")
 	if err := wanted.Wait(); err != nil {
 		t.Errorf("%v: %s", err, &wanted.err)
+	}
+	for _, stream := range streams { // as of what a server does
+		mustHear(t, stream, `"title":"three"`)
 	}
 	for _, end := range []func(*command){
 		func(p *command) { fmt.Fprintln(p.in, "no") },

@@ -75,7 +75,7 @@ type conn struct {
 	appended bool   // by the commit hook
 	refusal  error  // why it refused
 
-	committed func(entry []byte) // is told of each transaction whose app isn't this process's; nil if there are none
+	around func(entry []byte, commit func() error) error // a commit, of transactions whose app isn't this process's; nil of others
 }
 
 // A mark is a savepoint and how much had changed before it.
@@ -222,6 +222,14 @@ func (t *tx) Commit() error {
 		_ = t.Tx.Rollback() // which fails if there is none any more
 		return err
 	}
+	if c.around != nil && c.proposed > 0 {
+		return c.around(c.changes.entry(), t.commit)
+	}
+	return t.commit()
+}
+
+func (t *tx) commit() error {
+	c := t.conn
 	c.refusal, c.appended = nil, false
 	err := t.Tx.Commit()
 	if c.refusal != nil {
@@ -232,9 +240,6 @@ func (t *tx) Commit() error {
 	}
 	if err == nil && c.appended {
 		c.node.reached.set(c.next)
-		if c.committed != nil {
-			c.committed(c.changes.entry())
-		}
 	}
 	return err
 }

@@ -46,7 +46,7 @@ func (n *Node) serveSQL(path string, w http.ResponseWriter, r *http.Request) {
 	}
 	s := &session{conn: opened.(*conn), rows: map[int64]driver.Rows{}}
 	defer s.end()
-	s.conn.committed = n.reloadChanged
+	s.conn.around = n.commitOfCommand
 	stream, buffered, err := http.NewResponseController(w).Hijack()
 	if err != nil {
 		http.Error(w, err.Error(), http.StatusBadRequest)
@@ -56,6 +56,19 @@ func (n *Node) serveSQL(path string, w http.ResponseWriter, r *http.Request) {
 	if _, err := io.WriteString(stream, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: "+sqlProtocol+"\r\n\r\n"); err == nil {
 		s.serve(stream, gob.NewDecoder(buffered))
 	}
+}
+
+// commitOfCommand commits what a command has changed. The app has heard nothing of that: it reads again what it has in memory,
+// and viewers are told as they are by a node that applies it.
+func (n *Node) commitOfCommand(entry []byte, commit func() error) error {
+	return n.tellAround(entry, func(applied func()) error {
+		if err := commit(); err != nil {
+			return err
+		}
+		applied()
+		n.reloadChanged(entry)
+		return nil
+	})
 }
 
 // serve answers what the command asks, until it closes the stream, or this node leads no more.

@@ -22,20 +22,25 @@ const (
 	maxTold = 1000
 )
 
-// applyAndTell applies an entry to the node's database, and triggers the hooks of what it changes. If they can't be told
-// that, streams end.
+// applyAndTell applies an entry to the node's database, and tells what it changes.
 func (n *Node) applyAndTell(after, position uint64, entry []byte) error {
+	return n.tellAround(entry, func(applied func()) error { return n.applyAndReload(after, position, entry, applied) })
+}
+
+// tellAround triggers the hooks of what an entry changes, around what does that, and calls its argument before the app
+// reads again what it has in memory. If they can't be told, streams end.
+func (n *Node) tellAround(entry []byte, change func(applied func()) error) error {
 	if !n.isHeard() {
-		err := n.applyAndReload(after, position, entry, func() {})
+		err := change(func() {})
 		if err == nil && n.isHeard() { // by who may have listed before it, and subscribed after
 			n.endStreams()
 		}
 		return err
 	}
-	t := &telling{node: n, app: n.applied.App}
+	t := &telling{node: n, app: n.applied.App, rowids: map[*core.Collection]string{}}
 	untold := routine.SafeWrap(func() error { return t.before(entry) })()
 	applied := false
-	err := n.applyAndReload(after, position, entry, func() {
+	err := change(func() {
 		applied = true
 		untold = errors.Join(untold, routine.SafeWrap(t.between)())
 	})
@@ -83,6 +88,8 @@ type telling struct {
 	collections map[string]*core.Collection // before, by their ids; nil if they stay the same
 	changed     []*core.Collection
 	begun       []*toldRow // that hooks were told of before
+
+	rowids map[*core.Collection]string // what they are called
 }
 
 // A place is where a row is.
@@ -277,12 +284,17 @@ func (t *telling) collectionEvent(collection *core.Collection, kind string) *cor
 
 // find returns the record that is at a place now.
 func (t *telling) find(at place) (*core.Record, error) {
-	table, err := t.node.applier.table(context.Background(), at.collection.Name)
-	if err != nil {
-		return nil, err
+	if t.rowids[at.collection] == "" {
+		columns, err := t.app.TableColumns(at.collection.Name)
+		if err != nil {
+			return nil, err
+		}
+		if t.rowids[at.collection] = rowidOf(columns); t.rowids[at.collection] == "" {
+			return nil, errHiddenRowid
+		}
 	}
 	record := &core.Record{}
-	err = t.app.RecordQuery(at.collection).AndWhere(dbx.NewExp(table.rowid+" = {:rowid}", dbx.Params{"rowid": at.rowid})).Limit(1).One(record)
+	err := t.app.RecordQuery(at.collection).AndWhere(dbx.NewExp(t.rowids[at.collection]+" = {:rowid}", dbx.Params{"rowid": at.rowid})).Limit(1).One(record)
 	return record, err
 }
 
