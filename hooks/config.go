@@ -119,15 +119,17 @@ type Config struct {
 	// that one for no less. It goes with Leads. Defaults to nil.
 	Position func() string
 
-	// Nodes returns how each of the nodes stands, for the dashboard's page, the status command and the
-	// metrics. It must not block. It goes with Leads. Defaults to nil.
+	// Nodes returns how each of the nodes stands, for the dashboard's page, the metrics, and the commands
+	// status and doctor. While the app serves, it must not block. It goes with Leads. Defaults to nil.
 	Nodes func() []NodeState
 
 	fromEnv bool  // the settings that have a variable come from there
 	envErr  error // why the variable of PayloadRetention is not usable
 }
 
-// NodeState is how one of several nodes stands.
+// NodeState is how one of several nodes stands: its Name and Address; whether it is the one that is Here, is Reached and Leads;
+// its Position in the log, how many entries it is Behind, and its LagSeconds; what its clock is ahead, in ClockSeconds; what must be
+// the Same on all; and what Differs, in words.
 type NodeState = nodes.State
 
 // KeepNoPayloads is a [Config.PayloadRetention] with which no payload is kept, and those that

@@ -29,7 +29,7 @@ const (
 	reportPause = 2 * time.Second
 )
 
-// NodeState is how a node stands, as another one has heard last, or as it knows itself.
+// NodeState is how a node stands, as another one has heard last, or as it knows itself: hooks.NodeState says what it tells.
 type NodeState = nodes.State
 
 // A report is what a node tells of itself.

@@ -38,7 +38,8 @@ func (c *commands) newStatusCommand() *cobra.Command {
 It ends with status 1 if a callback has failed, for cron and monitors. Received are the
 records that are stored and the events that were refused; delivered callbacks count as
 long as they are kept. Rejected are webhooks without a valid signature, or that were answered
-with another error unread, as the server counts them, at most a minute late.`,
+with another error unread, as the server counts them, at most a minute late. Of several nodes,
+it asks each how it stands, and tells what is not as in the command's own program and files.`,
 		Example: `  modelriver status
   modelriver status --json | jq .failed
   modelriver status >/dev/null || mail -s "Callbacks failed" ops@example.com </dev/null`,
