@@ -51,6 +51,10 @@ func (n *Node) answerPeer(path string, w http.ResponseWriter, r *http.Request) {
 		n.serveSQL(path, w, r)
 		return
 	}
+	if r.URL.Path == reportPath {
+		n.answerReport(w, r)
+		return
+	}
 	if r.URL.Path != "/state" || r.Method != http.MethodGet {
 		http.NotFound(w, r)
 		return
