@@ -236,13 +236,28 @@ func TestClusterOneAfterTheOther(t *testing.T) {
 	})
 	each(func(i int) { write(file(certs, i, "ca.pem"), read(file(fresh, i, "ca.pem"))) })
 
-	// Another machine in the place of one that is gone, with its name and certificates and nothing else.
-	gone := c.nodes[c.awaitAll()]
+	// Another machine in the place of one that is gone, with its name and certificates, and another address.
+	lost := c.awaitAll()
+	gone := c.nodes[lost]
 	gone.Kill()
 	if err := os.RemoveAll(gone.Dir); err != nil {
 		t.Fatal(err)
 	}
-	gone.Start()
+	peers := strings.Split(c.peers, ",")
+	address := freeAddresses(t, 2)[0]
+	peers[lost] = clusterNames[lost] + "=" + address
+	for _, n := range c.nodes {
+		n.env = append(n.env, "POCKETRIVER_PEERS="+strings.Join(peers, ","))
+	}
+	gone.env = append(gone.env, "POCKETRIVER_LISTEN="+address)
+	gone.launch()
+	for i, n := range c.nodes {
+		if i != lost {
+			n.Stop()
+			n.Start()
+		}
+	}
+	gone.awaitStarted()
 	c.awaitAll()
 	c.awaitTitles(want, c.nodes...)
 
