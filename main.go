@@ -113,9 +113,9 @@ func addNode(app *pocketbase.PocketBase, config *hooks.Config) (node *replica.No
 		})
 		return nil
 	}
-	node.Register(app)
+	node.Register(app, app.RootCmd)
 	node.OnLead(func() { log.Printf("The node %s leads", nodes.Node) })
-	config.Leads, config.OnLead = node.Leads, node.OnLead
+	config.Leads, config.OnLead, config.Applied, config.Position = node.Leads, node.OnLead, node.Applied(), node.Position
 	return node
 }
 

@@ -8,6 +8,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/pocketbase/pocketbase/core"
+
 	"github.com/pocketriver/pocketriver/hooks/internal/recovery"
 )
 
@@ -106,6 +108,16 @@ type Config struct {
 	// any goroutine. OnLead goes with Leads. Defaults to nil.
 	OnLead func(lead func())
 
+	// Applied has the hooks that are triggered on this node by what another one wrote, so that its
+	// viewers see it: OnModelUpdate, OnModelDelete, OnModelAfterCreateSuccess and the like, with the
+	// app that the plugin is registered with. It goes with Leads. Defaults to nil.
+	Applied core.App
+
+	// Position tells how far this node's database has come, by a text without a dot. The ids of
+	// the events of live queries end with it, so that a client that comes to another node can ask
+	// that one for no less. It goes with Leads. Defaults to nil.
+	Position func() string
+
 	fromEnv bool  // the settings that have a variable come from there
 	envErr  error // why the variable of PayloadRetention is not usable
 }
@@ -156,6 +168,8 @@ func (c Config) validate() error {
 		return fmt.Errorf("PayloadRetention %s: a duration cannot be negative; use KeepNoPayloads to keep none", c.PayloadRetention)
 	case (c.Leads == nil) != (c.OnLead == nil):
 		return errors.New("Leads and OnLead: set both, or neither where one node has the database")
+	case c.Leads == nil && (c.Applied != nil || c.Position != nil):
+		return errors.New("Applied and Position: set them with Leads, or not where one node has the database")
 	case c.Leads != nil && c.Replica != "":
 		return errors.New("Replica: several nodes ship nothing, so far: leave it out")
 	}

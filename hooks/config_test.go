@@ -33,6 +33,7 @@ func TestConfig(t *testing.T) {
 		{"a replica for a day", Config{ReplicaRetention: 24 * time.Hour}, ""},
 		{"one of several nodes, never told that it leads", Config{Leads: func() bool { return true }}, "Leads and OnLead: set both"},
 		{"a node that can't tell whether it leads", Config{OnLead: func(func()) {}}, "Leads and OnLead: set both"},
+		{"a position without nodes", Config{Position: func() string { return "" }}, "Applied and Position: set them with Leads"},
 		{"one of several nodes", Config{Leads: func() bool { return true }, OnLead: func(func()) {}}, ""},
 		{"API over plain http", Config{APIURL: "http://api.modelriver.com"}, "only https"},
 		{"API on loopback", Config{APIURL: "http://127.0.0.1:4000"}, ""},

@@ -101,6 +101,7 @@ func newPlugin(app core.App, config Config) (*plugin, error) {
 		_, client, _ = Config{CallbackTimeout: config.CallbackTimeout}.withDefaults().protocol() // for the commands, which send nothing
 	}
 	p.fanOut = realtime.New(app, store.Content, store.Callbacks, store.Requests)
+	p.fanOut.Position = config.Position
 	p.fanOut.Partly = []string{store.Callbacks} // which the outbox writes by plain SQL
 	p.commits = commit.New(app, store.Content)
 	p.commits.Committed, p.commits.Settled = p.fanOut.Committed, p.fanOut.Settled
@@ -136,6 +137,9 @@ func (p *plugin) bind() {
 	p.creates.InsertTogether(store.Requests)
 	p.outbox.Bind()
 	p.fanOut.Bind()
+	if p.config.Applied != nil {
+		p.fanOut.BindApplied(p.config.Applied)
+	}
 	p.schema.Bind(p.app)
 	store.BindContent(p.app)
 	p.payloads.bind()

@@ -9,6 +9,7 @@
  */
 
 import { liveQuery } from "./live-query.js";
+import { streamOf } from "./live-stream.js";
 
 /** @typedef {import("pocketbase").default} PocketBase */
 /** @typedef {import("pocketbase").RecordModel} RecordModel */
@@ -57,11 +58,11 @@ export class AskError extends Error {
 export async function ask(pb, { workflow, input }, { timeout = TIMEOUT, signal, onRequest = () => {} } = {}) {
 	signal?.throwIfAborted();
 	const ended = performance.now() + timeout;
-	const created = await pb.collection("aiRequests").create({ workflow, input }, { requestKey: null });
+	const created = await pb.collection("aiRequests").create({ workflow, input }, streamOf(pb).options);
 	signal?.throwIfAborted();
 	onRequest(created);
 	const request = await follow(pb, created, { timeout: ended - performance.now(), signal, onRequest });
-	return /** @type {Promise<any>} */ (pb.collection("aiContent").getOne(request.record, { requestKey: null }));
+	return /** @type {Promise<any>} */ (pb.collection("aiContent").getOne(request.record, streamOf(pb).options));
 }
 
 /**

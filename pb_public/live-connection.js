@@ -75,7 +75,10 @@ export class Connection {
 		this.close();
 		this.deadToken = "";
 		const { position } = this.state;
-		this.source = new EventSource(this.pb.buildURL("/api/realtime" + (position && "?lastEventId=" + encodeURIComponent(position))));
+		const query = new URLSearchParams();
+		if (position) query.set("lastEventId", position);
+		if (this.owner.seen) query.set("replicaPosition", this.owner.seen);
+		this.source = new EventSource(this.pb.buildURL("/api/realtime" + (String(query) && "?" + query)));
 		this.source.onerror = () => this.lost();
 		this.source.addEventListener("PB_CONNECT", ({ data, lastEventId: id }) => {
 			const { live: tellsLeave = [], wait = 0 } = JSON.parse(data);

@@ -205,7 +205,7 @@ class List {
 		const { filter, fields, expand, limit } = this.query;
 		try {
 			const page = await this.pb.collection(this.collection).getList(1, limit, {
-				filter, fields, expand, sort: this.rows.keys.join(","), skipTotal: true, requestKey: null, signal: mine.signal,
+				filter, fields, expand, sort: this.rows.keys.join(","), skipTotal: true, signal: mine.signal, ...this.stream.options,
 			});
 			if (this.loading !== mine) return;
 			if (!page.page) throw new Error("The answer was cut off"); // an empty list to the SDK

@@ -57,6 +57,7 @@ export class Stream {
 	/** @type {Connection | Tab | null} */
 	line = null;
 	state = unconnected; // of the line
+	seen = ""; // how far the database of the servers was that this page has heard of, if there are several
 	alone = false; // the line may not be shared, for now
 	parked = false; // hidden, and without a connection of its own
 	posting = false;
@@ -68,6 +69,24 @@ export class Stream {
 	/** @param {PocketBase} pb */
 	constructor(pb) {
 		this.pb = pb;
+	}
+
+	/**
+	 * How a server is asked, so that no other one answers with less than this page has seen.
+	 * @returns {import("pocketbase").SendOptions}
+	 */
+	get options() {
+		const seeing = async (/** @type {RequestInfo | URL} */ url, /** @type {RequestInit | undefined} */ config) => {
+			const response = await fetch(url, config);
+			this.see(response.headers.get("Replica-Position"));
+			return response;
+		};
+		return { requestKey: null, headers: this.seen ? { "Replica-Position": this.seen } : {}, fetch: seeing };
+	}
+
+	/** @param {string | null | undefined} position */
+	see(position) {
+		if (position && !reaches(this.seen, position, "-")) this.seen = position;
 	}
 
 	/** Whether nothing is to be asked before the events come. */
@@ -231,6 +250,7 @@ export class Stream {
 	hear(topic, message, position) {
 		this.line?.share({ id: this.state.id, position, topic, message });
 		this.state.position = position;
+		this.see(position.split(".")[2]);
 		if (message.action === "live") this.state.said.set(topic, message);
 		for (const listener of this.listeners) {
 			if (listener.topic !== topic) continue;
@@ -245,8 +265,9 @@ export class Stream {
  * it in the same log, or the same.
  * @param {string} known
  * @param {string} position
+ * @param {string} [separator] between the name of the log and the place in it
  */
-function reaches(known, position) {
-	const [[log, at = 0], [other, from = 0]] = [known.split("."), position.split(".")];
+function reaches(known, position, separator = ".") {
+	const [[log, at = 0], [other, from = 0]] = [known.split(separator), position.split(separator)];
 	return log === other && +at >= +from;
 }

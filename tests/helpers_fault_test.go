@@ -49,14 +49,14 @@ func init() {
 
 // hostConnect returns what opens the databases: as the binary does, as PocketBase does, or
 // with a log, and what that needs of the app and of its configuration.
-func hostConnect() (connect core.DBConnectFunc, register func(core.App, *hooks.Config)) {
+func hostConnect() (connect core.DBConnectFunc, register func(*pocketbase.PocketBase, *hooks.Config)) {
 	switch {
 	case os.Getenv("TEST_DEFAULT_CONNECT") != "":
-		return core.DefaultDBConnect, func(core.App, *hooks.Config) {}
+		return core.DefaultDBConnect, func(*pocketbase.PocketBase, *hooks.Config) {}
 	case os.Getenv("TEST_NODE") != "":
 		return connectNode()
 	}
-	return hooks.DBConnect, func(core.App, *hooks.Config) {}
+	return hooks.DBConnect, func(*pocketbase.PocketBase, *hooks.Config) {}
 }
 
 // startHost starts the server of init.

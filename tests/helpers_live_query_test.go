@@ -8,7 +8,7 @@ import (
 )
 
 // harness makes live(name, query) start a live query in the tab. It keeps what the query
-// tells and notes in wrong what a list may never be. equal(name) is whether the query
+// tells and notes in wrong what a list may never be; whoever says grows of one, that it never goes back. equal(name) is whether the query
 // shows what the server lists for whoever is signed in.
 const harness = `(async () => {
 	document.body.textContent = ""; // of the file that is open
@@ -46,6 +46,8 @@ const harness = `(async () => {
 			const order = result.items.map((row) => row.created + row.id);
 			if (!query.sort && !query.fields && order.join() !== order.toSorted().reverse().join()) wrong.push(name + ": out of order");
 			if (q.forbidden && result.items.some((row) => row.title.includes(q.forbidden))) wrong.push(name + ": shows " + q.forbidden);
+			if (q.grows && result.items[0]?.created < q.newest) wrong.push(name + ": went back");
+			q.newest = result.items[0]?.created;
 			q.result = result;
 			q.calls++;
 		});

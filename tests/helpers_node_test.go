@@ -14,6 +14,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/pocketbase/pocketbase"
+	"github.com/pocketbase/pocketbase/apis"
 	"github.com/pocketbase/pocketbase/core"
 
 	"github.com/pocketriver/pocketriver/hooks"
@@ -23,7 +25,7 @@ import (
 // connectNode makes the server of init one with a log, as TEST_NODE configures it. It refuses what refusingHook
 // does, makes a snapshot when it is asked to, restarts itself, as it does for a changed file of pb_hooks, and writes
 // what it logs but for single webhooks, and when it begins to lead.
-func connectNode() (connect core.DBConnectFunc, register func(core.App, *hooks.Config)) {
+func connectNode() (connect core.DBConnectFunc, register func(*pocketbase.PocketBase, *hooks.Config)) {
 	var config replica.Config
 	err := json.Unmarshal([]byte(os.Getenv("TEST_NODE")), &config)
 	if err != nil {
@@ -34,9 +36,9 @@ func connectNode() (connect core.DBConnectFunc, register func(core.App, *hooks.C
 		log.Fatal(err)
 	}
 	node.OnLead(func() { fmt.Println(beginsToLead) })
-	return node.Connect, func(app core.App, config *hooks.Config) {
-		node.Register(app)
-		config.Leads, config.OnLead = node.Leads, node.OnLead
+	return node.Connect, func(app *pocketbase.PocketBase, config *hooks.Config) {
+		node.Register(app, app.RootCmd)
+		config.Leads, config.OnLead, config.Applied, config.Position = node.Leads, node.OnLead, node.Applied(), node.Position
 		app.OnModelCreate(core.LogsTableName).BindFunc(func(e *core.ModelEvent) error {
 			if entry := e.Model.(*core.Log); entry.Data["type"] != "request" && entry.Data["channelId"] == nil && entry.Data["callback"] == nil {
 				fmt.Println(entry.Created, entry.Message, entry.Data)
@@ -57,6 +59,7 @@ func connectNode() (connect core.DBConnectFunc, register func(core.App, *hooks.C
 				}
 				return e.NoContent(http.StatusNoContent)
 			})
+			e.Router.GET("/{path...}", apis.Static(os.DirFS(filepath.Join("..", "pb_public")), false))
 			e.Router.GET("/leads", func(e *core.RequestEvent) error {
 				if !node.Leads() {
 					return e.NoContent(http.StatusConflict)

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
 	"math/rand/v2"
 	"net"
 	"net/http"
@@ -25,6 +26,7 @@ type nodesRun struct {
 	t     testing.TB
 	rng   *rand.Rand
 	nodes [3]*node
+	pages []*tab
 
 	kills    int
 	recovery map[string][]time.Duration // by the failure, how long after it a webhook was accepted
@@ -268,12 +270,16 @@ func (f *nodesRun) changes() (n int) {
 	return n
 }
 
-// run loads the nodes while the fault happens, and balances the ledger, once all of them have the same database.
+// run loads the nodes while the fault happens, and balances the ledger, once all of them have the same database, and all
+// pages show it.
 func (f *nodesRun) run(pause time.Duration, fault func()) {
 	f.t.Helper()
 	f.load(connections, pause, fault)
 	settle(f.t, f.nodes[0].Dir, 8*time.Minute)
 	f.mustEqual()
+	for _, p := range f.pages {
+		p.Converges(slices.Collect(maps.Keys(pageQueries))...)
+	}
 	changes := f.changes()
 	for _, n := range f.nodes {
 		n.Stop()

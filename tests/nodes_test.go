@@ -2,6 +2,8 @@ package tests
 
 import (
 	"math/rand/v2"
+	"net/http"
+	"strings"
 	"sync"
 	"syscall"
 	"testing"
@@ -62,6 +64,30 @@ var nodesFaults = []nodesFault{
 		senders.Wait()
 	}},
 
+	{"the leader stands still, and who waits has patience", func(f *nodesRun) {
+		leader := f.leader()
+		leader.cmd.Process.Signal(syscall.SIGSTOP)
+		answered := make(chan int)
+		go func() {
+			response, err := http.Post(f.others(leader)[0].URL+"/api/collections/users/auth-with-password", "application/json", strings.NewReader(`{"identity":"nobody","password":"nothing"}`))
+			if err != nil {
+				answered <- 0
+				return
+			}
+			response.Body.Close()
+			answered <- response.StatusCode
+		}()
+		select {
+		case status := <-answered:
+			if status != http.StatusBadRequest && status != http.StatusServiceUnavailable {
+				f.t.Errorf("got %d", status)
+			}
+		case <-time.After(patience):
+			f.t.Error("no answer came through a follower while the leader stood still")
+		}
+		leader.cmd.Process.Signal(syscall.SIGCONT)
+	}},
+
 	{"a follower stands still", func(f *nodesRun) {
 		follower := f.others(f.leader())[0]
 		follower.cmd.Process.Signal(syscall.SIGSTOP)
@@ -78,6 +104,35 @@ var nodesFaults = []nodesFault{
 		f.recovers("SIGTERM of the leader")
 		f.await(200, 20)
 		f.start(leader)
+	}},
+
+	{"each is restarted, one after the other", func(f *nodesRun) {
+		for _, n := range f.others() {
+			if took := n.terminate(); took > 5*time.Second {
+				f.t.Errorf("exit took %s, want at most 5 s", took)
+			}
+			f.recovers("one of all is restarted")
+			f.start(n)
+			f.awaitCaughtUp()
+		}
+	}},
+
+	{"SIGTERM of a follower that is far behind", func(f *nodesRun) {
+		follower := f.others(f.leader())[0]
+		follower.cmd.Process.Signal(syscall.SIGSTOP)
+		f.await(200, 200)
+		follower.cmd.Process.Signal(syscall.SIGCONT)
+		if took := follower.terminate(); took > 5*time.Second {
+			f.t.Errorf("exit took %s, want at most 5 s", took)
+		}
+		f.start(follower)
+	}},
+
+	{"somebody else has the leader's database for a while", func(f *nodesRun) {
+		release := f.leader().lag()
+		time.Sleep(2 * time.Second)
+		release()
+		f.recovers("somebody else had the leader's database")
 	}},
 
 	{"the leader is cut off", func(f *nodesRun) {
@@ -189,13 +244,14 @@ func TestThreeNodes(t *testing.T) {
 	}
 }
 
-// Each fault, at random moments, one at a time.
+// Each fault, at random moments, one at a time, before pages that show what is there.
 func TestThreeNodesTorture(t *testing.T) {
 	t.Parallel()
 	seed := faultSeed()
 	t.Logf("go test -run TestThreeNodesTorture ./tests -torture %s -seed %d", *tortureFor, seed)
 	f := newNodesRun(t, t.TempDir(), seed)
 	happened := map[string]int{}
+	f.openPages()
 	f.run(100*time.Millisecond, func() {
 		for end := time.Now().Add(*tortureFor); time.Now().Before(end); {
 			f.await(200, 1+f.rng.IntN(50))

@@ -205,9 +205,15 @@ func isDiverged(err error) bool {
 // isDamaged reports whether the file isn't a database any more.
 func isDamaged(err error) bool { return hasCode(err, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB) }
 
-func hasCode(err error, codes ...int) bool {
+func hasCode(err error, codes ...int) bool { return slices.Contains(codes, codeOf(err)&0xff) }
+
+// codeOf returns the extended code of SQLite's error, 0 if it is none.
+func codeOf(err error) int {
 	var e *sqlite.Error
-	return errors.As(err, &e) && slices.Contains(codes, e.Code()&0xff)
+	if !errors.As(err, &e) {
+		return 0
+	}
+	return e.Code()
 }
 
 // change executes a statement that changes one row.
@@ -237,13 +243,12 @@ func (a *applier) play(ctx context.Context, c change) error {
 	case 'M':
 		a.leader = c.node
 		return nil
-	case 'S':
+	}
+	a.collections, a.settings = a.collections || c.ofCollections(), a.settings || c.ofSettings()
+	if c.kind == 'S' {
 		a.forget()
-		a.collections = true // a view's, whose rows say nothing of it
 		return a.exec(ctx, c.sql)
 	}
-	a.collections = a.collections || c.table == "_collections"
-	a.settings = a.settings || c.table == "_params"
 	t, err := a.table(ctx, c.table)
 	if err != nil {
 		return err
@@ -289,14 +294,14 @@ func (a *applier) table(ctx context.Context, name string) (*table, error) {
 	}
 	defer rows.Close()
 	t := &table{name: quote(name)}
-	rowids := []string{"_rowid_", "rowid", "oid"}
+	var columns []string
 	for rows.Next() {
 		var column string
 		var hidden int
 		if err := rows.Scan(&column, &hidden); err != nil {
 			return nil, err
 		}
-		rowids = slices.DeleteFunc(rowids, func(r string) bool { return strings.EqualFold(r, column) })
+		columns = append(columns, column)
 		if hidden == 0 {
 			t.columns = append(t.columns, quote(column))
 		} else {
@@ -306,12 +311,21 @@ func (a *applier) table(ctx context.Context, name string) (*table, error) {
 	if err := rows.Err(); err != nil {
 		return nil, err
 	}
-	if len(rowids) == 0 {
+	if t.rowid = rowidOf(columns); t.rowid == "" {
 		return nil, errors.New("columns have all the names of its rowid")
 	}
-	t.rowid = rowids[0]
 	a.tables[name] = t
 	return t, nil
+}
+
+// rowidOf returns what the rowid of a table with such columns is called, empty if they have all its names.
+func rowidOf(columns []string) string {
+	for _, name := range []string{"_rowid_", "rowid", "oid"} {
+		if !slices.ContainsFunc(columns, func(column string) bool { return strings.EqualFold(name, column) }) {
+			return name
+		}
+	}
+	return ""
 }
 
 func quote(name string) string { return `"` + strings.ReplaceAll(name, `"`, `""`) + `"` }

@@ -126,11 +126,10 @@ func newStatusCommand(app core.App) *cobra.Command {
 
 // status writes a line for each node, and fails unless all is well.
 func (c Config) status(w io.Writer) error {
-	certs, err := loadCerts(c.Certs)
+	p, err := newPeer(c)
 	if err != nil {
 		return err
 	}
-	p := &peer{config: c, client: newPeerClient(certs)}
 	defer p.client.CloseIdleConnections()
 	names, leader := slices.Sorted(maps.Keys(c.Peers)), ""
 	states, errs := map[string]peerState{}, map[string]error{}

@@ -14,6 +14,8 @@ import (
 	"sync/atomic"
 	"testing"
 
+	"github.com/pocketbase/pocketbase/core"
+
 	"github.com/pocketriver/pocketriver/hooks/internal/apptest"
 )
 
@@ -26,6 +28,8 @@ type cluster struct {
 	ran     [3]*[]string // the jobs of apps
 	max     int64        // bytes of the log, if not as usual
 	readers pair         // which dumps
+
+	register func(core.App, *Node) // what else apps have
 
 	standing atomic.Bool // one of their apps has a request that it doesn't answer
 }
@@ -171,7 +175,7 @@ func (c *cluster) positions(t testing.TB) (all []uint64) {
 	t.Helper()
 	for _, n := range c.nodes {
 		if n != nil {
-			position, err := n.Position()
+			position, err := n.position()
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -74,6 +74,8 @@ type conn struct {
 	proposed int    // bytes of changes, which the commit hook appends after it; 0 if it may not
 	appended bool   // by the commit hook
 	refusal  error  // why it refused
+
+	around func(entry []byte, commit func() error) error // a commit, of transactions whose app isn't this process's; nil of others
 }
 
 // A mark is a savepoint and how much had changed before it.
@@ -220,6 +222,14 @@ func (t *tx) Commit() error {
 		_ = t.Tx.Rollback() // which fails if there is none any more
 		return err
 	}
+	if c.around != nil && c.proposed > 0 {
+		return c.around(c.changes.entry(), t.commit)
+	}
+	return t.commit()
+}
+
+func (t *tx) commit() error {
+	c := t.conn
 	c.refusal, c.appended = nil, false
 	err := t.Tx.Commit()
 	if c.refusal != nil {

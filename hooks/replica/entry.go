@@ -48,6 +48,12 @@ type change struct {
 	hash    string // and that of its base snapshot, in hex
 }
 
+// ofCollections reports whether it may change what PocketBase has of collections in memory: also a view's, whose rows
+// say nothing of it.
+func (c change) ofCollections() bool { return c.kind == 'S' || c.table == "_collections" }
+
+func (c change) ofSettings() bool { return c.table == "_params" }
+
 // changes is an entry as it grows. Offsets into it are where it can be cut.
 type changes struct {
 	b     []byte

@@ -80,20 +80,36 @@ func (n *Node) resume() error {
 
 // reload has PocketBase read again what it has in memory, if entries have changed that.
 func (n *Node) reload() error {
+	err := n.reloadApp(n.applier.collections, n.applier.settings)
+	if err == nil {
+		n.applier.collections, n.applier.settings = false, false
+	}
+	return err
+}
+
+func (n *Node) reloadApp(collections, settings bool) error {
 	app, ok := n.app.Load().(core.App)
 	if !ok || !app.IsBootstrapped() { // which reads them then
 		return nil
 	}
-	if n.applier.collections {
+	if collections {
 		if err := app.ReloadCachedCollections(); err != nil {
 			return err
 		}
 	}
-	if n.applier.settings {
-		if err := app.ReloadSettings(); err != nil {
-			return err
-		}
+	if settings {
+		return app.ReloadSettings()
 	}
-	n.applier.collections, n.applier.settings = false, false
 	return nil
+}
+
+// reloadChanged is reload for an entry that this node has written for a command, of which the app doesn't know.
+func (n *Node) reloadChanged(entry []byte) {
+	var collections, settings bool
+	for c := range decode(entry) { // which is right: it was written just now
+		collections, settings = collections || c.ofCollections(), settings || c.ofSettings()
+	}
+	if err := n.reloadApp(collections, settings); err != nil {
+		n.logger().Error("What a command has changed of collections or settings can't be read: restart the server", "error", err)
+	}
 }

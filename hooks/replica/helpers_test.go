@@ -160,7 +160,7 @@ func pairOf(t testing.TB, leader *Node) *pair {
 // position returns how far the leader has come.
 func (p *pair) position(t testing.TB) uint64 {
 	t.Helper()
-	position, err := p.leader.Position()
+	position, err := p.leader.position()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -342,7 +342,7 @@ func (p *pair) newApp(t testing.TB) *tests.TestApp {
 		dir = filepath.Dir(p.path)
 	}
 	app := newApp(t, p.leader, dir)
-	p.leader.Register(app)
+	p.leader.Register(app, nil)
 	p.path = filepath.Join(app.DataDir(), "data.db")
 	return app
 }
@@ -435,4 +435,14 @@ func (c *client) status(t testing.TB, method, path, body string) int {
 	}
 	response.Body.Close()
 	return response.StatusCode
+}
+
+// position returns how far the database has come in the log.
+func (n *Node) position() (uint64, error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.applier == nil {
+		return 0, errNotConnected
+	}
+	return n.applier.position()
 }

@@ -43,6 +43,16 @@ func (n *Node) answerPeer(path string, w http.ResponseWriter, r *http.Request) {
 		http.ServeFile(w, r, filepath.Join(snapshotDir(path), name))
 		return
 	}
+	if id, ok := strings.CutPrefix(r.URL.Path, streamsPath); ok {
+		if !n.serving.Load() || !n.hasStream(id) {
+			http.NotFound(w, r)
+		}
+		return
+	}
+	if r.URL.Path == sqlPath {
+		n.serveSQL(path, w, r)
+		return
+	}
 	if r.URL.Path != "/state" || r.Method != http.MethodGet {
 		http.NotFound(w, r)
 		return
@@ -76,8 +86,8 @@ func (c Config) behind(replicas []*jetstream.PeerInfo) (names []string) {
 	return names
 }
 
-// ask asks another node for its state, or for one of its snapshots, from a byte on.
-func (p *peer) ask(ctx context.Context, name, path string, from int64) (*http.Response, error) {
+// ask asks another node for its state, for one of its snapshots, or for a connection of its database.
+func (p *peer) ask(ctx context.Context, name, path string, header http.Header) (*http.Response, error) {
 	address, err := peerAddress(p.config.Peers[name])
 	if err != nil {
 		return nil, err
@@ -86,11 +96,9 @@ func (p *peer) ask(ctx context.Context, name, path string, from int64) (*http.Re
 	if err != nil {
 		return nil, err
 	}
-	if from > 0 {
-		request.Header.Set("Range", fmt.Sprintf("bytes=%d-", from))
-	}
+	request.Header = header
 	response, err := p.client.RoundTrip(request)
-	if err == nil && response.StatusCode/100 != 2 {
+	if err == nil && response.StatusCode >= 300 {
 		response.Body.Close()
 		err = fmt.Errorf("the node %s answers %s", name, response.Status)
 	}
@@ -100,7 +108,7 @@ func (p *peer) ask(ctx context.Context, name, path string, from int64) (*http.Re
 func (p *peer) state(name string) (s peerState, err error) {
 	ctx, cancel := context.WithTimeout(context.Background(), logTimeout)
 	defer cancel()
-	response, err := p.ask(ctx, name, "/state", 0)
+	response, err := p.ask(ctx, name, "/state", http.Header{})
 	if err != nil {
 		return s, err
 	}
@@ -236,7 +244,11 @@ func (n *Node) download(from string, s snapshot) error {
 func (n *Node) downloadFrom(from string, s snapshot, to io.Writer, size int64) (more int64, err error) {
 	ctx, cancel := context.WithTimeout(context.Background(), peerTimeout)
 	defer cancel()
-	response, err := n.peer.ask(ctx, from, "/snapshots/"+filepath.Base(s.path), size)
+	header := http.Header{}
+	if size > 0 {
+		header.Set("Range", fmt.Sprintf("bytes=%d-", size))
+	}
+	response, err := n.peer.ask(ctx, from, "/snapshots/"+filepath.Base(s.path), header)
 	if err != nil {
 		return 0, err
 	}

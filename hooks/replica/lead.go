@@ -124,10 +124,9 @@ func (n *Node) applyTo(ctx context.Context, end uint64) error {
 	}
 	n.grow(n.applier.applied)
 	n.applier.applied = 0
-	if err := n.reload(); err != nil {
+	if err := n.reload(); err != nil { // if it couldn't before
 		return err
 	}
-	n.reached.set(n.applier.at)
 	if leader := n.applier.leader; leader != "" {
 		n.hearLeader(leader)
 		n.applier.leader = ""
@@ -190,17 +189,11 @@ func (n *Node) fence(ctx context.Context, marker []byte) (position uint64, err e
 		err = n.append(position, marker)
 	}
 	if err == nil {
-		err = n.applier.apply(position, position+1, marker)
-	}
-	if err == nil {
-		if err = n.reload(); err != nil {
-			err = fmt.Errorf("what the app has of the log %w: %w", errUnapplied, err)
-		}
+		err = n.applyAndReload(position, position+1, marker, func() {})
 	}
 	if err != nil {
 		return 0, err
 	}
-	n.reached.set(n.applier.at)
 	n.hearLeader(n.log.config.Node)
 	n.applier.leader = ""
 	return position + 1, nil

@@ -18,7 +18,7 @@ import (
 // What leans on the inside of modernc.org/sqlite is in this file: the values of a row that
 // changes are read from SQLite itself, because [sqlite.SQLitePreUpdateData] ends text at a
 // NUL and takes an empty blob for NULL, and triggers are turned off by the connection's handle,
-// which no statement does.
+// which no statement does. An error of another process is made the driver's own.
 
 // sqliteDriver returns the driver that [Open] has checked.
 func sqliteDriver() driver.Driver {
@@ -40,13 +40,29 @@ func checkDriver(d driver.Driver) error {
 	if _, ok := d.(*sqlite.Driver); !ok {
 		return fmt.Errorf("the driver %T can't be captured: only modernc.org/sqlite can, build without another one", d)
 	}
-	got, want := reflect.TypeFor[sqlite.SQLitePreUpdateData](), reflect.TypeFor[rowHandle]()
-	for i := range want.NumField() {
-		if g, w := got.Field(i), want.Field(i); g.Name != w.Name || g.Type != w.Type || g.Offset != w.Offset {
-			return fmt.Errorf("this version of modernc.org/sqlite is unknown: its rows begin with %s %s", g.Name, g.Type)
+	for got, want := range map[reflect.Type]reflect.Type{
+		reflect.TypeFor[sqlite.SQLitePreUpdateData](): reflect.TypeFor[rowHandle](), reflect.TypeFor[sqlite.Error](): reflect.TypeFor[errorFields](),
+	} {
+		for i := range want.NumField() {
+			if g, w := got.Field(i), want.Field(i); g.Name != w.Name || g.Type != w.Type || g.Offset != w.Offset {
+				return fmt.Errorf("this version of modernc.org/sqlite is unknown: its %s begins with %s %s", got.Name(), g.Name, g.Type)
+			}
 		}
 	}
 	return nil
+}
+
+// errorFields is how [sqlite.Error] begins.
+type errorFields struct {
+	msg  string
+	code int
+}
+
+// newError returns an error as the driver does.
+func newError(text string, code int) error {
+	e := new(sqlite.Error)
+	*(*errorFields)(unsafe.Pointer(e)) = errorFields{text, code}
+	return e
 }
 
 // A row is one that SQLite is about to change.

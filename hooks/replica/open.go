@@ -30,6 +30,12 @@ func (n *Node) open(path string) error {
 	}
 	a.collections, a.settings = false, false // PocketBase reads them now
 	n.path, n.applier, n.fell = path, a, make(chan error, 1)
+	at, err := a.standing()
+	if err != nil {
+		return err
+	}
+	n.name = at.log[:min(len(at.log), 8)]
+	n.reached.set(at.position)
 	n.growth.Store(0)
 	n.bound.Store(growthBound(path))
 	n.condemned.Store(false)
@@ -39,6 +45,7 @@ func (n *Node) open(path string) error {
 	if n.several() {
 		n.starting.Store(true)
 		beside.Go(func() { n.lead(ctx) })
+		beside.Go(func() { n.endStale(ctx) })
 	} else {
 		n.ready.Store(true)
 		beside.Go(func() { n.heal(ctx) })

@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 )
@@ -31,11 +32,28 @@ type peer struct {
 	client  *http.Transport
 	handler atomic.Pointer[http.Handler] // of the app, once that serves
 	ended   chan struct{}
+
+	mu       sync.Mutex
+	closing  bool
+	sessions sync.WaitGroup // of commands
+}
+
+// newPeer returns one that only asks other nodes.
+func newPeer(config Config) (*peer, error) {
+	certs, err := loadCerts(config.Certs)
+	if err != nil {
+		return nil, err
+	}
+	return &peer{config: config, client: &http.Transport{
+		DialContext:     (&net.Dialer{Timeout: dialTimeout}).DialContext,
+		TLSClientConfig: certs, TLSHandshakeTimeout: dialTimeout, MaxIdleConnsPerHost: 256, IdleConnTimeout: 30 * time.Second,
+		DisableCompression: true,
+	}}, nil
 }
 
 // openPeer listens for the other nodes.
 func openPeer(config Config, serve http.HandlerFunc, logger func() *slog.Logger) (*peer, error) {
-	certs, err := loadCerts(config.Certs)
+	p, err := newPeer(config)
 	if err != nil {
 		return nil, err
 	}
@@ -47,28 +65,18 @@ func openPeer(config Config, serve http.HandlerFunc, logger func() *slog.Logger)
 	if err != nil {
 		return nil, fmt.Errorf("listen for other nodes: %w", err)
 	}
-	p := &peer{config: config, ended: make(chan struct{})}
+	p.ended = make(chan struct{})
 	p.server = &http.Server{
 		Handler: serve, ReadHeaderTimeout: time.Minute, ReadTimeout: peerTimeout, WriteTimeout: peerTimeout,
 		ErrorLog: log.New(errorLog(logger), "", 0),
 	}
-	p.client = newPeerClient(certs)
 	go func() {
 		defer close(p.ended)
-		if err := p.server.Serve(tls.NewListener(listener, certs)); !errors.Is(err, http.ErrServerClosed) {
+		if err := p.server.Serve(tls.NewListener(listener, p.client.TLSClientConfig)); !errors.Is(err, http.ErrServerClosed) {
 			logger().Error("Other nodes can't connect any more: restart the server", "error", err)
 		}
 	}()
 	return p, nil
-}
-
-// newPeerClient returns what asks other nodes.
-func newPeerClient(certs *tls.Config) *http.Transport {
-	return &http.Transport{
-		DialContext:     (&net.Dialer{Timeout: dialTimeout}).DialContext,
-		TLSClientConfig: certs, TLSHandshakeTimeout: dialTimeout, MaxIdleConnsPerHost: 256, IdleConnTimeout: 30 * time.Second,
-		DisableCompression: true,
-	}
 }
 
 // An errorLog puts what the server for other nodes says into the app's logs.
@@ -92,13 +100,28 @@ func peerAddress(address string) (string, error) {
 	return net.JoinHostPort(host, strconv.FormatUint(number+1, 10)), nil
 }
 
-// close waits for requests that are answered, but not for long.
+// enter reports whether a command's session may begin, which close waits for.
+func (p *peer) enter() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if !p.closing {
+		p.sessions.Add(1)
+	}
+	return !p.closing
+}
+
+// close waits for requests that are answered, but not for long, and for commands' sessions, which end once the node
+// leads no more.
 func (p *peer) close() {
+	p.mu.Lock()
+	p.closing = true
+	p.mu.Unlock()
 	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 	defer cancel()
 	if p.server.Shutdown(ctx) != nil {
 		_ = p.server.Close() // what is still answered ends
 	}
 	<-p.ended
+	p.sessions.Wait()
 	p.client.CloseIdleConnections()
 }

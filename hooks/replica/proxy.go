@@ -2,6 +2,7 @@ package replica
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"io"
@@ -24,9 +25,12 @@ const (
 	clientHeader = "Replica-Client"
 	schemeHeader = "Replica-Scheme"
 
-	// positionHeader is of an answer to such a request: what it wrote is in the log up to there. notLeading is of one by
+	// streamHeader is of a request that is about a stream of events: the node that has it answers, whoever leads.
+	streamHeader = "Replica-Stream"
+
+	// reachedHeader is of an answer to such a request: what it wrote is in the log up to there. notLeading is of one by
 	// a node that doesn't lead, and has done nothing.
-	positionHeader   = "Replica-Position"
+	reachedHeader    = "Replica-Reached"
 	notLeadingHeader = "Replica-Not-Leading"
 
 	// repeatable is how long a body may be that a node keeps, so that it can pass it on again. leaderWait is how long a request
@@ -40,15 +44,38 @@ const (
 
 type passedOn struct{}
 
-// passOn has the node that leads answer what may write, so that every node takes it. Streams of realtime events
-// are where their client is.
+// positionHeader is what [Node.Position] tells, of answers to clients and of what they ask then, and positionQuery the same
+// where no header can be set.
+const (
+	positionHeader = "Replica-Position"
+	positionQuery  = "replicaPosition"
+)
+
+// passOn has the node that leads answer what may write, so that every node takes it, and what is about a stream of events
+// the one that has it. It answers nobody with less than they have seen of another node.
 func (n *Node) passOn(e *core.RequestEvent) error {
 	r := e.Request
-	switch {
-	case n.Leads(), r.Context().Value(passedOn{}) != nil, r.URL.Path == "/api/realtime",
-		r.Method == http.MethodGet, r.Method == http.MethodHead, r.Method == http.MethodOptions:
+	if r.Context().Value(passedOn{}) != nil {
 		return e.Next()
 	}
+	ctx, cancel := context.WithTimeout(r.Context(), appliedWait)
+	defer cancel()
+	if !n.has(ctx, cmp.Or(r.Header.Get(positionHeader), r.URL.Query().Get(positionQuery))) {
+		return unavailable(e, errLate)
+	}
+	e.Response.Header().Set(positionHeader, n.Position())
+	e.Response.Header().Add("Access-Control-Expose-Headers", positionHeader)
+	switch {
+	case r.URL.Path == realtimePath, r.URL.Path == redirectPath:
+		return n.passToStream(e)
+	case n.Leads(), r.Method == http.MethodGet, r.Method == http.MethodHead, r.Method == http.MethodOptions:
+		return e.Next()
+	}
+	return n.passToLeader(e)
+}
+
+func (n *Node) passToLeader(e *core.RequestEvent) error {
+	r := e.Request
 	body, err := readBody(r.Body)
 	if err != nil {
 		return e.BadRequestError("The request was cut off.", err)
@@ -63,7 +90,7 @@ func (n *Node) passOn(e *core.RequestEvent) error {
 			return e.Next()
 		}
 		if leader := n.leaderAddress(); leader != "" {
-			done, err := n.passTo(e, leader, body)
+			done, err := n.passTo(e, leader, body, true)
 			if done {
 				return nil
 			}
@@ -85,6 +112,7 @@ var (
 	errNoLeader = errors.New("no node leads that can be reached from here")
 	errMayBe    = errors.New("the node that leads was lost: whether it has done this isn't known")
 	errMissed   = errors.New("it doesn't lead")
+	errLate     = errors.New("this node doesn't have yet what another one has told")
 )
 
 // leaderAddress returns where the node that leads takes requests, empty if none is known or it's this one.
@@ -131,11 +159,13 @@ func (b body) again() io.ReadCloser {
 
 // passTo has another node answer, and reports whether anything was answered. If nothing was, and there is no error,
 // nothing was done.
-func (n *Node) passTo(e *core.RequestEvent, address string, body body) (done bool, err error) {
+func (n *Node) passTo(e *core.RequestEvent, address string, body body, leads bool) (done bool, err error) {
 	ctx, cancel := context.WithCancel(e.Request.Context())
 	defer cancel()
 	answered := make(chan struct{})
-	go n.giveUp(ctx, address, answered, cancel)
+	if leads {
+		go n.giveUp(ctx, address, answered, cancel)
+	}
 	r := e.Request.Clone(ctx)
 	r.Body = body.again()
 	if body.rest == nil {
@@ -157,6 +187,10 @@ func (n *Node) passTo(e *core.RequestEvent, address string, body body) (done boo
 					p.Out.Header[strings.ToLower(header)] = values
 				}
 			}
+			p.Out.Header.Del(streamHeader)
+			if !leads {
+				p.Out.Header.Set(streamHeader, "1")
+			}
 			p.Out.Header.Set(clientHeader, p.In.RemoteAddr)
 			p.Out.Header.Set(schemeHeader, "http")
 			if p.In.TLS != nil {
@@ -168,13 +202,14 @@ func (n *Node) passTo(e *core.RequestEvent, address string, body body) (done boo
 			if response.Header.Get(notLeadingHeader) != "" {
 				return errMissed
 			}
-			position, err := strconv.ParseUint(response.Header.Get(positionHeader), 10, 64)
-			response.Header.Del(positionHeader)
+			position, err := strconv.ParseUint(response.Header.Get(reachedHeader), 10, 64)
+			response.Header.Del(reachedHeader)
 			if err == nil { // or the client wouldn't find here what it has written
 				ctx, cancel := context.WithTimeout(r.Context(), appliedWait)
 				defer cancel()
 				n.reached.wait(ctx, position)
 			}
+			e.Response.Header().Set(positionHeader, n.Position())
 			for header := range response.Header { // rather than have it twice
 				e.Response.Header().Del(header)
 			}
@@ -225,7 +260,7 @@ func (n *Node) servePeer(path string, w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	handler := n.peer.handler.Load()
-	if handler == nil || !n.Leads() {
+	if handler == nil || r.Header.Get(streamHeader) == "" && !n.Leads() {
 		w.Header().Set(notLeadingHeader, "1")
 		w.WriteHeader(http.StatusServiceUnavailable)
 		return
@@ -237,6 +272,7 @@ func (n *Node) servePeer(path string, w http.ResponseWriter, r *http.Request) {
 	}
 	r.Header.Del(clientHeader)
 	r.Header.Del(schemeHeader)
+	r.Header.Del(streamHeader)
 	(*handler).ServeHTTP(&positioned{ResponseWriter: w, node: n}, r)
 }
 
@@ -250,7 +286,7 @@ type positioned struct {
 func (p *positioned) WriteHeader(status int) {
 	if !p.told {
 		p.told = true
-		p.Header().Set(positionHeader, strconv.FormatUint(p.node.reached.at(), 10))
+		p.Header().Set(reachedHeader, strconv.FormatUint(p.node.reached.at(), 10))
 	}
 	p.ResponseWriter.WriteHeader(status)
 }
@@ -290,13 +326,13 @@ func (r *reached) set(position uint64) {
 	}
 }
 
-// wait returns once the position is reached, or ctx ends.
-func (r *reached) wait(ctx context.Context, position uint64) {
+// wait reports whether the position is reached, before ctx ends.
+func (r *reached) wait(ctx context.Context, position uint64) bool {
 	for {
 		r.mu.Lock()
 		if r.position >= position {
 			r.mu.Unlock()
-			return
+			return true
 		}
 		if r.moved == nil {
 			r.moved = make(chan struct{})
@@ -305,7 +341,7 @@ func (r *reached) wait(ctx context.Context, position uint64) {
 		r.mu.Unlock()
 		select {
 		case <-ctx.Done():
-			return
+			return false
 		case <-moved:
 		}
 	}

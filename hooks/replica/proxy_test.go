@@ -42,7 +42,10 @@ func (c *cluster) apps(t *testing.T) (apps [3]*tests.TestApp, clients [3]*client
 				e.Router.Bind(apis.CORS(apis.CORSConfig{AllowOrigins: []string{"*"}})) // as PocketBase does before
 				return e.Next()
 			})
-			node.Register(apps[i])
+			node.Register(apps[i], nil)
+			if c.register != nil {
+				c.register(apps[i], node)
+			}
 			c.ran[i] = new([]string)
 			for _, job := range []string{"job", "local"} {
 				apps[i].Cron().MustAdd(job, "0 0 1 1 *", func() { *c.ran[i] = append(*c.ran[i], c.configs[i].Node+" "+job) })
@@ -143,7 +146,7 @@ func TestRequestIsPassedOnAsItCame(t *testing.T) {
 			fmt.Sprint(got.Header["X-Forwarded-For"]) != "[1.2.3.4]" || got.Header.Get(clientHeader) != "" || got.Header.Get("Authorization") == "" || got.Header.Get("Idempotency-Key") != "7" {
 			t.Errorf("%d bytes: %v, %s, %+v", size, err, response.Status, got)
 		}
-		if fmt.Sprint(response.Header["Set-Cookie"]) != "[a=1 b=2]" || response.Header.Get(positionHeader) != "" {
+		if fmt.Sprint(response.Header["Set-Cookie"]) != "[a=1 b=2]" || response.Header.Get(reachedHeader) != "" || response.Header.Get(positionHeader) == "" {
 			t.Errorf("got %v", response.Header)
 		}
 	}
@@ -339,7 +342,7 @@ func TestRequestIsPassedOnOnce(t *testing.T) {
 		e := &core.RequestEvent{}
 		e.Request, e.Response = httptest.NewRequest("POST", "/", nil), httptest.NewRecorder()
 		e.Request.Header.Set("Idempotency-Key", "1")
-		done, err = node.passTo(e, listener.Addr().String(), body{})
+		done, err = node.passTo(e, listener.Addr().String(), body{}, true)
 	}
 	if done || err == nil {
 		t.Errorf("got %t, %v", done, err)

@@ -13,6 +13,7 @@ import (
 	"github.com/pocketbase/pocketbase/core"
 	"github.com/pocketbase/pocketbase/tools/hook"
 	"github.com/pocketbase/pocketbase/tools/router"
+	"github.com/spf13/cobra"
 )
 
 // retryAfter is how many seconds whoever wrote in vain is told to wait.
@@ -27,13 +28,25 @@ const healthTimeout = 5 * time.Second
 // log would undo it. On one of several nodes, requests that may write are answered by the node that leads, /api/health
 // is 503 while none is known, and cron jobs that are added before the app serves run on the node that leads, but for
 // those of Config.LocalJobs and PocketBase's for logs, rate limits and the database's file. Register before the app is bootstrapped.
-func (n *Node) Register(app core.App) {
+//
+// The root command tells whether this process serves: if another command of it was called than serve, the process is beside the
+// server. Of several nodes, it has the database of the node that leads then, over that one's port for other nodes, and may run on
+// any machine that has the configuration of a node, whether that one's server runs or not: what it changes is as if the server
+// had, and hooks, which may ask and print, are its own. A transaction in which it does nothing for 10 seconds is rolled back. A node
+// without others refuses a command as long as its server runs, which has the log: stop that first. Without a root command, the process serves.
+func (n *Node) Register(app core.App, rootCmd *cobra.Command) {
 	n.app.Store(app)
+	n.rootCmd = rootCmd
+	n.applied = &appliedApp{App: app}
+	app.OnRealtimeConnectRequest().Bind(&hook.Handler[*core.RealtimeConnectRequestEvent]{Id: "replicaStream", Func: n.serveStream, Priority: -10000})
 	app.OnServe().Bind(&hook.Handler[*core.ServeEvent]{Id: "replicaServe", Func: n.serve})
 	app.OnTerminate().Bind(&hook.Handler[*core.TerminateEvent]{
 		Id: "replicaClose", Func: n.terminate, Priority: 10000, // after all that may still write
 	})
 	app.OnBackupCreate().Bind(&hook.Handler[*core.BackupEvent]{Id: "replicaBackup", Func: func(e *core.BackupEvent) error {
+		if n.isCommand() {
+			return errBackup
+		}
 		if n.several() && !n.Leads() && strings.HasPrefix(e.Name, autoBackupPrefix) { // whose job is another one after each change of its schedule
 			return nil
 		}
@@ -61,6 +74,9 @@ func (n *Node) terminate(e *core.TerminateEvent) error {
 }
 
 func (n *Node) serve(e *core.ServeEvent) error {
+	if n.isCommand() {
+		return errServes
+	}
 	n.starting.Store(false)
 	e.Router.Bind(&hook.Handler[*core.RequestEvent]{
 		Id: "replicaUnavailable", Func: answerUnavailable, Priority: apis.DefaultActivityLoggerMiddlewarePriority + 1, // so that the logs have it too
@@ -74,9 +90,13 @@ func (n *Node) serve(e *core.ServeEvent) error {
 			e.InstallerFunc = nil // which writes
 		}
 	}
+	if _, err := apis.NewRouter(n.applied); err != nil { // of which only the events are wanted
+		return err
+	}
 	if err := e.Next(); err != nil {
 		return err
 	}
+	n.serving.Store(true)
 	if n.several() {
 		n.peer.handler.Store(&e.Server.Handler)
 		if err := n.leaveJobs(e.App); err != nil {
@@ -121,8 +141,10 @@ func (n *Node) answerHealth(e *core.RequestEvent) error {
 }
 
 // healthy reports whether a node leads, as far as this one has heard lately.
-func (n *Node) healthy() bool {
-	return n.Leads() || time.Since(time.UnixMilli(n.heard.Load())) < healthTimeout
+func (n *Node) healthy() bool { return n.heardWithin(healthTimeout) }
+
+func (n *Node) heardWithin(timeout time.Duration) bool {
+	return n.Leads() || time.Since(time.UnixMilli(n.heard.Load())) < timeout
 }
 
 // answerUnavailable answers 503 to what PocketBase answers 400, and other statuses: the request

@@ -9,7 +9,7 @@
 //	node, err := replica.Open(replica.Config{})
 //	…
 //	app := pocketbase.NewWithConfig(pocketbase.Config{DBConnect: node.Connect})
-//	node.Register(app)
+//	node.Register(app, app.RootCmd)
 //
 // The log is a stream of NATS JetStream, whose server runs in this process and keeps it in the
 // folder data.db-log beside the database.
@@ -17,6 +17,11 @@
 // Of several nodes, each has such a server, and what the log takes, most of them have on disk. One of
 // them leads: only there can be written. When it dies, another one leads after some seconds, for as long as most
 // of the nodes can reach each other; the others apply what it writes, and can be read from.
+//
+// Every node serves whoever comes to it. It answers reads itself, and has streams of realtime events, which come of
+// what it applies: see [Node.Applied]. It passes on what may write to the node that leads, and what is about a stream to the
+// one that has it; the answer comes once this node has what was written. Who goes from node to node sees nothing go back if
+// each request says how far the last answer was: see [Node.Position].
 //
 // The log begins with a seed: an id of its own, and the hash of a base snapshot, a copy of the
 // database as it was. [Seed] is what a database that has rows needs for that; where there is nothing, one
@@ -48,11 +53,14 @@ import (
 	"log/slog"
 	"path/filepath"
 	"runtime/debug"
+	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 
 	"github.com/pocketbase/dbx"
 	"github.com/pocketbase/pocketbase/core"
+	"github.com/spf13/cobra"
 )
 
 // ErrUnavailable is what a write fails with that the log didn't take, or perhaps took: nothing of
@@ -72,7 +80,12 @@ type Node struct {
 	shut    func() error
 	log     *streamLog // which that is, but in a test
 
-	app atomic.Value // a core.App, if the node is registered
+	app     atomic.Value   // a core.App, if the node is registered
+	rootCmd *cobra.Command // which tells what this process does; nil if it serves
+	applied *appliedApp    // the app, for what is applied
+
+	serving  atomic.Bool  // the app, so that what is applied is told
+	listened atomic.Int64 // when somebody last had a stream of events, in milliseconds since 1970
 
 	ready     atomic.Bool // to write: for what is known, the database has all of the log, and this node leads
 	starting  atomic.Bool // one of several, whose app looks whether there is something to migrate, in a transaction
@@ -98,6 +111,7 @@ type Node struct {
 
 	mu      sync.Mutex
 	path    string
+	name    string          // of the log, short
 	applier *applier        // of the database at path
 	fell    chan error      // why it isn't ready any more
 	closed  <-chan struct{} // once what runs beside the app ends
@@ -137,9 +151,15 @@ func (n *Node) logger() *slog.Logger {
 // the log begins, is damaged or isn't what the log says is replaced by the newest snapshot that is right and
 // what the log has since then, and put aside into a folder superseded-TIME. One is refused that has
 // rows and follows no log ([Seed] begins one with it) or another one, or whose log isn't there or is older.
+//
+// In a command beside the servers of several nodes ([Node.Register] says what that is), nothing is opened here: it is the
+// database of the node that leads.
 func (n *Node) Connect(path string) (*dbx.DB, error) {
 	if filepath.Base(path) != "data.db" {
 		return core.DefaultDBConnect(path)
+	}
+	if n.isCommand() {
+		return n.connectLeader()
 	}
 	if err := n.open(path); err != nil {
 		return nil, err
@@ -169,6 +189,10 @@ func (n *Node) catchUp(ctx context.Context, a *applier, to uint64) error {
 	if err != nil || to != endOfLog && at >= to {
 		return err
 	}
+	apply := a.apply
+	if a == n.applier {
+		apply = n.applyAndTell
+	}
 	read := n.read
 	if to != endOfLog {
 		read = func(after uint64, apply func(uint64, []byte) error) error { return n.log.readBeside(after, to, apply) }
@@ -180,7 +204,7 @@ func (n *Node) catchUp(ctx context.Context, a *applier, to uint64) error {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		if err := a.apply(at, position, entry); err != nil {
+		if err := apply(at, position, entry); err != nil {
 			return err
 		}
 		at = position
@@ -258,14 +282,21 @@ func (n *Node) begins() {
 	}
 }
 
-// Position returns how far the database has come in the log.
-func (n *Node) Position() (uint64, error) {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	if n.applier == nil {
-		return 0, errNotConnected
+// Position tells how far this node's database has come: what was written before is there. A request with it in the
+// header Replica-Position, or the query's replicaPosition, is answered by a node that has come as far, and every answer of one of several nodes
+// has that header. It's the same on all nodes, and says nothing to those of another log.
+func (n *Node) Position() string {
+	return n.name + "-" + strconv.FormatUint(n.reached.at(), 10)
+}
+
+// has reports whether this node's database has come to what Position says, or will never.
+func (n *Node) has(ctx context.Context, position string) bool {
+	number, ok := strings.CutPrefix(position, n.name+"-")
+	at, err := strconv.ParseUint(number, 10, 64)
+	if !ok || err != nil {
+		return true
 	}
-	return n.applier.position()
+	return n.reached.wait(ctx, at)
 }
 
 var errNotConnected = errors.New("the node has no database yet")

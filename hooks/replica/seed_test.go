@@ -81,7 +81,7 @@ func mustRefuse(t *testing.T, config Config, path, want string) {
 	if _, err := node.Connect(path); err == nil || !strings.Contains(err.Error(), want) {
 		t.Errorf("got %v, want %s", err, want)
 	}
-	if _, err := node.Position(); !errors.Is(err, errNotConnected) {
+	if _, err := node.position(); !errors.Is(err, errNotConnected) {
 		t.Errorf("got %v", err)
 	}
 }

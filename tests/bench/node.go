@@ -3,9 +3,17 @@
 package main
 
 import (
+	"encoding/json"
+	"errors"
 	"fmt"
+	"net"
+	"net/http"
 	"os"
+	"path/filepath"
 	"runtime/debug"
+	"strconv"
+	"syscall"
+	"time"
 
 	"github.com/pocketbase/pocketbase"
 	"github.com/pocketbase/pocketbase/core"
@@ -14,12 +22,27 @@ import (
 	"github.com/pocketriver/pocketriver/hooks/replica"
 )
 
-// node measures what it costs one server that its database has a log.
+// logEnv is the configuration of a server of the role node whose database has a log.
+const logEnv = "BENCH_LOG"
+
+// Which of three nodes is measured.
+const (
+	leader   = "leader"
+	follower = "follower"
+)
+
+// node measures what it costs one server that its database has a log, and three that they share one, on one machine.
 func (b *bench) node() error {
-	samples, err := b.sideBySide("One node whose database has a log (off: none)", func() (groups [][]variant) {
+	samples, err := b.sideBySide("Nodes whose database has a log, all on this machine (off: one without)", func() (groups [][]variant) {
 		for _, v := range b.ownVariants() {
-			v.kind.binary, v.kind.args, v.kind.fresh = b.self, []string{"node"}, true
-			groups = append(groups, []variant{v.with("off"), v.with("log", "BENCH_LOG=1")})
+			v.kind = b.nodeKind("")
+			one := v.with("log", logEnv+"={}")
+			v.kind.nodes = leader
+			toLeader := v.with("of 3, to the one that leads")
+			v.kind.nodes = follower
+			toFollower := v.with("of 3, to another one")
+			v.kind.nodes = ""
+			groups = append(groups, []variant{v.with("off"), one, toLeader, toFollower})
 		}
 		return groups
 	})
@@ -28,30 +51,138 @@ func (b *bench) node() error {
 	}
 	for _, connections := range b.connections {
 		for _, v := range b.ownVariants() {
-			b.target(fmt.Sprintf("%d connections, %s: rps with a log / off", connections, v.name),
-				ratioOf(samples[ingestCell{connections, v.name + " log"}], samples[ingestCell{connections, v.name + " off"}], rpsOf), "≥", 0.85)
+			rps := func(name string) []sample { return samples[ingestCell{connections, v.name + " " + name}] }
+			b.target(fmt.Sprintf("%d connections, %s: rps with a log / off", connections, v.name), ratioOf(rps("log"), rps("off"), rpsOf), "≥", 0.85)
+			b.target(fmt.Sprintf("%d connections, %s: rps of three nodes, to the one that leads / off", connections, v.name),
+				ratioOf(rps("of 3, to the one that leads"), rps("off"), rpsOf), "≥", 0.5)
 		}
 	}
 	return nil
 }
 
+// nodeKind is a server of the role node: one of three, if nodes says which.
+func (b *bench) nodeKind(nodes string) serverKind {
+	kind := b.oursKind()
+	kind.binary, kind.args, kind.fresh, kind.nodes = b.self, []string{"node"}, true, nodes
+	return kind
+}
+
+// serveNodes starts three nodes, and returns the one that is measured.
+func (b *bench) serveNodes(kind serverKind, dir string) (s *server, took time.Duration, err error) {
+	names, peers := []string{"n1", "n2", "n3"}, map[string]string{}
+	for _, name := range names {
+		if peers[name], err = freeAddrs(); err != nil {
+			return nil, 0, err
+		}
+	}
+	data, certs := filepath.Join(dir, names[0], "pb_data"), filepath.Join(dir, "certs")
+	if err := errors.Join(os.MkdirAll(data, 0o700), replica.WriteCerts(certs, names...), replica.Seed(filepath.Join(data, "data.db"))); err != nil {
+		return nil, 0, err
+	}
+	began := time.Now()
+	var all []*server
+	defer func() {
+		for _, other := range all {
+			if err != nil {
+				other.end(syscall.SIGKILL)
+			} else if other != s {
+				s.others = append(s.others, other.process)
+			}
+		}
+	}()
+	for _, name := range names {
+		config, err := json.Marshal(replica.Config{Node: name, Peers: peers, Certs: filepath.Join(certs, name)})
+		if err != nil {
+			return nil, 0, err
+		}
+		addr, err := freeAddr()
+		if err != nil {
+			return nil, 0, err
+		}
+		one := kind
+		one.nodes, one.env = "", append([]string{logEnv + "=" + string(config)}, kind.env...)
+		if err := os.MkdirAll(filepath.Join(dir, name), 0o700); err != nil {
+			return nil, 0, err
+		}
+		started, err := b.startAt(one, filepath.Join(dir, name), addr)
+		if err != nil {
+			return nil, 0, err
+		}
+		started.root = dir
+		all = append(all, started)
+	}
+	for _, node := range all {
+		if err := node.waitHealthy(); err != nil {
+			return nil, 0, err
+		}
+	}
+	for deadline := time.Now().Add(time.Minute); time.Now().Before(deadline); time.Sleep(100 * time.Millisecond) {
+		for _, node := range all {
+			if leads, err := node.leads(); err == nil && leads == (kind.nodes == leader) {
+				return node, time.Since(began), nil
+			}
+		}
+	}
+	return nil, 0, errors.New("no node leads after a minute")
+}
+
+func (s *server) leads() (bool, error) {
+	response, err := http.Get("http://" + s.addr + "/leads")
+	if err != nil {
+		return false, err
+	}
+	response.Body.Close()
+	return response.StatusCode == http.StatusNoContent, nil
+}
+
+// freeAddrs returns an address whose port and the next one nobody listens at.
+func freeAddrs() (string, error) {
+	for {
+		addr, err := freeAddr()
+		if err != nil {
+			return "", err
+		}
+		host, port, _ := net.SplitHostPort(addr)
+		number, _ := strconv.Atoi(port)
+		if listener, err := net.Listen("tcp", net.JoinHostPort(host, strconv.Itoa(number+1))); err == nil {
+			return addr, listener.Close()
+		}
+	}
+}
+
 // runNode is what the binary is to webhooks, with a log if it is asked for.
 func runNode() error {
 	debug.SetGCPercent(200)
-	connect, register := core.DBConnectFunc(hooks.DBConnect), func(core.App) {}
-	if os.Getenv("BENCH_LOG") != "" {
-		node, err := replica.Open(replica.Config{})
+	connect, register := core.DBConnectFunc(hooks.DBConnect), func(*pocketbase.PocketBase, *hooks.Config) {}
+	if text := os.Getenv(logEnv); text != "" {
+		var config replica.Config
+		if err := json.Unmarshal([]byte(text), &config); err != nil {
+			return err
+		}
+		node, err := replica.Open(config)
 		if err != nil {
 			return err
 		}
-		connect, register = node.Connect, node.Register
+		connect, register = node.Connect, func(app *pocketbase.PocketBase, config *hooks.Config) {
+			node.Register(app, app.RootCmd)
+			config.Leads, config.OnLead, config.Applied, config.Position = node.Leads, node.OnLead, node.Applied(), node.Position
+			app.OnServe().BindFunc(func(e *core.ServeEvent) error {
+				e.Router.GET("/leads", func(e *core.RequestEvent) error {
+					if !node.Leads() {
+						return e.NoContent(http.StatusConflict)
+					}
+					return e.NoContent(http.StatusNoContent)
+				})
+				return e.Next()
+			})
+		}
 	}
 	app := pocketbase.NewWithConfig(pocketbase.Config{DBConnect: connect})
-	register(app)
 	config, err := hooks.ConfigFromEnv()
 	if err != nil {
 		return err
 	}
+	register(app, &config)
 	hooks.MustRegister(app, app.RootCmd, config)
 	return app.Start()
 }

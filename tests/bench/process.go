@@ -4,6 +4,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/gob"
 	"errors"
 	"fmt"
@@ -186,6 +187,9 @@ type server struct {
 	*process
 	addr string
 	dir  string // with pb_data and pb_hooks; empty if it has none
+
+	root   string     // of nodes that keep one database: where all are
+	others []*process // of them
 }
 
 // A serverKind is one of the programs that are compared.
@@ -193,8 +197,9 @@ type serverKind struct {
 	binary  string
 	args    []string // before "serve"
 	env     []string
-	script  bool // with webhook.pb.js in pb_hooks
-	fresh   bool // on an empty data directory
+	script  bool   // with webhook.pb.js in pb_hooks
+	fresh   bool   // on an empty data directory
+	nodes   string // which one of three it is; empty for a server alone
 	request string
 }
 
@@ -227,18 +232,43 @@ func (b *bench) serveIn(kind serverKind, dir string) (s *server, took time.Durat
 }
 
 func (b *bench) serveAt(kind serverKind, dir, addr string) (s *server, took time.Duration, err error) {
+	if kind.nodes != "" {
+		return b.serveNodes(kind, dir)
+	}
+	began := time.Now()
+	if s, err = b.startAt(kind, dir, addr); err == nil {
+		if err = s.waitHealthy(); err != nil {
+			s.end(syscall.SIGKILL)
+		}
+	}
+	text, _ := os.ReadFile(filepath.Join(dir, outputName))
+	if err != nil {
+		return nil, 0, fmt.Errorf("%s: %w\n%s", filepath.Base(kind.binary), err, text)
+	}
+	took = time.Since(began)
+	if bytes.Contains(text, []byte("SELECT ")) {
+		s.end(syscall.SIGKILL)
+		return nil, 0, errors.New("the server runs in development mode: it logs its SQL")
+	}
+	return s, took, nil
+}
+
+const outputName = "output.txt"
+
+// startAt starts a server in a directory.
+func (b *bench) startAt(kind serverKind, dir, addr string) (*server, error) {
 	if kind.script {
 		hooksDir := filepath.Join(dir, "pb_hooks")
 		if err := os.MkdirAll(hooksDir, 0o700); err != nil {
-			return nil, 0, err
+			return nil, err
 		}
 		if err := os.WriteFile(filepath.Join(hooksDir, "webhook.pb.js"), webhookScript, 0o600); err != nil {
-			return nil, 0, err
+			return nil, err
 		}
 	}
-	output, err := os.Create(filepath.Join(dir, "output.txt"))
+	output, err := os.Create(filepath.Join(dir, outputName))
 	if err != nil {
-		return nil, 0, err
+		return nil, err
 	}
 	defer output.Close()
 
@@ -249,29 +279,20 @@ func (b *bench) serveAt(kind serverKind, dir, addr string) (s *server, took time
 	cmd.Dir = dir
 	cmd.Env = kind.env
 	cmd.Stdout, cmd.Stderr = output, output
-	began := time.Now()
 	p, err := start(cmd)
 	if err != nil {
-		return nil, 0, err
+		return nil, err
 	}
-	s = &server{process: p, addr: addr, dir: dir}
-	if err := s.waitHealthy(); err != nil {
-		p.end(syscall.SIGKILL)
-		text, _ := os.ReadFile(output.Name())
-		return nil, 0, fmt.Errorf("%s: %w\n%s", filepath.Base(kind.binary), err, text)
-	}
-	took = time.Since(began)
-	if text, _ := os.ReadFile(output.Name()); bytes.Contains(text, []byte("SELECT ")) {
-		p.end(syscall.SIGKILL)
-		return nil, 0, errors.New("the server runs in development mode: it logs its SQL")
-	}
-	return s, took, nil
+	return &server{process: p, addr: addr, dir: dir}, nil
 }
 
 // stop kills the server and removes its directory.
 func (s *server) stop() {
 	s.end(syscall.SIGKILL)
-	os.RemoveAll(s.dir)
+	for _, other := range s.others {
+		other.end(syscall.SIGKILL)
+	}
+	os.RemoveAll(cmp.Or(s.root, s.dir))
 }
 
 func (s *server) waitHealthy() error {

@@ -120,6 +120,34 @@ func (f *FanOut) aroundDelete(e *core.ModelEvent) error {
 	})
 }
 
+// beforeAppliedUpdate finds out what the row is before the update of it is applied: nothing else changes it meanwhile.
+func (f *FanOut) beforeAppliedUpdate(e *core.ModelEvent) error {
+	record := f.recordOf(e)
+	if record == nil || !f.hasSubscribers() {
+		return e.Next()
+	}
+	before := f.lookBack(record)
+	f.mu.Lock()
+	f.updating[changeKey(e.Model)] = &before
+	f.mu.Unlock()
+	return e.Next()
+}
+
+// beforeAppliedDelete finds out the same before a delete is applied.
+func (f *FanOut) beforeAppliedDelete(e *core.ModelEvent) error {
+	f.mu.Lock()
+	c := f.deleting[changeKey(e.Model)]
+	f.mu.Unlock()
+	if c == nil {
+		return e.Next()
+	}
+	before := f.lookBack(c.record)
+	f.mu.Lock()
+	c.before = before
+	f.mu.Unlock()
+	return e.Next()
+}
+
 // inTransaction gives the event a transaction if it has none: from its change of the row on,
 // it keeps others from committing.
 func inTransaction(e *core.ModelEvent, change func(tx core.App) error) error {

@@ -56,6 +56,10 @@ type FanOut struct {
 	// tells: subscribers cannot know by events alone what they show.
 	Partly []string
 
+	// Position, if it is not nil, tells how far the database has come, of several that are kept one.
+	// It follows in the ids of events, so that their client can be answered by another node with no less.
+	Position func() string
+
 	app         core.App
 	collections []string // their names
 	enrich      *hook.TaggedHook[*core.RecordEnrichEvent]
@@ -131,34 +135,10 @@ func (f *FanOut) Bind() {
 		Id: "modelriverRealtimeBegin", Func: f.hooksBegin, Priority: -9999, // around the app's own
 	})
 
-	// Around PocketBase's own broadcast, which has priority -99, and 99 before a delete.
-	// It is bound when the app begins to serve, so what is bound here runs before it.
-	for action, saved := range map[string]*hook.TaggedHook[*core.ModelEvent]{
-		"create": f.app.OnModelAfterCreateSuccess(f.collections...),
-		"update": f.app.OnModelAfterUpdateSuccess(f.collections...),
-	} {
-		saved.Bind(&hook.Handler[*core.ModelEvent]{Id: "modelriverRealtime", Func: f.afterSave(action), Priority: -99})
-		saved.Bind(&hook.Handler[*core.ModelEvent]{Id: "modelriverRealtimeEnd", Func: f.withEverybody, Priority: -98})
-	}
 	const innermost = 10000 // right around the change of the row
 	f.app.OnModelUpdateExecute(f.collections...).Bind(&hook.Handler[*core.ModelEvent]{Id: "modelriverRealtime", Func: f.aroundUpdate, Priority: innermost})
 	f.app.OnModelDeleteExecute(f.collections...).Bind(&hook.Handler[*core.ModelEvent]{Id: "modelriverRealtime", Func: f.aroundDelete, Priority: innermost})
-	f.app.OnModelAfterUpdateError(f.collections...).Bind(&hook.Handler[*core.ModelErrorEvent]{
-		Id: "modelriverRealtime", Func: f.afterUpdateError, Priority: -98,
-	})
-	f.app.OnModelDelete(f.collections...).Bind(&hook.Handler[*core.ModelEvent]{
-		Id: "modelriverRealtime", Func: f.beforeDelete, Priority: 99,
-	})
-	f.app.OnModelAfterDeleteSuccess(f.collections...).Bind(&hook.Handler[*core.ModelEvent]{
-		Id: "modelriverRealtime", Func: f.afterDelete, Priority: -98,
-	})
-	f.app.OnModelAfterDeleteError(f.collections...).Bind(&hook.Handler[*core.ModelErrorEvent]{
-		Id: "modelriverRealtime", Func: f.afterDeleteError, Priority: -98,
-	})
-
-	f.app.OnCollectionAfterUpdateSuccess().Bind(&hook.Handler[*core.CollectionEvent]{
-		Id: "modelriverRealtime", Func: f.renewAll,
-	})
+	f.bindEvents(f.app)
 	f.app.OnServe().Bind(&hook.Handler[*core.ServeEvent]{
 		Id: "modelriverRealtime",
 		Func: func(e *core.ServeEvent) error {
@@ -168,6 +148,44 @@ func (f *FanOut) Bind() {
 	})
 	f.app.OnRealtimeConnectRequest().Bind(&hook.Handler[*core.RealtimeConnectRequestEvent]{
 		Id: "modelriverRealtime", Func: f.serve, Priority: 9999, // inside the app's own
+	})
+}
+
+// BindApplied binds the fan-out to an app that has hooks of its own for what another node has written and this one
+// applies: one after the other, with nothing between the hooks before and those behind.
+func (f *FanOut) BindApplied(applied core.App) {
+	applied.OnModelUpdate(f.collections...).Bind(&hook.Handler[*core.ModelEvent]{Id: "modelriverRealtime", Func: f.beforeAppliedUpdate})
+	f.bindEvents(applied)
+	applied.OnModelDelete(f.collections...).Bind(&hook.Handler[*core.ModelEvent]{
+		Id: "modelriverRealtimeBefore", Func: f.beforeAppliedDelete, Priority: 100, // behind beforeDelete
+	})
+}
+
+// bindEvents binds what is done around PocketBase's own broadcast, which has priority -99,
+// and 99 before a delete. It is bound when the app begins to serve, so what is bound here
+// runs before it.
+func (f *FanOut) bindEvents(app core.App) {
+	for action, saved := range map[string]*hook.TaggedHook[*core.ModelEvent]{
+		"create": app.OnModelAfterCreateSuccess(f.collections...),
+		"update": app.OnModelAfterUpdateSuccess(f.collections...),
+	} {
+		saved.Bind(&hook.Handler[*core.ModelEvent]{Id: "modelriverRealtime", Func: f.afterSave(action), Priority: -99})
+		saved.Bind(&hook.Handler[*core.ModelEvent]{Id: "modelriverRealtimeEnd", Func: f.withEverybody, Priority: -98})
+	}
+	app.OnModelAfterUpdateError(f.collections...).Bind(&hook.Handler[*core.ModelErrorEvent]{
+		Id: "modelriverRealtime", Func: f.afterUpdateError, Priority: -98,
+	})
+	app.OnModelDelete(f.collections...).Bind(&hook.Handler[*core.ModelEvent]{
+		Id: "modelriverRealtime", Func: f.beforeDelete, Priority: 99,
+	})
+	app.OnModelAfterDeleteSuccess(f.collections...).Bind(&hook.Handler[*core.ModelEvent]{
+		Id: "modelriverRealtime", Func: f.afterDelete, Priority: -98,
+	})
+	app.OnModelAfterDeleteError(f.collections...).Bind(&hook.Handler[*core.ModelErrorEvent]{
+		Id: "modelriverRealtime", Func: f.afterDeleteError, Priority: -98,
+	})
+	app.OnCollectionAfterUpdateSuccess().Bind(&hook.Handler[*core.CollectionEvent]{
+		Id: "modelriverRealtime", Func: f.renewAll,
 	})
 }
 

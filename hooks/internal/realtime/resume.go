@@ -30,9 +30,14 @@ func lastEventId(r *http.Request) string {
 }
 
 // eventId names a position of the log to the subscriber's next connection. It says nothing
-// to the next process, or to another viewer.
+// to the next process, or to another viewer. How far the database is then says something to
+// all nodes that share it.
 func (s *subscriber) eventId(position int64) string {
-	return s.key + "." + strconv.FormatInt(position, 10)
+	id := s.key + "." + strconv.FormatInt(position, 10)
+	if s.fanOut.Position != nil {
+		id += "." + s.fanOut.Position()
+	}
+	return id
 }
 
 // depart keeps the views of a subscriber whose connection has ended, so that whatever its
@@ -60,6 +65,7 @@ func (f *FanOut) depart(s *subscriber) {
 // be all, and reports whether it did. The other one may not be known to be gone yet: its stream is ended. The lock is held.
 func (f *FanOut) comeBack(s *subscriber, now view) bool {
 	key, number, _ := strings.Cut(s.lastEventId, ".")
+	number, _, _ = strings.Cut(number, ".")
 	s.lastEventId = "" // which may be a place only at first
 	before := f.byKey[key]
 	position, err := strconv.ParseInt(number, 10, 64)

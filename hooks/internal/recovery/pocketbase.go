@@ -11,6 +11,8 @@ import (
 	"github.com/pocketbase/dbx"
 	"github.com/pocketbase/pocketbase/core"
 	"github.com/pocketbase/pocketbase/tools/hook"
+
+	"github.com/pocketriver/pocketriver/hooks/internal/called"
 )
 
 // This file holds what leans on PocketBase: when a database is opened, closed and replaced.
@@ -33,24 +35,12 @@ func (r *Recovery) Bind() {
 	r.app.OnBackupRestore().Bind(&hook.Handler[*core.BackupEvent]{Id: "modelriverReplica", Func: r.restoreBackup, Priority: -10000})
 }
 
-// called returns the name of the command that is run.
-func (r *Recovery) called() string {
-	if r.rootCmd == nil {
-		return ""
-	}
-	command, _, err := r.rootCmd.Find(os.Args[1:])
-	if err != nil || command.Parent() != r.rootCmd {
-		return ""
-	}
-	return command.Name()
-}
-
 func (r *Recovery) bootstrap(e *core.BootstrapEvent) error {
-	switch called := r.called(); {
-	case called == restoreName:
+	switch command := called.Name(r.rootCmd); {
+	case command == restoreName:
 		quiet()
 		return nil
-	case called != "serve":
+	case command != "serve":
 		if err := r.local.beforeCommand(context.Background()); err != nil {
 			return err
 		}
