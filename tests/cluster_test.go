@@ -13,6 +13,8 @@ import (
 	"syscall"
 	"testing"
 
+	"github.com/pocketbase/pocketbase/tools/archive"
+
 	"github.com/pocketriver/pocketriver/hooks/replica"
 )
 
@@ -236,21 +238,52 @@ func TestClusterOneAfterTheOther(t *testing.T) {
 	})
 	each(func(i int) { write(file(certs, i, "ca.pem"), read(file(fresh, i, "ca.pem"))) })
 
-	// Another machine in the place of one that is gone, with its name and certificates and nothing else.
-	gone := c.nodes[c.awaitAll()]
+	// Another machine in the place of one that is gone, with its name and certificates, and another address.
+	lost := c.awaitAll()
+	gone := c.nodes[lost]
 	gone.Kill()
 	if err := os.RemoveAll(gone.Dir); err != nil {
 		t.Fatal(err)
 	}
-	gone.Start()
+	peers := strings.Split(c.peers, ",")
+	address := freeAddresses(t, 2)[0]
+	peers[lost] = clusterNames[lost] + "=" + address
+	for _, n := range c.nodes {
+		n.env = append(n.env, "POCKETRIVER_PEERS="+strings.Join(peers, ","))
+	}
+	gone.env = append(gone.env, "POCKETRIVER_LISTEN="+address)
+	gone.launch()
+	for i, n := range c.nodes {
+		if i != lost {
+			n.Stop()
+			n.Start()
+		}
+	}
+	gone.awaitStarted()
 	c.awaitAll()
 	c.awaitTitles(want, c.nodes...)
 
-	// A migration, which an upgrade may have: a node that has it waits for who leads to have made it, and the last one that
-	// is restarted is who leads. No migration is made twice, and what is changed in the dashboard makes none.
+	// A backup, which makes a database to begin with again.
 	last := c.awaitAll()
 	follower := c.nodes[(last+1)%3]
-	follower.API(follower.SignIn("_superusers", testEmail, testPassword), http.MethodPost, "/api/collections", map[string]any{"type": "base", "name": "made"}, nil)
+	token := follower.SignIn("_superusers", testEmail, testPassword)
+	follower.API(token, http.MethodPost, "/api/backups", map[string]any{"name": "backup.zip"}, nil)
+	restored := filepath.Join(t.TempDir(), "pb_data")
+	if err := archive.Extract(filepath.Join(c.nodes[last].Dir, "backups", "backup.zip"), restored); err != nil {
+		t.Fatal(err)
+	}
+	for _, command := range []string{"leave", "init"} {
+		if _, stderr, ok := runOn(t, follower.binary, restored, nil, "cluster", command); !ok || stderr != "" {
+			t.Errorf("cluster %s: success %t, %s", command, ok, stderr)
+		}
+	}
+	if n := countRows(t, openDatabase(t, restored), "aiContent"); n != next {
+		t.Errorf("the backup has %d records, want %d", n, next)
+	}
+
+	// A migration, which an upgrade may have: a node that has it waits for who leads to have made it, and the last one that
+	// is restarted is who leads. No migration is made twice, and what is changed in the dashboard makes none.
+	follower.API(token, http.MethodPost, "/api/collections", map[string]any{"type": "base", "name": "made"}, nil)
 	writeBeside(t, c.nodes[0].Dir, "pb_migrations/1900000000_more.js", `migrate((app) => app.save(new Collection({type: "base", name: "more"})))`)
 	for i, n := range c.nodes {
 		if i != last {
@@ -471,4 +504,25 @@ func TestMakeCluster(t *testing.T) {
 		t.Errorf("the second run has %d records, want those of the first: %d", now, before)
 	}
 	free()
+}
+
+// The documentation names variables that there are, and all of them.
+func TestClusterVariables(t *testing.T) {
+	t.Parallel()
+	variables := func(name string) []string {
+		found := regexp.MustCompile(`POCKETRIVER_[A-Z]+`).FindAllString(repositoryFile(t, name), -1)
+		slices.Sort(found)
+		return slices.Compact(found)
+	}
+	all := variables("hooks/replica/env.go")
+	for _, name := range []string{"docs/cluster.md", "docs/reference.md", "CHANGELOG.md"} {
+		if got := variables(name); !slices.Equal(got, all) {
+			t.Errorf("%s: got %v, want %v", name, got, all)
+		}
+	}
+	for _, name := range variables("docs/compose.yaml") {
+		if !slices.Contains(all, name) {
+			t.Errorf("docs/compose.yaml: there is no %s", name)
+		}
+	}
 }

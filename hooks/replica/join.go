@@ -17,6 +17,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/nats-io/nats.go/jetstream"
+
 	"github.com/pocketriver/pocketriver/hooks/internal/disk"
 )
 
@@ -69,14 +71,23 @@ func (n *Node) answerPeer(path string, w http.ResponseWriter, r *http.Request) {
 			http.Error(w, err.Error(), http.StatusServiceUnavailable)
 			return
 		}
-		for _, replica := range info.Cluster.Replicas {
-			if !replica.Current || replica.Offline || replica.Active > quorumTimeout {
-				state.Behind = append(state.Behind, replica.Name)
-			}
-		}
+		state.Behind = n.log.config.behind(info.Cluster.Replicas)
 	}
 	w.Header().Set("Content-Type", "application/json")
 	_ = json.NewEncoder(w).Encode(state) // whoever has asked asks again
+}
+
+// behind returns the nodes but this one that aren't among those that have all of the log. Servers that started while a node was
+// away don't know its name.
+func (c Config) behind(replicas []*jetstream.PeerInfo) (names []string) {
+	for _, name := range slices.Sorted(maps.Keys(c.Peers)) {
+		if name != c.Node && !slices.ContainsFunc(replicas, func(r *jetstream.PeerInfo) bool {
+			return r.Name == name && r.Current && !r.Offline && r.Active <= quorumTimeout
+		}) {
+			names = append(names, name)
+		}
+	}
+	return names
 }
 
 // ask asks another node for its state, for one of its snapshots, or for a connection of its database.

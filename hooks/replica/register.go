@@ -65,7 +65,7 @@ func (n *Node) Register(app core.App, rootCmd *cobra.Command) {
 	app.OnBackupRestore().Bind(&hook.Handler[*core.BackupEvent]{Id: "replicaRestore", Func: func(*core.BackupEvent) error { return errRestore }})
 }
 
-var errRestore = errors.New("a backup can't be restored into a database that has a log: unpack it into another data directory, for an app without one")
+var errRestore = errors.New("a backup can't be restored into a database that has a log: unpack it into another data directory, and end the log of its data.db with \"cluster leave\"")
 
 // terminate closes the log before PocketBase closes its connections: when it restarts itself,
 // nothing of this process runs after that.
