@@ -261,8 +261,9 @@ func TestNodeWithAWrongClockDoesNotTakeOver(t *testing.T) {
 	c.makeLead(t, leader)
 	c.stop(t, leader)
 	c.insert(t, "two")
-	if !c.nodes[right].Leads() || led.Load() > 0 {
-		t.Error("it leads")
+	apptest.Eventually(t, "it doesn't reach the one that is gone", func() bool { return !c.state(wrong, leader).Reached })
+	if !c.nodes[right].Leads() || led.Load() > 0 || !c.nodes[wrong].watch.astray.Load() {
+		t.Error("it leads, or would")
 	}
 }
 
