@@ -126,6 +126,20 @@ func TestCluster(t *testing.T) {
 	wantBody(t, received, `"title":"First"`)
 	c.awaitTitles("First", c.nodes...)
 
+	// Commands work beside each of them.
+	for i, n := range c.nodes {
+		email := clusterNames[i] + "@example.com"
+		if stdout, stderr, ok := c.run(i, "superuser", "upsert", email, testPassword); !ok {
+			t.Errorf("superuser: %s%s", stdout, stderr)
+		}
+		if token := n.SignIn("_superusers", email, testPassword); token == "" {
+			t.Errorf("%s can't sign in", email)
+		}
+	}
+	if stdout, stderr, ok := c.run((first+1)%3, "modelriver", "status"); !ok || !strings.Contains(stdout, "received   1") {
+		t.Errorf("status: %s%s", stdout, stderr)
+	}
+
 	c.nodes[first].Kill()
 	await(t, "a webhook is accepted without the node that led", func() bool { return follower.Send(payload("c2", "Second", "")) == http.StatusOK })
 	left := []*server{c.nodes[(first+1)%3], c.nodes[(first+2)%3]}
