@@ -4,6 +4,7 @@
 package main
 
 import (
+	"cmp"
 	"embed"
 	"errors"
 	"fmt"
@@ -11,6 +12,7 @@ import (
 	"log"
 	"net/http"
 	"os"
+	"path/filepath"
 	"runtime/debug"
 	"sync/atomic"
 
@@ -49,14 +51,15 @@ func main() {
 	app.RootCmd.Version = version + " (PocketBase " + hooks.PocketBaseVersion() + ")"
 
 	config, _ := hooks.ConfigFromEnv() // serve says what is wrong with it
-	node := addNode(app, &config)
+	flags := addFlags(app)
+	node := addNode(app, &config, flags)
 	if node != nil {
 		connect = node.Connect
 	}
-	publicDir, indexFallback := addPlugins(app, node == nil)
+	addPlugins(app, flags, node == nil)
 	app.OnServe().Bind(&hook.Handler[*core.ServeEvent]{
 		Id:       "pocketriverPublic",
-		Func:     func(e *core.ServeEvent) error { return servePublic(e, *publicDir, *indexFallback) },
+		Func:     func(e *core.ServeEvent) error { return servePublic(e, flags.publicDir, flags.indexFallback) },
 		Priority: 999, // after every route of hooks and plugins
 	})
 
@@ -94,7 +97,7 @@ func main() {
 
 // addNode makes the app one of several nodes with one database, if the environment says so; if that can't be, whatever
 // would open the database ends with why.
-func addNode(app *pocketbase.PocketBase, config *hooks.Config) (node *replica.Node) {
+func addNode(app *pocketbase.PocketBase, config *hooks.Config, flags *flags) (node *replica.Node) {
 	replica.AddCommands(app, app.RootCmd)
 	nodes, err := replica.ConfigFromEnv(app.DataDir())
 	if err == nil && nodes.Node == "" {
@@ -102,6 +105,9 @@ func addNode(app *pocketbase.PocketBase, config *hooks.Config) (node *replica.No
 	}
 	if err == nil && config.Replica != "" {
 		err = errors.New("REPLICA_URL and POCKETRIVER_NODE are set: several nodes ship nothing, so far: unset one of them")
+	}
+	if err == nil {
+		nodes.Same, err = flags.same(app.DataDir())
 	}
 	if err == nil {
 		node, err = replica.Open(nodes)
@@ -116,34 +122,56 @@ func addNode(app *pocketbase.PocketBase, config *hooks.Config) (node *replica.No
 	node.Register(app, app.RootCmd)
 	node.OnLead(func() { log.Printf("The node %s leads", nodes.Node) })
 	config.Leads, config.OnLead, config.Applied, config.Position = node.Leads, node.OnLead, node.Applied(), node.Position
+	config.Nodes = node.State
 	return node
 }
 
-// addPlugins adds JavaScript hooks and migrations, with their flags and those of the
-// static files, which are PocketBase's own. Of several nodes, none makes migrations by itself: they would be that one's only.
-func addPlugins(app *pocketbase.PocketBase, alone bool) (publicDir *string, indexFallback *bool) {
-	flags := app.RootCmd.PersistentFlags()
-	hooksDir := flags.String("hooksDir", "", "the directory with the JS app hooks")
-	hooksWatch := flags.Bool("hooksWatch", true, "auto restart the app on pb_hooks file change; it has no effect on Windows")
-	hooksPool := flags.Int("hooksPool", 15, "the total prewarm goja.Runtime instances for the JS app hooks execution")
-	migrationsDir := flags.String("migrationsDir", "", "the directory with the user defined migrations")
-	automigrate := flags.Bool("automigrate", true, "enable/disable auto migrations")
-	publicDir = flags.String("publicDir", "", "the directory to serve static files (default: the built-in feed page)")
-	indexFallback = flags.Bool("indexFallback", true, "fallback the request to index.html on missing static path, e.g. when pretty urls are used with SPA")
-	_ = app.RootCmd.ParseFlags(os.Args[1:]) // Execute parses again and reports
+// flags are PocketBase's own, of JavaScript hooks, migrations and static files.
+type flags struct {
+	hooksDir, migrationsDir, publicDir     string
+	hooksWatch, automigrate, indexFallback bool
+	hooksPool                              int
+}
 
+func addFlags(app *pocketbase.PocketBase) *flags {
+	f, all := &flags{}, app.RootCmd.PersistentFlags()
+	all.StringVar(&f.hooksDir, "hooksDir", "", "the directory with the JS app hooks")
+	all.BoolVar(&f.hooksWatch, "hooksWatch", true, "auto restart the app on pb_hooks file change; it has no effect on Windows")
+	all.IntVar(&f.hooksPool, "hooksPool", 15, "the total prewarm goja.Runtime instances for the JS app hooks execution")
+	all.StringVar(&f.migrationsDir, "migrationsDir", "", "the directory with the user defined migrations")
+	all.BoolVar(&f.automigrate, "automigrate", true, "enable/disable auto migrations")
+	all.StringVar(&f.publicDir, "publicDir", "", "the directory to serve static files (default: the built-in feed page)")
+	all.BoolVar(&f.indexFallback, "indexFallback", true, "fallback the request to index.html on missing static path, e.g. when pretty urls are used with SPA")
+	_ = app.RootCmd.ParseFlags(os.Args[1:]) // Execute parses again and reports
+	return f
+}
+
+// same returns what must be the same on several nodes.
+func (f *flags) same(dataDir string) (map[string]string, error) {
+	beside := filepath.Dir(filepath.Clean(dataDir)) // where PocketBase has the folders
+	hooksHash, err := replica.HashFiles(cmp.Or(f.hooksDir, filepath.Join(beside, "pb_hooks")))
+	if err != nil {
+		return nil, err
+	}
+	migrationsHash, err := replica.HashFiles(cmp.Or(f.migrationsDir, filepath.Join(beside, "pb_migrations")))
+	return map[string]string{
+		"PocketRiver": version, "PocketBase": hooks.PocketBaseVersion(), "pb_hooks": hooksHash, "pb_migrations": migrationsHash,
+	}, err
+}
+
+// addPlugins adds JavaScript hooks and migrations. Of several nodes, none makes migrations by itself: they would be that one's only.
+func addPlugins(app *pocketbase.PocketBase, flags *flags, alone bool) {
 	jsvm.MustRegister(app, jsvm.Config{
-		MigrationsDir: *migrationsDir,
-		HooksDir:      *hooksDir,
-		HooksWatch:    *hooksWatch,
-		HooksPoolSize: *hooksPool,
+		MigrationsDir: flags.migrationsDir,
+		HooksDir:      flags.hooksDir,
+		HooksWatch:    flags.hooksWatch,
+		HooksPoolSize: flags.hooksPool,
 	})
 	migratecmd.MustRegister(app, app.RootCmd, migratecmd.Config{
 		TemplateLang: templateLang(),
-		Automigrate:  *automigrate && alone,
-		Dir:          *migrationsDir,
+		Automigrate:  flags.automigrate && alone,
+		Dir:          flags.migrationsDir,
 	})
-	return publicDir, indexFallback
 }
 
 // templateLang is Go while this repository is worked on, and JS for the binary's users,

@@ -10,6 +10,7 @@ import (
 
 	"github.com/pocketbase/pocketbase/core"
 
+	"github.com/pocketriver/pocketriver/hooks/internal/nodes"
 	"github.com/pocketriver/pocketriver/hooks/internal/recovery"
 )
 
@@ -118,9 +119,18 @@ type Config struct {
 	// that one for no less. It goes with Leads. Defaults to nil.
 	Position func() string
 
+	// Nodes returns how each of the nodes stands, for the dashboard's page, the metrics, and the commands
+	// status and doctor. While the app serves, it must not block. It goes with Leads. Defaults to nil.
+	Nodes func() []NodeState
+
 	fromEnv bool  // the settings that have a variable come from there
 	envErr  error // why the variable of PayloadRetention is not usable
 }
+
+// NodeState is how one of several nodes stands: its Name and Address; whether it is the one that is Here, is Reached and Leads;
+// its Position in the log, how many entries it is Behind, and its LagSeconds; what its clock is ahead, in ClockSeconds; what must be
+// the Same on all; and what Differs, in words.
+type NodeState = nodes.State
 
 // KeepNoPayloads is a [Config.PayloadRetention] with which no payload is kept, and those that
 // are there are deleted, at night.
@@ -154,6 +164,14 @@ func (c Config) withDefaults() Config {
 
 func (c Config) leads() bool { return c.Leads == nil || c.Leads() }
 
+// nodes returns how the nodes stand; nil if there is one.
+func (c Config) nodes() []NodeState {
+	if c.Nodes == nil {
+		return nil
+	}
+	return c.Nodes()
+}
+
 func (c Config) validate() error {
 	switch {
 	case !strings.HasPrefix(c.Path, "/") || strings.ContainsAny(c.Path, "{} ?#"):
@@ -168,8 +186,8 @@ func (c Config) validate() error {
 		return fmt.Errorf("PayloadRetention %s: a duration cannot be negative; use KeepNoPayloads to keep none", c.PayloadRetention)
 	case (c.Leads == nil) != (c.OnLead == nil):
 		return errors.New("Leads and OnLead: set both, or neither where one node has the database")
-	case c.Leads == nil && (c.Applied != nil || c.Position != nil):
-		return errors.New("Applied and Position: set them with Leads, or not where one node has the database")
+	case c.Leads == nil && (c.Applied != nil || c.Position != nil || c.Nodes != nil):
+		return errors.New("Applied, Position and Nodes: set them with Leads, or not where one node has the database")
 	case c.Leads != nil && c.Replica != "":
 		return errors.New("Replica: several nodes ship nothing, so far: leave it out")
 	}

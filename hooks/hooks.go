@@ -154,7 +154,7 @@ func (p *plugin) addCommands(rootCmd *cobra.Command) {
 func (p *plugin) commandOptions() cli.Options {
 	return cli.Options{
 		WebhookSecrets: p.config.WebhookSecrets, APIKey: p.config.APIKey, APIURL: p.config.APIURL,
-		Path: p.config.Path, Window: p.config.CallbackWindow, Unusable: p.unusable, InWords: p.config.inWords, Replica: p.recovery,
+		Path: p.config.Path, Window: p.config.CallbackWindow, Unusable: p.unusable, InWords: p.config.inWords, Replica: p.recovery, Nodes: p.config.nodes,
 		Several: p.config.Leads != nil,
 	}
 }

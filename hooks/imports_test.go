@@ -28,11 +28,12 @@ func TestImportsPointOneWay(t *testing.T) {
 	const module = "github.com/pocketriver/pocketriver"
 	allowed := map[string]string{
 		"":                         "hooks hooks/replica migrations",
-		"hooks":                    "hooks/internal/cli hooks/internal/commit hooks/internal/outbox hooks/internal/prepared hooks/internal/rawjson hooks/internal/realtime hooks/internal/recovery hooks/internal/store hooks/modelriver migrations pb_public",
+		"hooks":                    "hooks/internal/cli hooks/internal/commit hooks/internal/nodes hooks/internal/outbox hooks/internal/prepared hooks/internal/rawjson hooks/internal/realtime hooks/internal/recovery hooks/internal/store hooks/modelriver migrations pb_public",
 		"hooks/internal/called":    "",
-		"hooks/internal/cli":       "hooks/internal/disk hooks/internal/recovery hooks/internal/simulator hooks/internal/store hooks/modelriver",
+		"hooks/internal/cli":       "hooks/internal/disk hooks/internal/nodes hooks/internal/recovery hooks/internal/simulator hooks/internal/store hooks/modelriver",
 		"hooks/internal/commit":    "",
 		"hooks/internal/disk":      "",
+		"hooks/internal/nodes":     "",
 		"hooks/internal/outbox":    "hooks/internal/commit hooks/internal/store hooks/modelriver",
 		"hooks/internal/prepared":  "",
 		"hooks/internal/rawjson":   "",
@@ -41,7 +42,7 @@ func TestImportsPointOneWay(t *testing.T) {
 		"hooks/internal/simulator": "hooks/internal/rawjson hooks/modelriver",
 		"hooks/internal/store":     "hooks/internal/commit hooks/internal/rawjson hooks/modelriver migrations",
 		"hooks/modelriver":         "hooks/internal/rawjson",
-		"hooks/replica":            "hooks/internal/called hooks/internal/disk hooks/internal/prepared",
+		"hooks/replica":            "hooks/internal/called hooks/internal/disk hooks/internal/nodes hooks/internal/prepared",
 		"migrations":               "hooks/internal/rawjson",
 		"pb_public":                "",
 		"hooks/internal/apptest":   "",

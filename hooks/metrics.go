@@ -35,7 +35,7 @@ func (p *plugin) requireMetricsAuth(e *core.RequestEvent) error {
 // handleMetrics answers with the figures in Prometheus' text format.
 func (p *plugin) handleMetrics(e *core.RequestEvent) error {
 	now := p.outbox.Now()
-	scrape := &scrape{now: now, versions: p.versions, rejected: p.rejected.sinceStart(), replica: p.recovery.State()}
+	scrape := &scrape{now: now, versions: p.versions, rejected: p.rejected.sinceStart(), replica: p.recovery.State(), nodes: p.config.nodes()}
 	var err error
 	if scrape.all, err = store.ReadAll(e.App, now, time.Time{}, p.config.CallbackWindow, nil); err != nil {
 		return e.InternalServerError("The figures could not be read.", err)
@@ -81,6 +81,12 @@ var (
 	replicaFailing  = newDesc("replica_failing", "1 while changes do not get to the replica, else 0; only with REPLICA_URL.")
 	replicaEpoch    = newDesc("replica_epoch", "The epoch in which this server writes to the replica; only with REPLICA_URL.")
 	replicaVerified = newDesc("replica_verified_timestamp_seconds", "When restore --verify found the replica whole, if that was its last outcome.")
+	nodeReached     = newDesc("node_reached", "1 if the node answers the one that tells this, else 0; only of several nodes.", "node")
+	nodeLeads       = newDesc("node_leads", "1 if the node leads, else 0; only of several nodes.", "node")
+	nodePosition    = newDesc("node_position", "How far the node's database has come in the log; only of several nodes.", "node")
+	nodeLag         = newDesc("node_lag_seconds", "How long ago the node had all of the log; only of several nodes.", "node")
+	nodeClock       = newDesc("node_clock_seconds", "What the node's clock is ahead of that of the one that tells this; only of several nodes.", "node")
+	nodeDiffers     = newDesc("node_differences", "How many things are not as on the node that tells this, its clock too; only of several nodes.", "node")
 	buildInfo       = newDesc("build_info", "Always 1, labeled with the versions of PocketRiver and PocketBase.", "version", "pocketbase")
 )
 
@@ -91,6 +97,7 @@ type scrape struct {
 	ends     store.Ends
 	rejected map[string]int
 	replica  *recovery.State
+	nodes    []NodeState
 	versions versions
 }
 
@@ -126,6 +133,7 @@ func (s *scrape) Collect(metrics chan<- prometheus.Metric) {
 	tell(requestsByState, float64(s.all.Requests.Answered), store.Answered)
 	tell(requestsByState, float64(s.all.Requests.Failed), store.Failed)
 	s.tellReplica(tell)
+	s.tellNodes(tell)
 	tell(buildInfo, 1, s.versions.PocketRiver, s.versions.PocketBase)
 }
 
@@ -133,11 +141,7 @@ func (s *scrape) tellReplica(tell func(desc *prometheus.Desc, value float64, lab
 	if s.replica == nil {
 		return
 	}
-	failing := 0.0
-	if s.replica.Error != "" {
-		failing = 1
-	}
-	tell(replicaFailing, failing)
+	tell(replicaFailing, oneIf(s.replica.Error != ""))
 	tell(replicaEpoch, float64(s.replica.Epoch))
 	if !s.replica.Shipped.IsZero() {
 		tell(replicaLag, s.replica.Lag(s.now).Seconds())
@@ -145,4 +149,27 @@ func (s *scrape) tellReplica(tell func(desc *prometheus.Desc, value float64, lab
 	if verified := s.replica.Verified; verified != nil && verified.Error == "" {
 		tell(replicaVerified, float64(verified.At.UnixMilli())/1000)
 	}
+}
+
+// tellNodes tells of a node that isn't reached only that, and by how much it lags.
+func (s *scrape) tellNodes(tell func(desc *prometheus.Desc, value float64, labels ...string)) {
+	for _, n := range s.nodes {
+		tell(nodeReached, oneIf(n.Reached), n.Name)
+		tell(nodeLeads, oneIf(n.Leads), n.Name)
+		if n.Position > 0 {
+			tell(nodeLag, n.LagSeconds, n.Name)
+		}
+		if n.Reached {
+			tell(nodePosition, float64(n.Position), n.Name)
+			tell(nodeClock, n.ClockSeconds, n.Name)
+			tell(nodeDiffers, float64(len(n.Differs)), n.Name)
+		}
+	}
+}
+
+func oneIf(condition bool) float64 {
+	if condition {
+		return 1
+	}
+	return 0
 }

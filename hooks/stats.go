@@ -22,7 +22,26 @@ type stats struct {
 	Versions versions     `json:"versions"`
 	Asking   store.Asking `json:"asking"`
 
-	Replica *replica `json:"replica"` // nil if there is none
+	Replica *replica    `json:"replica"` // nil if there is none
+	Nodes   []nodeStats `json:"nodes"`   // null if there is one
+}
+
+// A nodeStats is how a node stands: the same from one question to the next while all is well.
+type nodeStats struct {
+	Name    string   `json:"name"`
+	Address string   `json:"address"`
+	Here    bool     `json:"here"` // it answers this
+	Reached bool     `json:"reached"`
+	Leads   bool     `json:"leads"`
+	Behind  string   `json:"behind"` // in words, and empty while it has all but what is on its way
+	Differs []string `json:"differs"`
+}
+
+func newNodes(states []NodeState) (all []nodeStats) {
+	for _, s := range states {
+		all = append(all, nodeStats{s.Name, s.Address, s.Here, s.Reached, s.Leads, s.Lag(), append([]string{}, s.Differs...)})
+	}
+	return all
 }
 
 // A replica is how it stands: the same from one question to the next while all is well, so that the
@@ -67,7 +86,7 @@ func (p *plugin) handleStats(e *core.RequestEvent) error {
 	}
 	result := stats{
 		All: all, Path: p.config.Path, Secrets: len(p.config.WebhookSecrets), KeySet: p.config.APIKey != "",
-		Versions: p.versions, Asking: store.ReadAsking(e.App), Replica: newReplica(p.recovery.State()),
+		Versions: p.versions, Asking: store.ReadAsking(e.App), Replica: newReplica(p.recovery.State()), Nodes: newNodes(p.config.nodes()),
 	}
 	if err := p.schema.Problem(); err != nil {
 		result.Problem = err.Error()

@@ -121,6 +121,39 @@ func TestReplicaInAPlaceThatAnotherDatabaseBegan(t *testing.T) {
 	wantText(t, text, "holds a database already")
 }
 
+// Of two that begin in an empty place at once, one writes there, however many epochs each had elsewhere.
+func TestReplicaIsBegunOnceThoughAnotherComesFromElsewhere(t *testing.T) {
+	t.Parallel()
+	s, _ := startShipping(t, newFolderStore(t), "First")
+	s.Stop()
+	store := newBucketStore(t)
+	var begins atomic.Bool
+	otherBegan := make(chan struct{})
+	store.set(func(w http.ResponseWriter, r *http.Request, s3 http.Handler) {
+		if r.Method == http.MethodPut && strings.Contains(r.URL.Path, "/epochs/") && begins.CompareAndSwap(false, true) {
+			<-otherBegan
+		}
+		s3.ServeHTTP(w, r)
+	})
+	s.env = append(s.env, store.env...)
+	s.launch()
+	await(t, "it begins", begins.Load)
+	other := startServer(t, newDataDir(t, t.TempDir()), append(store.env, "REPLICA_ACK=wait")...)
+	other.sendTitled("Other")
+	close(otherBegan)
+	select {
+	case <-s.exited:
+		wantText(t, s.output.String(), "holds a database already")
+	case <-time.After(patience):
+		t.Errorf("both write there: %s", s.output)
+	}
+	other.sendTitled("Another")
+	other.args = []string{"--takeover"}
+	other.loseMachine()
+	other.Start()
+	other.wantTitles([]string{"Other", "Another"}, "First")
+}
+
 // Nor has it left the place where it did before.
 func TestReplicaGoesBackFromAPlaceThatFails(t *testing.T) {
 	t.Parallel()

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/http"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -171,6 +172,96 @@ func TestReplicaOfAnOlderCopyThatWroteMeanwhile(t *testing.T) {
 	older.args = []string{"--takeover"}
 	older.Start()
 	older.wantTitles([]string{"Copied", "Not copied"})
+}
+
+// What a copy has acknowledged until an epoch that ends it begins, with what is here, is there.
+func TestReplicaOfACopyThatWritesUntilItIsEnded(t *testing.T) {
+	t.Parallel()
+	store := newBucketStore(t)
+	s, _ := startShipping(t, store, "Copied")
+	s.Stop()
+	copied := s.another(copyDir(t, s.Dir))
+	copied.env = append(slices.Clone(s.env), "REPLICA_ACK=wait")
+	env := s.env
+	s.env = append(slices.Clone(env), "REPLICA_URL=") // what it writes then begins an epoch
+	s.Start()
+	s.sendTitled("Only here")
+	s.Stop()
+	s.env = env
+	copied.Start()
+	var begins atomic.Bool
+	acknowledged := make(chan struct{})
+	store.set(func(w http.ResponseWriter, r *http.Request, s3 http.Handler) {
+		if r.Method == http.MethodPut && strings.Contains(r.URL.Path, "/epochs/") && begins.CompareAndSwap(false, true) {
+			<-acknowledged
+		}
+		s3.ServeHTTP(w, r)
+	})
+	s.args = []string{"--takeover"}
+	s.launch()
+	await(t, "it begins", begins.Load)
+	copied.sendTitled("Acknowledged")
+	close(acknowledged)
+	await(t, "it serves", s.serves)
+	s.wantTitles([]string{"Copied", "Acknowledged"}, "Only here")
+	wantText(t, s.output.String(), "records that only it has: aiContent 1")
+	s.loseMachine()
+	s.Start()
+	s.wantTitles([]string{"Copied", "Acknowledged"})
+}
+
+// An older database beside newer notes in .replica does not begin an epoch: where the files of a copy are put
+// over what is here, or made one by one while the server ran, or without the WAL.
+func TestReplicaOfAnOlderDatabaseBesideNewerNotes(t *testing.T) {
+	t.Parallel()
+	for name, pass := range map[string]func(s *server, older string){
+		"its WAL began anew since": func(s *server, older string) {
+			db := openDatabase(t, s.Dir)
+			defer db.Close()
+			before, _ := walState(t, s.Dir)
+			if _, err := db.NewQuery("CREATE TABLE large AS SELECT randomblob(45000000) AS content").Execute(); err != nil {
+				t.Fatal(err)
+			}
+			await(t, "the WAL begins anew", func() bool {
+				s.sendTitled("Large")
+				after, _ := walState(t, s.Dir)
+				return after != before
+			})
+		},
+		"a command ended its WAL since": func(s *server, older string) {
+			s.Stop()
+			s.runCommand("modelriver", "status")
+			s.Start()
+		},
+		"its WAL is not there": func(s *server, older string) {
+			if err := os.Remove(filepath.Join(older, "data.db-wal")); err != nil {
+				t.Fatal(err)
+			}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s, token := startShipping(t, newFolderStore(t), "Copied")
+			older := copyDir(t, s.Dir)
+			pass(s, older)
+			s.sendTitled("Not copied")
+			s.awaitShipped(token)
+			s.Stop()
+			for _, name := range []string{"data.db", "data.db-wal", "data.db-shm"} {
+				if err := os.Remove(filepath.Join(s.Dir, name)); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if out, err := exec.Command("cp", "-a", older+"/.", s.Dir).CombinedOutput(); err != nil {
+				t.Fatalf("%v: %s", err, out)
+			}
+			s.Start()
+			s.wantTitles([]string{"Copied", "Not copied"})
+			if dirs := s.asideDirs(); len(dirs) != 1 {
+				t.Errorf("put aside: %v", dirs)
+			}
+		})
+	}
 }
 
 func (s *server) localFiles() []string {

@@ -11,7 +11,7 @@ const GRADES = {
 
 export function health(state) {
 	const { data } = state;
-	const fetched = new Fetched(state, "/api/modelriver/doctor", "findings", () => ({}), ({ secrets, keySet, problem, asking }) => [secrets, keySet, problem, asking]);
+	const fetched = new Fetched(state, "/api/modelriver/doctor", "findings", () => ({}), ({ secrets, keySet, problem, asking, nodes }) => [secrets, keySet, problem, asking, nodes]);
 	return t.div(
 		{ onmount: () => fetched.mount(), onunmount: () => fetched.unmount() },
 		() => setUp(data.stats),
@@ -58,6 +58,7 @@ function facts(stats) {
 		fact("Secrets", `${stats.secrets ? plural(stats.secrets, "secret") : "no secret"}, ${stats.keySet ? "key set" : "no key"}`),
 		fact("Asking", ...asking(stats.asking ?? {})),
 		...replica(stats.replica).map((value) => fact("Replica", ...value)),
+		stats.nodes ? fact("Nodes", ...stats.nodes.flatMap((node, i) => [i ? "; " : "", ...standing(node)])) : null,
 		fact("Versions", `PocketRiver ${stats.versions?.pocketriver || "development"}, PocketBase ${stats.versions?.pocketbase}`),
 	);
 }
@@ -74,6 +75,16 @@ function replica(state) {
 	return [[
 		...standing, `; epoch ${epoch}; `, ack === "wait" ? "a 200 waits for it" : "a 200 does not wait for it", "; ", ...test, ". ", t.code(null, url),
 	]];
+}
+
+/** How one of several nodes stands: the findings say more of what is wrong. */
+function standing({ name, here, reached, leads, behind, differs }) {
+	const wrong = [behind, differs.length ? here ? "not as most" : "not as this node" : ""].filter(Boolean).join(", ");
+	return [
+		here ? `${name} (this node) ` : `${name} `,
+		reached ? leads ? t.strong(null, "leads") : "follows" : t.strong({ className: "modelriver-danger" }, "does not answer"),
+		...reached && wrong ? [", ", t.strong({ className: "modelriver-warning" }, wrong)] : [],
+	];
 }
 
 /** Who may create requests, which cost money. */

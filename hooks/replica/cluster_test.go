@@ -29,7 +29,8 @@ type cluster struct {
 	max     int64        // bytes of the log, if not as usual
 	readers pair         // which dumps
 
-	register func(core.App, *Node) // what else apps have
+	register func(core.App, *Node)   // what else apps have
+	prepare  func(i int, node *Node) // before a node without an app opens its database
 
 	standing atomic.Bool // one of their apps has a request that it doesn't answer
 }
@@ -103,6 +104,9 @@ func (c *cluster) open(t testing.TB, which ...int) {
 				return
 			}
 			node.log.max = cmp.Or(c.max, node.log.max)
+			if c.prepare != nil {
+				c.prepare(i, node)
+			}
 			if err := node.open(c.paths[i]); err != nil { // PocketBase would wait until it is migrated
 				t.Error(err)
 				return

@@ -159,7 +159,7 @@ func decode(entry []byte) iter.Seq2[change, error] {
 			return
 		}
 		if entry[0] != entryVersion {
-			yield(change{}, fmt.Errorf("the entry has version %d: this program knows %d, run a newer one", entry[0], entryVersion))
+			yield(change{}, fmt.Errorf("the entry has version %d, and this program reads %d: run the newer program here that has written it", entry[0], entryVersion))
 			return
 		}
 		r := &reader{b: entry[1:]}

@@ -106,7 +106,10 @@ func (n *Node) reloadApp(collections, settings bool) error {
 // reloadChanged is reload for an entry that this node has written for a command, of which the app doesn't know.
 func (n *Node) reloadChanged(entry []byte) {
 	var collections, settings bool
-	for c := range decode(entry) { // which is right: it was written just now
+	for c, err := range decode(entry) {
+		if err != nil { // none: it was written just now
+			break
+		}
 		collections, settings = collections || c.ofCollections(), settings || c.ofSettings()
 	}
 	if err := n.reloadApp(collections, settings); err != nil {

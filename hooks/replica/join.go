@@ -53,6 +53,10 @@ func (n *Node) answerPeer(path string, w http.ResponseWriter, r *http.Request) {
 		n.serveSQL(path, w, r)
 		return
 	}
+	if r.URL.Path == reportPath {
+		n.answerReport(w, r)
+		return
+	}
 	if r.URL.Path != "/state" || r.Method != http.MethodGet {
 		http.NotFound(w, r)
 		return
@@ -96,7 +100,7 @@ func (p *peer) ask(ctx context.Context, name, path string, header http.Header) (
 	if err != nil {
 		return nil, err
 	}
-	request.Header = header
+	maps.Copy(request.Header, header)
 	response, err := p.client.RoundTrip(request)
 	if err == nil && response.StatusCode >= 300 {
 		response.Body.Close()
@@ -108,7 +112,7 @@ func (p *peer) ask(ctx context.Context, name, path string, header http.Header) (
 func (p *peer) state(name string) (s peerState, err error) {
 	ctx, cancel := context.WithTimeout(context.Background(), logTimeout)
 	defer cancel()
-	response, err := p.ask(ctx, name, "/state", http.Header{})
+	response, err := p.ask(ctx, name, "/state", nil)
 	if err != nil {
 		return s, err
 	}

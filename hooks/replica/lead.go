@@ -66,6 +66,9 @@ func (n *Node) turn(ctx context.Context) error {
 	if !n.log.leads() {
 		return n.keepUp(ctx)
 	}
+	if n.handsOver() {
+		return n.handOver(ctx)
+	}
 	if err := n.takeOver(ctx); err != nil {
 		if errors.Is(err, errUnapplied) { // and by another node maybe
 			err = errors.Join(err, n.log.stepDown())
@@ -82,6 +85,7 @@ func (n *Node) keepUp(ctx context.Context) error {
 	defer info.Stop()
 	ask := true // what is told may be lost
 	for end := uint64(0); ; {
+		asked := time.Now()
 		if ask {
 			info, err := n.log.info()
 			if err != nil {
@@ -95,6 +99,7 @@ func (n *Node) keepUp(ctx context.Context) error {
 		}
 		if ask {
 			n.current.Store(true)
+			n.caughtUp.set(asked)
 		}
 		ask = false
 		select {
@@ -138,7 +143,7 @@ func (n *Node) applyTo(ctx context.Context, end uint64) error {
 func (n *Node) hearLeader(name string) {
 	n.leader.Store(name)
 	if name != "" {
-		n.heard.Store(time.Now().UnixMilli())
+		n.heard.set(time.Now())
 	}
 }
 
@@ -215,6 +220,10 @@ func (n *Node) stayLeading(ctx context.Context) error {
 		case <-info.C:
 			if err := n.overlook(); err != nil {
 				return err
+			}
+			n.caughtUp.set(time.Now())
+			if n.handsOver() {
+				return n.handOver(ctx)
 			}
 		case <-look.C:
 			if n.condemned.Load() || !n.log.leads() {

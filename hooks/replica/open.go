@@ -44,8 +44,10 @@ func (n *Node) open(path string) error {
 	n.closed = ctx.Done()
 	if n.several() {
 		n.starting.Store(true)
+		n.caughtUp.set(time.Now())
 		beside.Go(func() { n.lead(ctx) })
 		beside.Go(func() { n.endStale(ctx) })
+		beside.Go(func() { n.watchOthers(ctx, n.peer) })
 	} else {
 		n.ready.Store(true)
 		beside.Go(func() { n.heal(ctx) })

@@ -144,7 +144,7 @@ func (n *Node) answerHealth(e *core.RequestEvent) error {
 func (n *Node) healthy() bool { return n.heardWithin(healthTimeout) }
 
 func (n *Node) heardWithin(timeout time.Duration) bool {
-	return n.Leads() || time.Since(time.UnixMilli(n.heard.Load())) < timeout
+	return n.Leads() || n.heard.ago() < timeout
 }
 
 // answerUnavailable answers 503 to what PocketBase answers 400, and other statuses: the request

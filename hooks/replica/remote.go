@@ -109,9 +109,9 @@ func (c *leaderConn) ask(ctx context.Context, r request) (a answer, err error) {
 	case r.Do == doPing, r.Do == doBegin: // it does it again on another connection
 		return a, driver.ErrBadConn
 	case c.inTransaction && r.Do != doCommit:
-		return a, fmt.Errorf("%w: %w (%v)", ErrUnavailable, errUndone, err)
+		return a, fmt.Errorf("%w: %w (%s)", ErrUnavailable, errUndone, err.Error())
 	}
-	return a, fmt.Errorf("%w: %w (%v)", ErrUnavailable, errMayBe, err)
+	return a, fmt.Errorf("%w: %w (%s)", ErrUnavailable, errMayBe, err.Error()) // which is no end of rows
 }
 
 // giveUp closes a connection of a node that leads no more: it may have been cut off or stand still, and nobody would tell.
@@ -226,7 +226,7 @@ func (r *leaderRows) Next(row []driver.Value) (err error) {
 }
 
 func (r *leaderRows) Close() error {
-	if r.batch.Rows == 0 || r.conn.lost != nil {
+	if r.batch.Rows == 0 || !r.conn.IsValid() {
 		return nil
 	}
 	_, err := r.conn.ask(context.Background(), request{Do: doClose, Rows: r.batch.Rows})

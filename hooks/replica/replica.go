@@ -60,6 +60,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/pocketbase/dbx"
 	"github.com/pocketbase/pocketbase/core"
@@ -87,8 +88,8 @@ type Node struct {
 	rootCmd *cobra.Command // which tells what this process does; nil if it serves
 	applied *appliedApp    // the app, for what is applied
 
-	serving  atomic.Bool  // the app, so that what is applied is told
-	listened atomic.Int64 // when somebody last had a stream of events, in milliseconds since 1970
+	serving  atomic.Bool // the app, so that what is applied is told
+	listened moment      // when somebody last had a stream of events
 
 	ready     atomic.Bool // to write: for what is known, the database has all of the log, and this node leads
 	starting  atomic.Bool // one of several, whose app looks whether there is something to migrate, in a transaction
@@ -101,11 +102,15 @@ type Node struct {
 	growth atomic.Int64      // of the log since the last snapshot, in bytes
 	bound  atomic.Int64
 
-	peer    *peer        // of one of several
-	leader  atomic.Value // a string, the name of the node that leads, as far as is known
-	heard   atomic.Int64 // when it was, in milliseconds since 1970
-	reached reached
-	asking  atomic.Int32 // how often it has asked whether it may join
+	peer     *peer        // of one of several
+	leader   atomic.Value // a string, the name of the node that leads, as far as is known
+	heard    moment       // when it was
+	reached  reached
+	caughtUp moment           // of one of several: when the database had all of the log
+	watch    watch            // of the others
+	handed   moment           // when it had another one lead, because of its clock
+	clock    func() time.Time // the time of day, but in a test
+	asking   atomic.Int32     // how often it has asked whether it may join
 
 	keeps, newest atomic.Uint64     // the positions of the last snapshot but one, and of the last one
 	kept          map[string]uint64 // of all nodes, the first of both
@@ -130,7 +135,7 @@ func Open(config Config) (*Node, error) {
 	if err != nil {
 		return nil, fmt.Errorf("replica: %w", err)
 	}
-	n := &Node{asked: make(chan chan<- error), grew: make(chan struct{}, 1), kept: map[string]uint64{}}
+	n := &Node{asked: make(chan chan<- error), grew: make(chan struct{}, 1), kept: map[string]uint64{}, clock: time.Now, watch: watch{others: map[string]*other{}}}
 	n.log = newStreamLog(config, n.logger)
 	n.connect, n.append, n.read, n.restart, n.shut = n.openDatabase, n.log.append, n.log.read, n.log.restart, n.shutAll
 	return n, nil

@@ -27,7 +27,7 @@ var errIdle = fmt.Errorf("the transaction did nothing for %s: it was rolled back
 type session struct {
 	conn *conn
 	tx   driver.Tx // nil without one
-	over error     // why the transaction was rolled back that the command believes to have
+	over bool      // the transaction, and the command doesn't know
 	rows map[int64]driver.Rows
 	last int64 // of the rows that were asked for
 }
@@ -102,7 +102,7 @@ func (s *session) serve(stream net.Conn, in *gob.Decoder) {
 		case <-idle:
 			s.conn.node.logger().Warn("A command's transaction is rolled back", "because", errIdle)
 			s.rollBack()
-			s.over = errIdle
+			s.over = true
 		case r := <-requests:
 			answer, err := s.do(ctx, r)
 			answer.Failure = failureOf(err)
@@ -147,8 +147,8 @@ func (s *session) end() {
 var errNotAsked = errors.New("there is no such transaction, or no such rows")
 
 func (s *session) do(ctx context.Context, r request) (a answer, err error) {
-	if s.over != nil && r.Do != doCommit && r.Do != doRollback {
-		return a, s.over
+	if s.over && r.Do != doCommit && r.Do != doRollback {
+		return a, errIdle
 	}
 	switch r.Do {
 	case doPing:
@@ -188,11 +188,11 @@ func (s *session) do(ctx context.Context, r request) (a answer, err error) {
 
 func (s *session) endTransaction(commit bool) error {
 	tx, over := s.tx, s.over
-	s.tx, s.over = nil, nil
+	s.tx, s.over = nil, false
 	switch {
-	case over != nil && commit:
-		return over
-	case over != nil:
+	case over && commit:
+		return errIdle
+	case over:
 		return nil
 	case tx == nil:
 		return errNotAsked

@@ -19,7 +19,7 @@ func (n *Node) serveStream(e *core.RealtimeConnectRequestEvent) error {
 	if n.several() && !n.heardWithin(staleTimeout) {
 		return unavailable(e.RequestEvent, errNoLeader)
 	}
-	defer func() { n.listened.Store(time.Now().UnixMilli()) }()
+	defer func() { n.listened.set(time.Now()) }()
 	return e.Next()
 }
 

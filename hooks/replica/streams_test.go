@@ -301,7 +301,7 @@ func TestStreamsEndThatCannotBeTold(t *testing.T) {
 
 	t.Log("who comes while a change is applied that nobody was there for")
 	apptest.Eventually(t, "nobody is heard", func() bool {
-		c.nodes[follower].listened.Store(0)
+		c.nodes[follower].listened.at.Store(0)
 		return !c.nodes[follower].isHeard()
 	})
 	release := c.hold(t, follower)

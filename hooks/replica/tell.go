@@ -71,9 +71,9 @@ func (n *Node) isHeard() bool {
 		return false
 	}
 	if n.applied.SubscriptionsBroker().TotalClients() > 0 {
-		n.listened.Store(time.Now().UnixMilli())
+		n.listened.set(time.Now())
 	}
-	return time.Since(time.UnixMilli(n.listened.Load())) < heardFor
+	return n.listened.ago() < heardFor
 }
 
 // A telling is what one entry changes, as hooks are told it.

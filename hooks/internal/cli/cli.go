@@ -14,6 +14,7 @@ import (
 	"github.com/pocketbase/pocketbase/tools/hook"
 	"github.com/spf13/cobra"
 
+	"github.com/pocketriver/pocketriver/hooks/internal/nodes"
 	"github.com/pocketriver/pocketriver/hooks/internal/recovery"
 	"github.com/pocketriver/pocketriver/hooks/internal/store"
 )
@@ -31,6 +32,9 @@ type Options struct {
 
 	// Replica is the app's replica.
 	Replica *recovery.Recovery
+
+	// Nodes returns how each of several nodes stands.
+	Nodes func() []nodes.State
 
 	// Unusable is why serve would end at once, or nil.
 	Unusable error

@@ -105,7 +105,7 @@ func (c *commands) settingsChecks() []func() []Finding {
 }
 
 func (c *commands) dataChecks(checkCollections func() []Finding) []func() []Finding {
-	return []func() []Finding{checkCollections, c.checkRequests, c.checkLimits, c.checkDisk}
+	return []func() []Finding{checkCollections, c.checkRequests, c.checkLimits, c.checkNodes, c.checkDisk}
 }
 
 // Examine returns what the doctor's checks see that need no network, of the app's own settings

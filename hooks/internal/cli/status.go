@@ -10,6 +10,7 @@ import (
 	"github.com/dustin/go-humanize/english"
 	"github.com/spf13/cobra"
 
+	"github.com/pocketriver/pocketriver/hooks/internal/nodes"
 	"github.com/pocketriver/pocketriver/hooks/internal/recovery"
 	"github.com/pocketriver/pocketriver/hooks/internal/store"
 )
@@ -22,6 +23,9 @@ type status struct {
 
 	// Replica is how the replica stands, as the server wrote it down last; nil if there is none.
 	Replica *recovery.State `json:"replica"`
+
+	// Nodes are how all stand, as this process hears them; nil if there is one.
+	Nodes []nodes.State `json:"nodes"`
 }
 
 func (c *commands) newStatusCommand() *cobra.Command {
@@ -34,7 +38,8 @@ func (c *commands) newStatusCommand() *cobra.Command {
 It ends with status 1 if a callback has failed, for cron and monitors. Received are the
 records that are stored and the events that were refused; delivered callbacks count as
 long as they are kept. Rejected are webhooks without a valid signature, or that were answered
-with another error unread, as the server counts them, at most a minute late.`,
+with another error unread, as the server counts them, at most a minute late. Of several nodes,
+it asks each how it stands, and tells what is not as in the command's own program and files.`,
 		Example: `  modelriver status
   modelriver status --json | jq .failed
   modelriver status >/dev/null || mail -s "Callbacks failed" ops@example.com </dev/null`,
@@ -70,7 +75,7 @@ with another error unread, as the server counts them, at most a minute late.`,
 }
 
 func (c *commands) readStatus() (*status, error) {
-	s := &status{DataDir: c.app.DataDir()}
+	s := &status{DataDir: c.app.DataDir(), Nodes: c.options.Nodes()}
 	var err error
 	if s.All, err = store.ReadAll(c.app, time.Now(), time.Time{}, c.options.Window, nil); err != nil {
 		return nil, err
@@ -120,6 +125,9 @@ func (s *status) print(out io.Writer, now time.Time) error {
 	}
 	if s.Replica != nil {
 		fmt.Fprintf(table, "replica\tepoch %d\t%s\n", s.Replica.Epoch, s.Replica.InWords(now))
+	}
+	for _, n := range s.Nodes {
+		fmt.Fprintf(table, "node %s\t%s\t%s\n", n.Name, n.Role(), n.InWords())
 	}
 	if err := table.Flush(); err != nil {
 		return err

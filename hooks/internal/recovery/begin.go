@@ -1,6 +1,7 @@
 package recovery
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -10,9 +11,13 @@ import (
 	"github.com/dustin/go-humanize"
 )
 
+// errWentOn is returned by begin if a copy of the data directory wrote until it was ended by that. The next look
+// finds what follows.
+var errWentOn = errors.New("another server, on a copy of the data directory, wrote until this one began")
+
 // begin begins an epoch with the database that is here, or will be.
 func (r *Recovery) begin(ctx context.Context, f findings) error {
-	number := f.id.Epoch + 1
+	number := 1 // for all that find none: one of them is first
 	if len(f.epochs) > 0 {
 		number = f.newest().Number + 1
 	}
@@ -31,6 +36,11 @@ func (r *Recovery) begin(ctx context.Context, f findings) error {
 	}
 	if err != nil {
 		return err
+	}
+	if len(f.epochs) > 0 && !f.begun {
+		if follows, err := r.followsOn(ctx, f, f.newest()); err != nil || !follows {
+			return cmp.Or(err, errWentOn)
+		}
 	}
 	id.Epoch, id.Replaced = e.Number, false
 	if err := r.local.writeIdentity(id); err != nil {

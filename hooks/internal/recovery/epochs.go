@@ -147,7 +147,7 @@ func (e epoch) isThere(ctx context.Context, b bucket) error {
 		return err
 	}
 	var stored epoch
-	if err := json.Unmarshal(content, &stored); err != nil || stored.Owner != e.Owner {
+	if err := json.Unmarshal(content, &stored); err != nil || stored.Owner != e.Owner || !stored.Started.Equal(e.Started) {
 		return errGone
 	}
 	return nil

@@ -35,6 +35,19 @@ func TestEpochsBegin(t *testing.T) {
 		if err != nil || len(epochs) != 2 || epochs[1].Owner != "b" || *epochs[1].From != *second.From || !epochs[0].Started.Equal(first.Started) {
 			t.Errorf("got %+v, %v", epochs, err)
 		}
+		if err := first.isThere(ctx, b); err != nil {
+			t.Errorf("is there: got %v", err)
+		}
+		err = b.Delete(ctx, []string{epochKey(1)})
+		if err == nil {
+			_, err = beginEpoch(ctx, b, 1, "a", nil) // a copy of the data directory, after the place was emptied
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := first.isThere(ctx, b); !errors.Is(err, errGone) {
+			t.Errorf("is there after another began anew: got %v", err)
+		}
 	})
 }
 

@@ -3,6 +3,7 @@ package recovery
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"fmt"
 	"io"
 	"io/fs"
@@ -93,6 +94,18 @@ func (l *line) age(by time.Duration) {
 	}))
 }
 
+// ageEpoch has the epoch begun before now.
+func (l *line) ageEpoch(by time.Duration) {
+	l.t.Helper()
+	e := *l.client.epoch.Load()
+	e.Started = time.Now().Add(-by)
+	content, err := json.Marshal(e)
+	l.must(err)
+	l.must(l.bucket.Put(l.t.Context(), epochKey(e.Number), bytes.NewReader(content), int64(len(content)), false))
+	l.client.begin(e)
+	l.shipping.keep.client.begin(e)
+}
+
 func (l *line) files(level int) int {
 	l.t.Helper()
 	files, err := l.bucket.List(l.t.Context(), l.client.levelDir(level), "")
@@ -136,9 +149,7 @@ func TestKeeperKeepsWhatIsNeeded(t *testing.T) {
 		keep(3)
 		check("hours put together")
 		l.age(24 * time.Hour)
-		started := *l.client.epoch.Load()
-		started.Started = time.Now().Add(-time.Duration(day+1) * 24 * time.Hour)
-		l.shipping.keep.client.begin(started)
+		l.ageEpoch(time.Duration(day+1) * 24 * time.Hour)
 		l.write()
 		keep(litestream.SnapshotLevel)
 		check("a day was copied")
@@ -395,7 +406,17 @@ func TestLostWAL(t *testing.T) {
 	if left, err := copied.last(); left != last-1 || err != nil {
 		t.Errorf("of what was read, up to %d is left of %d, %v", left, last, err)
 	}
-	l.must(os.Remove(wal))
+	gone := newLocal(t.TempDir())
+	l.must(os.CopyFS(gone.dataDir, os.DirFS(l.local.dataDir)))
+	l.must(os.Remove(gone.data() + "-wal"))
+	if lost, missed, err := gone.checkWAL(t.Context()); !lost || missed || err != nil {
+		t.Errorf("it is gone: got %t, %t, %v", lost, missed, err)
+	}
+	_, err = countRecords(t.Context(), copied.data()) // which ends it
+	l.must(err)
+	if _, err := os.Stat(wal); err == nil {
+		t.Error("it has not ended")
+	}
 	if lost, missed, err := copied.checkWAL(t.Context()); lost || missed || err != nil {
 		t.Errorf("it is all in the database: got %t, %t, %v", lost, missed, err)
 	}
@@ -410,9 +431,7 @@ func TestRetentionKeepsItsMoments(t *testing.T) {
 	for day := range 4 {
 		l.write()
 		l.must(keep.keep(t.Context(), 1))
-		begun := *keep.client.epoch.Load()
-		begun.Started = time.Now().Add(-time.Duration(day+1) * 25 * time.Hour)
-		keep.client.begin(begun)
+		l.ageEpoch(time.Duration(day+1) * 25 * time.Hour)
 		l.must(keep.copyWhole(t.Context()))
 		l.age(25 * time.Hour)
 		l.write()

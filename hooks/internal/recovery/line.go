@@ -52,6 +52,7 @@ func (r *Recovery) readAnew(ctx context.Context, s *shipping) error {
 	if err := s.db.ResetLocalState(ctx); err != nil {
 		return err
 	}
+	s.wals = 0
 	return s.db.Sync(ctx)
 }
 

@@ -39,6 +39,7 @@ var (
 type shipping struct {
 	db   *litestream.DB
 	keep *keeper // nil until the epoch is known
+	wals int     // that were noted; 0 if none were of what is read
 
 	measured time.Time // when what waits for the store was last
 }
@@ -197,6 +198,9 @@ func (r *Recovery) ship(ctx context.Context) error {
 	}
 	s := r.shipping
 	if err := s.db.Sync(ctx); err != nil {
+		return err
+	}
+	if err := s.noteWALs(ctx, r.local); err != nil {
 		return err
 	}
 	if err := r.upload(ctx, s); err != nil {

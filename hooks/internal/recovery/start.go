@@ -47,6 +47,10 @@ func (r *Recovery) prepare(ctx context.Context) error {
 				r.say("it has changes that the database here has not")
 			}
 			err = r.act(ctx, found)
+			if errors.Is(err, errWentOn) {
+				behind = true
+				continue
+			}
 			again, restoreAgain = restoreAgain, min(2*restoreAgain, restoreAgainAtLast) // it may have read all of the replica
 		}
 		switch {
@@ -74,7 +78,7 @@ func (r *Recovery) checkWAL(ctx context.Context) error {
 		return err
 	}
 	if lost {
-		r.say("the end of the WAL is lost, as after a power failure: what was shipped of it is in the replica")
+		r.say("the end of the WAL is lost, as after a power failure, or the database is an older copy: what was shipped is in the replica")
 	}
 	if missed {
 		r.say("something else wrote to the database while no server ran, or a file in " + r.local.ltxDir() + " is missing or damaged: all of it is shipped anew")
