@@ -540,3 +540,19 @@ func TestClusterVariables(t *testing.T) {
 		}
 	}
 }
+
+// The documentation's example of an app of one's own is a node, by the same environment and commands.
+func TestClusterEmbeds(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t)
+	app := buildHost(t, snippet(t, "docs/cluster.md", "In your own app"))
+	for _, n := range c.nodes {
+		n.binary = app
+	}
+	if _, stderr, ok := runOn(t, app, filepath.Join(t.TempDir(), "pb_data"), []string{"POCKETRIVER_NODE=a"}, "serve"); ok || !strings.Contains(stderr, "POCKETRIVER_PEERS isn't: set that") {
+		t.Errorf("half a configuration: success %t, %q", ok, stderr)
+	}
+	c.start()
+	c.nodes[(c.leader()+1)%3].mustSend(payload("c1", "First", ""))
+	c.awaitTitles("First", c.nodes...)
+}
