@@ -520,6 +520,31 @@ func TestMakeCluster(t *testing.T) {
 	free()
 }
 
+// make cluster ends where another program has a port of a node, says what to do, and leaves nothing that runs.
+func TestMakeClusterOnATakenPort(t *testing.T) {
+	t.Parallel()
+	ports := freeAddresses(t, 17)
+	_, port, _ := strings.Cut(ports[0], ":")
+	listener, err := net.Listen("tcp", ports[2])
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer listener.Close()
+	dir := filepath.Join(t.TempDir(), "cluster")
+	out, err := inRepository("make", "-s", "-o", "pocketriver", "cluster", "BINARY="+buildBinary(t), "CLUSTER="+dir, "CLUSTER_PORT="+port, "DEMO_API="+freeAddress(t)).CombinedOutput()
+	if err == nil || !strings.Contains(string(out), "the node b: exit status 1: see "+dir+"/b.log; if a port is taken: make cluster CLUSTER_PORT=") {
+		t.Errorf("got %v:\n%s", err, out)
+	}
+	for i, address := range ports {
+		if connection, err := net.Dial("tcp", address); err == nil {
+			connection.Close()
+			if i != 2 {
+				t.Errorf("somebody listens at %s", address)
+			}
+		}
+	}
+}
+
 // The documentation names variables that there are, and all of them.
 func TestClusterVariables(t *testing.T) {
 	t.Parallel()
