@@ -25,8 +25,7 @@ func TestReference(t *testing.T) {
 		if !field.IsExported() {
 			continue
 		}
-		kind := strings.ReplaceAll(field.Type.String(), "nodes.State", "NodeState") // which is what hooks calls it
-		if want := "`" + field.Name + " " + kind + "`"; !strings.Contains(section("Settings"), want) {
+		if want := "`" + field.Name + " " + field.Type.String() + "`"; !strings.Contains(section("Settings"), want) {
 			t.Errorf("Settings lacks %s", want)
 		}
 	}

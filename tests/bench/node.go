@@ -165,7 +165,7 @@ func runNode() error {
 		}
 		connect, register = node.Connect, func(app *pocketbase.PocketBase, config *hooks.Config) {
 			node.Register(app, app.RootCmd)
-			config.Leads, config.OnLead, config.Applied, config.Position = node.Leads, node.OnLead, node.Applied(), node.Position
+			config.Node = node
 			app.OnServe().BindFunc(func(e *core.ServeEvent) error {
 				e.Router.GET("/leads", func(e *core.RequestEvent) error {
 					if !node.Leads() {
