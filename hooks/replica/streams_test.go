@@ -222,6 +222,20 @@ func (c *cluster) hold(t *testing.T, i int) (release func()) {
 	}
 }
 
+// awaitApplying waits until a node that is held is applying a change.
+func (c *cluster) awaitApplying(t *testing.T, i int) {
+	t.Helper()
+	busy := 0 // looks in a row, as what changes nothing takes no time
+	apptest.Eventually(t, "the change is being applied", func() bool {
+		busy++
+		if c.nodes[i].mu.TryLock() {
+			c.nodes[i].mu.Unlock()
+			busy = 0
+		}
+		return busy == 20
+	})
+}
+
 // Who has seen something at one node isn't shown less at another one: that waits until it has as much, but not for ever.
 func TestReadsDoNotGoBack(t *testing.T) {
 	t.Parallel()
@@ -306,15 +320,7 @@ func TestStreamsEndThatCannotBeTold(t *testing.T) {
 	})
 	release := c.hold(t, follower)
 	clients[leader].call(t, "POST", posts, `{"title":"one"}`)
-	busy := 0 // looks in a row, as what changes nothing takes no time
-	apptest.Eventually(t, "the change is being applied", func() bool {
-		busy++
-		if c.nodes[follower].mu.TryLock() {
-			c.nodes[follower].mu.Unlock()
-			busy = 0
-		}
-		return busy == 20
-	})
+	c.awaitApplying(t, follower)
 	stream := clients[follower].Subscribe(t, "", "posts/*")
 	release()
 	mustEnd(t, stream)
@@ -371,6 +377,26 @@ func mustEnd(t *testing.T, stream *apptest.Stream) {
 	case <-time.After(time.Minute):
 		t.Fatal("the stream goes on")
 	}
+}
+
+// Who comes while a change is applied, and is the first, is told of the row that leaves its list.
+func TestFirstViewerIsToldWhatLeaves(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t)
+	c.withPlugin()
+	_, clients := c.apps(t)
+	leader := c.leader(t)
+	follower, _ := others(leader)
+	clients[leader].call(t, "PATCH", "/api/collections/aiContent", `{"listRule":""}`)
+	clients[leader].call(t, "POST", "/api/collections/aiContent/records", `{"id":"record000000001","title":"in","channelId":"c"}`)
+	c.settle(t)
+	clients[follower].Connect(t) // without it nothing is told
+	release := c.hold(t, follower)
+	clients[leader].call(t, "PATCH", "/api/collections/aiContent/records/record000000001", `{"title":"out"}`)
+	c.awaitApplying(t, follower)
+	stream := clients[follower].Subscribe(t, "", filtered("aiContent/*?leave=1", "title = 'in'"))
+	release()
+	mustHear(t, stream, `"action":"leave"`)
 }
 
 // The hooks of the app itself run on the node that leads alone.
