@@ -129,9 +129,6 @@ func (n *Node) applyTo(ctx context.Context, end uint64) error {
 	}
 	n.grow(n.applier.applied)
 	n.applier.applied = 0
-	if err := n.reload(); err != nil { // if it couldn't before
-		return err
-	}
 	if leader := n.applier.leader; leader != "" {
 		n.hearLeader(leader)
 		n.applier.leader = ""

@@ -399,6 +399,28 @@ func TestFirstViewerIsToldWhatLeaves(t *testing.T) {
 	mustHear(t, stream, `"action":"leave"`)
 }
 
+// A node that couldn't read collections or settings again is where the log is once it could.
+func TestNodeGoesOnOnceItCouldReload(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t)
+	apps, clients := c.apps(t)
+	leader := c.leader(t)
+	follower, _ := others(leader)
+	c.settle(t)
+	var failed atomic.Bool
+	apps[follower].OnSettingsReload().BindFunc(func(e *core.SettingsReloadEvent) error {
+		if !failed.Swap(true) {
+			return errors.New("it fails")
+		}
+		return e.Next()
+	})
+	clients[leader].call(t, "PATCH", "/api/settings", `{"meta":{"appName":"another"}}`)
+	c.settle(t)
+	if name := apps[follower].Settings().Meta.AppName; name != "another" || !failed.Load() {
+		t.Errorf("got %s", name)
+	}
+}
+
 // The hooks of the app itself run on the node that leads alone.
 func TestHooksRunOnTheNodeThatLeads(t *testing.T) {
 	t.Parallel()

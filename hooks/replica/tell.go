@@ -58,11 +58,7 @@ func (n *Node) applyAndReload(after, position uint64, entry []byte, applied func
 		return err
 	}
 	applied()
-	if err := n.reload(); err != nil {
-		return fmt.Errorf("what the app has of the log %w: %w", errUnapplied, err)
-	}
-	n.reached.set(position)
-	return nil
+	return n.reloadAt(position)
 }
 
 // isHeard reports whether what is applied is told.
