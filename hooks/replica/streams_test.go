@@ -348,6 +348,28 @@ func TestStreamsEndThatCannotBeTold(t *testing.T) {
 	}
 	mustEnd(t, stream)
 
+	t.Log("rows, and the rules by which they are shown")
+	stream = clients[follower].Subscribe(t, "", "posts/*")
+	err = apps[leader].RunInTransaction(func(tx core.App) error {
+		posts, err := tx.FindCollectionByNameOrId("posts")
+		if err != nil {
+			return err
+		}
+		posts.ListRule = nil
+		record := core.NewRecord(posts)
+		record.Set("title", "secret")
+		return errors.Join(tx.Save(posts), tx.Save(record))
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	mustEnd(t, stream)
+	if told := stream.Take(); len(told) > 0 {
+		t.Errorf("a guest is told %s", told)
+	}
+	clients[leader].call(t, "PATCH", "/api/collections/posts", `{"listRule":""}`)
+	c.settle(t)
+
 	t.Log("a rule, to who counts on being told what leaves")
 	plain := clients[follower].Subscribe(t, "", "posts/*")
 	stream = clients[follower].Subscribe(t, "", "aiContent/*?leave=1")

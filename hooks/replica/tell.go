@@ -101,7 +101,7 @@ type toldRow struct {
 	record          *core.Record
 }
 
-var errUntold = fmt.Errorf("more than %d rows changed, or rows and their schema", maxTold)
+var errUntold = fmt.Errorf("more than %d rows changed, or rows and collections", maxTold)
 
 // read finds out which rows the entry changes.
 func (t *telling) read(entry []byte) error {
@@ -131,7 +131,7 @@ func (t *telling) read(entry []byte) error {
 			return errUntold
 		}
 	}
-	if t.schema && len(t.rows) > 0 {
+	if (t.schema || t.collections != nil) && len(t.rows) > 0 {
 		return errUntold
 	}
 	return nil
