@@ -370,9 +370,25 @@ func TestStreamsEndThatCannotBeTold(t *testing.T) {
 	clients[leader].call(t, "PATCH", "/api/collections/posts", `{"listRule":""}`)
 	c.settle(t)
 
+	t.Log("whoever has lost a stream, and comes back to it")
+	const topic = "aiContent/*?leave=1"
+	stream = clients[follower].Subscribe(t, "", topic)
+	apptest.Eventually(t, "there is something to come back to", func() bool { return stream.LastEventID() != "" })
+	stream.Close()
+	apptest.Eventually(t, "it is lost", func() bool { return apps[follower].SubscriptionsBroker().TotalClients() == 0 })
+	clients[leader].sql(t, "UPDATE posts SET title = 'many more'")
+	c.settle(t)
+	stream = clients[follower].ConnectAfter(t, stream.LastEventID())
+	if status := clients[follower].SetTopics(t, stream.ID, "", topic); status != http.StatusNoContent {
+		t.Errorf("got %d", status)
+	}
+	if says := <-stream.Events; strings.Contains(says, `"continued":true`) { // before the other one is forgotten
+		mustEnd(t, stream)
+	}
+
 	t.Log("a rule, to who counts on being told what leaves")
 	plain := clients[follower].Subscribe(t, "", "posts/*")
-	stream = clients[follower].Subscribe(t, "", "aiContent/*?leave=1")
+	stream = clients[follower].Subscribe(t, "", topic)
 	clients[leader].call(t, "PATCH", "/api/collections/aiContent", `{"listRule":null}`)
 	mustEnd(t, stream)
 	clients[leader].call(t, "POST", posts, `{"title":"goes on"}`)

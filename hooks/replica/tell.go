@@ -48,6 +48,9 @@ func (n *Node) tellAround(entry []byte, change func(applied func()) error) error
 	if untold != nil || applied && err != nil {
 		n.logger().Debug("Streams of events end, as what has changed can't be told", "because", errors.Join(untold, err))
 		n.endStreams()
+		if err := routine.SafeWrap(t.all)(); err != nil {
+			n.logger().Error("Streams of events may go on without what has changed", "error", err)
+		}
 	}
 	return err
 }
@@ -204,6 +207,15 @@ func (t *telling) between() error {
 		}
 	}
 	return nil
+}
+
+// all tells that any collection may have changed, to whoever keeps what streams that have ended may come back to.
+func (t *telling) all() error {
+	all, err := t.app.FindAllCollections()
+	for _, collection := range all {
+		err = errors.Join(err, t.node.applied.collectionUpdated.Trigger(t.collectionEvent(collection, core.ModelEventTypeUpdate)))
+	}
+	return err
 }
 
 // after tells what the entry has changed, or that it couldn't be applied.
