@@ -246,7 +246,18 @@ func TestReadsDoNotGoBack(t *testing.T) {
 	clients[leader].call(t, "POST", "/api/collections", `{"name":"posts","type":"base","fields":[{"name":"title","type":"text"}],"listRule":""}`)
 	c.settle(t)
 	release := c.hold(t, follower)
-	clients[leader].call(t, "POST", posts, `{"title":"one"}`)
+	write := func(at int, body string) (position string) {
+		response, err := http.DefaultClient.Do(clients[at].request(t, "POST", posts, body))
+		if err != nil {
+			t.Fatal(err)
+		}
+		response.Body.Close()
+		if response.StatusCode != http.StatusOK {
+			t.Fatalf("got %s", response.Status)
+		}
+		return response.Header.Get(positionHeader)
+	}
+	before := write(leader, `{"title":"one"}`)
 	list := func(at int, position string) (status int, body, is string) {
 		request := clients[at].request(t, "GET", posts, "")
 		request.Header.Set(positionHeader, position)
@@ -265,8 +276,8 @@ func TestReadsDoNotGoBack(t *testing.T) {
 		return response.StatusCode, string(answer), response.Header.Get(positionHeader)
 	}
 	_, body, position := list(leader, "")
-	if !strings.Contains(body, "one") {
-		t.Errorf("got %s", body)
+	if !strings.Contains(body, "one") || position != before {
+		t.Errorf("at %s, as it was written at %s: %s", position, before, body)
 	}
 	for _, nothing := range []string{"", "another-9999999", "9999999", position + "x"} {
 		if status, body, is := list(follower, nothing); status != http.StatusOK || strings.Contains(body, "one") || is == position {
@@ -278,6 +289,10 @@ func TestReadsDoNotGoBack(t *testing.T) {
 		request.Header.Set(positionHeader, position)
 		return request
 	}())
+	position = write(follower, `{"title":"two"}`) // which waits for it, and not for ever
+	if status, body, _ := list(leader, position); !strings.Contains(body, "two") || position != c.nodes[leader].Position() {
+		t.Errorf("after %s: %d, %s", position, status, body)
+	}
 	answered := make(chan int)
 	go func() { // as EventSource asks, which sets no header
 		response, err := http.DefaultClient.Get(clients[follower].URL + "/api/realtime?" + positionQuery + "=" + url.QueryEscape(position))
@@ -297,7 +312,7 @@ func TestReadsDoNotGoBack(t *testing.T) {
 	if status := <-answered; status != http.StatusOK {
 		t.Errorf("got %d", status)
 	}
-	if status, body, _ := list(follower, position); status != http.StatusOK || !strings.Contains(body, "one") {
+	if status, body, _ := list(follower, position); status != http.StatusOK || !strings.Contains(body, "two") {
 		t.Errorf("got %d, %s", status, body)
 	}
 }
