@@ -218,6 +218,7 @@ func (n *Node) stayLeading(ctx context.Context) error {
 			if err := n.overlook(); err != nil {
 				return err
 			}
+			n.heard.set(time.Now()) // it leads, for when it does no more
 			n.caughtUp.set(time.Now())
 			if n.handsOver() {
 				return n.handOver(ctx)

@@ -423,6 +423,26 @@ func TestStreamsEndThatCannotBeTold(t *testing.T) {
 	}
 }
 
+// A node that led has its streams go on as long as any other that hears of no node that leads.
+func TestStreamsGoOnAtANodeThatLed(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t)
+	_, clients := c.apps(t)
+	leader := c.leader(t)
+	stream := clients[leader].Subscribe(t, "", "posts/*")
+	c.nodes[leader].heard.at.Store(0) // as if it had begun to lead long ago
+	apptest.Eventually(t, "it knows that a node leads", func() bool { return c.nodes[leader].heard.ago() < staleTimeout })
+	a, b := others(leader)
+	c.stop(t, a)
+	c.stop(t, b)
+	apptest.Eventually(t, "it leads no more", func() bool { return !c.nodes[leader].Leads() })
+	began := time.Now()
+	mustEnd(t, stream)
+	if took := time.Since(began); took < staleTimeout/2 {
+		t.Errorf("it has ended after %s", took)
+	}
+}
+
 func mustEnd(t *testing.T, stream *apptest.Stream) {
 	t.Helper()
 	select {
