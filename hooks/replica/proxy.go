@@ -51,10 +51,6 @@ const (
 // passOn has the node that leads answer what may write, so that every node takes it, and what is about a stream of events
 // the one that has it. It answers nobody with less than they have seen of another node.
 func (n *Node) passOn(e *core.RequestEvent) error {
-	r := e.Request
-	if r.Context().Value(passedOn{}) != nil {
-		return e.Next()
-	}
 	answer := &positioned{e.Response, n}
 	e.Response = &router.ResponseWriter{ResponseWriter: answer} // which has all that handlers may ask of one
 	err := n.answer(e)
@@ -72,6 +68,8 @@ func (n *Node) answer(e *core.RequestEvent) error {
 		return unavailable(e, errLate)
 	}
 	switch {
+	case r.Context().Value(passedOn{}) != nil:
+		return e.Next()
 	case r.URL.Path == realtimePath, r.URL.Path == redirectPath:
 		return n.passToStream(e)
 	case n.Leads(), r.Method == http.MethodGet, r.Method == http.MethodHead, r.Method == http.MethodOptions:
@@ -196,6 +194,7 @@ func (n *Node) passTo(e *core.RequestEvent, address string, body body, leads boo
 			p.Out.Header.Del(streamHeader)
 			if !leads {
 				p.Out.Header.Set(streamHeader, "1")
+				p.Out.Header.Set(positionHeader, n.Position()) // or that one may not know yet who has signed in
 			}
 			p.Out.Header.Set(clientHeader, p.In.RemoteAddr)
 			p.Out.Header.Set(schemeHeader, "http")
@@ -274,7 +273,7 @@ func (n *Node) servePeer(path string, w http.ResponseWriter, r *http.Request) {
 	r.Header.Del(clientHeader)
 	r.Header.Del(schemeHeader)
 	r.Header.Del(streamHeader)
-	(*handler).ServeHTTP(&positioned{w, n}, r)
+	(*handler).ServeHTTP(w, r)
 }
 
 // positioned tells with the answer how far the database has come by then: what was read or written for it is there.

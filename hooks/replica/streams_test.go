@@ -198,6 +198,35 @@ func TestStreamIsFoundFromEveryNode(t *testing.T) {
 	}
 }
 
+// Who signs in to a stream, at a node that doesn't know the user yet, is known by it once it does.
+func TestStreamIsSignedInToAtANodeThatLags(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t)
+	apps, clients := c.apps(t)
+	leader := c.leader(t)
+	follower, _ := others(leader)
+	clients[leader].call(t, "POST", "/api/collections", `{"name":"posts","type":"base","fields":[{"name":"title","type":"text"}],"listRule":"@request.auth.id != ''"}`)
+	c.settle(t)
+	stream := clients[follower].Connect(t)
+	release := c.hold(t, follower)
+	_, token := apptest.NewUser(t, apps[leader], "ann@example.com")
+	answered := make(chan int)
+	go func() { answered <- clients[leader].SetTopics(t, stream.ID, token, "posts/*") }()
+	select {
+	case status := <-answered:
+		t.Errorf("answered %d by a node that doesn't know her", status)
+		answered = make(chan int, 1)
+		answered <- status
+	case <-time.After(100 * time.Millisecond):
+	}
+	release()
+	if status := <-answered; status != http.StatusNoContent {
+		t.Errorf("got %d", status)
+	}
+	clients[leader].call(t, "POST", posts, `{"title":"one"}`)
+	mustHear(t, stream, `"title":"one"`)
+}
+
 func mustHear(t *testing.T, stream *apptest.Stream, part string) {
 	t.Helper()
 	apptest.Eventually(t, "the stream is sent "+part, func() bool {
