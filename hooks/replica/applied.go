@@ -67,6 +67,6 @@ func (a *appliedApp) OnServe() *hook.Hook[*core.ServeEvent] { return &a.serve }
 // node is registered with, and so is the app of these events. PocketBase's own realtime events are bound to them when the app serves. A hook
 // that keeps some from being sent must be bound here, too.
 //
-// Several changes of one record by one transaction are told as one. Nothing is told while nobody has a stream of
-// events, or had one lately.
+// Several changes of one record by one transaction are told as one. What can't be told ends the streams of events, and is told as
+// an update of every collection. Nothing is told while nobody has such a stream, or had one lately.
 func (n *Node) Applied() core.App { return n.applied }

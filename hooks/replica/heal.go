@@ -72,19 +72,17 @@ func (n *Node) resume() error {
 	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if err := n.catchUp(context.Background(), n.applier, endOfLog); err != nil {
-		return err
-	}
-	return n.reload()
+	return n.catchUp(context.Background(), n.applier, endOfLog)
 }
 
-// reload has PocketBase read again what it has in memory, if entries have changed that.
-func (n *Node) reload() error {
-	err := n.reloadApp(n.applier.collections, n.applier.settings)
-	if err == nil {
-		n.applier.collections, n.applier.settings = false, false
+// reloadAt has PocketBase read again what it has in memory, if entries up to a position have changed that: then that is reached.
+func (n *Node) reloadAt(position uint64) error {
+	if err := n.reloadApp(n.applier.collections, n.applier.settings); err != nil {
+		return fmt.Errorf("what the app has of the log %w: %w", errUnapplied, err)
 	}
-	return err
+	n.applier.collections, n.applier.settings = false, false
+	n.reached.set(position)
+	return nil
 }
 
 func (n *Node) reloadApp(collections, settings bool) error {

@@ -135,9 +135,6 @@ func (n *Node) applyTo(ctx context.Context, end uint64, told notice) error {
 	}
 	n.grow(n.applier.applied)
 	n.applier.applied = 0
-	if err := n.reload(); err != nil { // if it couldn't before
-		return err
-	}
 	if leader := n.applier.leader; leader != "" {
 		n.hearLeader(leader)
 		n.applier.leader = ""
@@ -227,6 +224,7 @@ func (n *Node) stayLeading(ctx context.Context) error {
 			if err := n.overlook(); err != nil {
 				return err
 			}
+			n.heard.set(time.Now()) // it leads, for when it does no more
 			n.caughtUp.set(time.Now())
 			if n.handsOver() {
 				return n.handOver(ctx)

@@ -11,7 +11,6 @@ import (
 	"net/http/httputil"
 	"net/url"
 	"slices"
-	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -28,9 +27,7 @@ const (
 	// streamHeader is of a request that is about a stream of events: the node that has it answers, whoever leads.
 	streamHeader = "Replica-Stream"
 
-	// reachedHeader is of an answer to such a request: what it wrote is in the log up to there. notLeading is of one by
-	// a node that doesn't lead, and has done nothing.
-	reachedHeader    = "Replica-Reached"
+	// notLeadingHeader is of an answer to such a request by a node that doesn't lead, and has done nothing.
 	notLeadingHeader = "Replica-Not-Leading"
 
 	// repeatable is how long a body may be that a node keeps, so that it can pass it on again. leaderWait is how long a request
@@ -54,18 +51,25 @@ const (
 // passOn has the node that leads answer what may write, so that every node takes it, and what is about a stream of events
 // the one that has it. It answers nobody with less than they have seen of another node.
 func (n *Node) passOn(e *core.RequestEvent) error {
-	r := e.Request
-	if r.Context().Value(passedOn{}) != nil {
-		return e.Next()
+	answer := &positioned{e.Response, n}
+	e.Response = &router.ResponseWriter{ResponseWriter: answer} // which has all that handlers may ask of one
+	err := n.answer(e)
+	if err != nil { // which PocketBase writes past that
+		answer.tell()
 	}
+	return err
+}
+
+func (n *Node) answer(e *core.RequestEvent) error {
+	r := e.Request
 	ctx, cancel := context.WithTimeout(r.Context(), appliedWait)
 	defer cancel()
 	if !n.has(ctx, cmp.Or(r.Header.Get(positionHeader), r.URL.Query().Get(positionQuery))) {
 		return unavailable(e, errLate)
 	}
-	e.Response.Header().Set(positionHeader, n.Position())
-	e.Response.Header().Add("Access-Control-Expose-Headers", positionHeader)
 	switch {
+	case r.Context().Value(passedOn{}) != nil:
+		return e.Next()
 	case r.URL.Path == realtimePath, r.URL.Path == redirectPath:
 		return n.passToStream(e)
 	case n.Leads(), r.Method == http.MethodGet, r.Method == http.MethodHead, r.Method == http.MethodOptions:
@@ -190,6 +194,7 @@ func (n *Node) passTo(e *core.RequestEvent, address string, body body, leads boo
 			p.Out.Header.Del(streamHeader)
 			if !leads {
 				p.Out.Header.Set(streamHeader, "1")
+				p.Out.Header.Set(positionHeader, n.Position()) // or that one may not know yet who has signed in
 			}
 			p.Out.Header.Set(clientHeader, p.In.RemoteAddr)
 			p.Out.Header.Set(schemeHeader, "http")
@@ -202,15 +207,10 @@ func (n *Node) passTo(e *core.RequestEvent, address string, body body, leads boo
 			if response.Header.Get(notLeadingHeader) != "" {
 				return errMissed
 			}
-			position, err := strconv.ParseUint(response.Header.Get(reachedHeader), 10, 64)
-			response.Header.Del(reachedHeader)
-			if err == nil { // or the client wouldn't find here what it has written
-				ctx, cancel := context.WithTimeout(r.Context(), appliedWait)
-				defer cancel()
-				n.reached.wait(ctx, position)
-			}
-			e.Response.Header().Set(positionHeader, n.Position())
-			for header := range response.Header { // rather than have it twice
+			ctx, cancel := context.WithTimeout(r.Context(), appliedWait)
+			defer cancel()
+			n.has(ctx, response.Header.Get(positionHeader)) // or the client wouldn't find here what it has written
+			for header := range response.Header {           // rather than have it twice
 				e.Response.Header().Del(header)
 			}
 			done = true
@@ -273,28 +273,32 @@ func (n *Node) servePeer(path string, w http.ResponseWriter, r *http.Request) {
 	r.Header.Del(clientHeader)
 	r.Header.Del(schemeHeader)
 	r.Header.Del(streamHeader)
-	(*handler).ServeHTTP(&positioned{ResponseWriter: w, node: n}, r)
+	(*handler).ServeHTTP(w, r)
 }
 
-// positioned tells with the answer how far the database has come by then.
+// positioned tells with the answer how far the database has come by then: what was read or written for it is there.
 type positioned struct {
 	http.ResponseWriter
 	node *Node
-	told bool
+}
+
+// tell does so unless another node has, which has answered.
+func (p *positioned) tell() {
+	if p.Header().Get(positionHeader) == "" {
+		p.Header().Set(positionHeader, p.node.Position())
+		p.Header().Add("Access-Control-Expose-Headers", positionHeader)
+	}
 }
 
 func (p *positioned) WriteHeader(status int) {
-	if !p.told {
-		p.told = true
-		p.Header().Set(reachedHeader, strconv.FormatUint(p.node.reached.at(), 10))
+	if status >= http.StatusOK { // others come before the answer
+		p.tell()
 	}
 	p.ResponseWriter.WriteHeader(status)
 }
 
 func (p *positioned) Write(b []byte) (int, error) {
-	if !p.told {
-		p.WriteHeader(http.StatusOK)
-	}
+	p.tell()
 	return p.ResponseWriter.Write(b)
 }
 

@@ -146,7 +146,7 @@ func TestRequestIsPassedOnAsItCame(t *testing.T) {
 			fmt.Sprint(got.Header["X-Forwarded-For"]) != "[1.2.3.4]" || got.Header.Get(clientHeader) != "" || got.Header.Get("Authorization") == "" || got.Header.Get("Idempotency-Key") != "7" {
 			t.Errorf("%d bytes: %v, %s, %+v", size, err, response.Status, got)
 		}
-		if fmt.Sprint(response.Header["Set-Cookie"]) != "[a=1 b=2]" || response.Header.Get(reachedHeader) != "" || response.Header.Get(positionHeader) == "" {
+		if fmt.Sprint(response.Header["Set-Cookie"]) != "[a=1 b=2]" || len(response.Header[positionHeader]) != 1 {
 			t.Errorf("got %v", response.Header)
 		}
 	}

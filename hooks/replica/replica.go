@@ -194,12 +194,18 @@ var errEnough = errors.New("the position is reached")
 // may be beyond already.
 func (n *Node) catchUp(ctx context.Context, a *applier, to uint64) error {
 	at, err := a.position()
-	if err != nil || to != endOfLog && at >= to {
+	if err != nil {
 		return err
 	}
 	apply := a.apply
 	if a == n.applier {
+		if err := n.reloadAt(at); err != nil { // if it couldn't before: it decides who is told of what comes
+			return err
+		}
 		apply = n.applyAndTell
+	}
+	if to != endOfLog && at >= to {
+		return nil
 	}
 	read := n.read
 	if to != endOfLog {

@@ -198,6 +198,35 @@ func TestStreamIsFoundFromEveryNode(t *testing.T) {
 	}
 }
 
+// Who signs in to a stream, at a node that doesn't know the user yet, is known by it once it does.
+func TestStreamIsSignedInToAtANodeThatLags(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t)
+	apps, clients := c.apps(t)
+	leader := c.leader(t)
+	follower, _ := others(leader)
+	clients[leader].call(t, "POST", "/api/collections", `{"name":"posts","type":"base","fields":[{"name":"title","type":"text"}],"listRule":"@request.auth.id != ''"}`)
+	c.settle(t)
+	stream := clients[follower].Connect(t)
+	release := c.hold(t, follower)
+	_, token := apptest.NewUser(t, apps[leader], "ann@example.com")
+	answered := make(chan int)
+	go func() { answered <- clients[leader].SetTopics(t, stream.ID, token, "posts/*") }()
+	select {
+	case status := <-answered:
+		t.Errorf("answered %d by a node that doesn't know her", status)
+		answered = make(chan int, 1)
+		answered <- status
+	case <-time.After(100 * time.Millisecond):
+	}
+	release()
+	if status := <-answered; status != http.StatusNoContent {
+		t.Errorf("got %d", status)
+	}
+	clients[leader].call(t, "POST", posts, `{"title":"one"}`)
+	mustHear(t, stream, `"title":"one"`)
+}
+
 func mustHear(t *testing.T, stream *apptest.Stream, part string) {
 	t.Helper()
 	apptest.Eventually(t, "the stream is sent "+part, func() bool {
@@ -222,6 +251,20 @@ func (c *cluster) hold(t *testing.T, i int) (release func()) {
 	}
 }
 
+// awaitApplying waits until a node that is held is applying a change.
+func (c *cluster) awaitApplying(t *testing.T, i int) {
+	t.Helper()
+	busy := 0 // looks in a row, as what changes nothing takes no time
+	apptest.Eventually(t, "the change is being applied", func() bool {
+		busy++
+		if c.nodes[i].mu.TryLock() {
+			c.nodes[i].mu.Unlock()
+			busy = 0
+		}
+		return busy == 20
+	})
+}
+
 // Who has seen something at one node isn't shown less at another one: that waits until it has as much, but not for ever.
 func TestReadsDoNotGoBack(t *testing.T) {
 	t.Parallel()
@@ -232,7 +275,18 @@ func TestReadsDoNotGoBack(t *testing.T) {
 	clients[leader].call(t, "POST", "/api/collections", `{"name":"posts","type":"base","fields":[{"name":"title","type":"text"}],"listRule":""}`)
 	c.settle(t)
 	release := c.hold(t, follower)
-	clients[leader].call(t, "POST", posts, `{"title":"one"}`)
+	write := func(at int, body string) (position string) {
+		response, err := http.DefaultClient.Do(clients[at].request(t, "POST", posts, body))
+		if err != nil {
+			t.Fatal(err)
+		}
+		response.Body.Close()
+		if response.StatusCode != http.StatusOK {
+			t.Fatalf("got %s", response.Status)
+		}
+		return response.Header.Get(positionHeader)
+	}
+	before := write(leader, `{"title":"one"}`)
 	list := func(at int, position string) (status int, body, is string) {
 		request := clients[at].request(t, "GET", posts, "")
 		request.Header.Set(positionHeader, position)
@@ -251,8 +305,8 @@ func TestReadsDoNotGoBack(t *testing.T) {
 		return response.StatusCode, string(answer), response.Header.Get(positionHeader)
 	}
 	_, body, position := list(leader, "")
-	if !strings.Contains(body, "one") {
-		t.Errorf("got %s", body)
+	if !strings.Contains(body, "one") || position != before {
+		t.Errorf("at %s, as it was written at %s: %s", position, before, body)
 	}
 	for _, nothing := range []string{"", "another-9999999", "9999999", position + "x"} {
 		if status, body, is := list(follower, nothing); status != http.StatusOK || strings.Contains(body, "one") || is == position {
@@ -264,6 +318,10 @@ func TestReadsDoNotGoBack(t *testing.T) {
 		request.Header.Set(positionHeader, position)
 		return request
 	}())
+	position = write(follower, `{"title":"two"}`) // which waits for it, and not for ever
+	if status, body, _ := list(leader, position); !strings.Contains(body, "two") || position != c.nodes[leader].Position() {
+		t.Errorf("after %s: %d, %s", position, status, body)
+	}
 	answered := make(chan int)
 	go func() { // as EventSource asks, which sets no header
 		response, err := http.DefaultClient.Get(clients[follower].URL + "/api/realtime?" + positionQuery + "=" + url.QueryEscape(position))
@@ -283,7 +341,7 @@ func TestReadsDoNotGoBack(t *testing.T) {
 	if status := <-answered; status != http.StatusOK {
 		t.Errorf("got %d", status)
 	}
-	if status, body, _ := list(follower, position); status != http.StatusOK || !strings.Contains(body, "one") {
+	if status, body, _ := list(follower, position); status != http.StatusOK || !strings.Contains(body, "two") {
 		t.Errorf("got %d, %s", status, body)
 	}
 }
@@ -306,15 +364,7 @@ func TestStreamsEndThatCannotBeTold(t *testing.T) {
 	})
 	release := c.hold(t, follower)
 	clients[leader].call(t, "POST", posts, `{"title":"one"}`)
-	busy := 0 // looks in a row, as what changes nothing takes no time
-	apptest.Eventually(t, "the change is being applied", func() bool {
-		busy++
-		if c.nodes[follower].mu.TryLock() {
-			c.nodes[follower].mu.Unlock()
-			busy = 0
-		}
-		return busy == 20
-	})
+	c.awaitApplying(t, follower)
 	stream := clients[follower].Subscribe(t, "", "posts/*")
 	release()
 	mustEnd(t, stream)
@@ -342,9 +392,47 @@ func TestStreamsEndThatCannotBeTold(t *testing.T) {
 	}
 	mustEnd(t, stream)
 
+	t.Log("rows, and the rules by which they are shown")
+	stream = clients[follower].Subscribe(t, "", "posts/*")
+	err = apps[leader].RunInTransaction(func(tx core.App) error {
+		posts, err := tx.FindCollectionByNameOrId("posts")
+		if err != nil {
+			return err
+		}
+		posts.ListRule = nil
+		record := core.NewRecord(posts)
+		record.Set("title", "secret")
+		return errors.Join(tx.Save(posts), tx.Save(record))
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	mustEnd(t, stream)
+	if told := stream.Take(); len(told) > 0 {
+		t.Errorf("a guest is told %s", told)
+	}
+	clients[leader].call(t, "PATCH", "/api/collections/posts", `{"listRule":""}`)
+	c.settle(t)
+
+	t.Log("whoever has lost a stream, and comes back to it")
+	const topic = "aiContent/*?leave=1"
+	stream = clients[follower].Subscribe(t, "", topic)
+	apptest.Eventually(t, "there is something to come back to", func() bool { return stream.LastEventID() != "" })
+	stream.Close()
+	apptest.Eventually(t, "it is lost", func() bool { return apps[follower].SubscriptionsBroker().TotalClients() == 0 })
+	clients[leader].sql(t, "UPDATE posts SET title = 'many more'")
+	c.settle(t)
+	stream = clients[follower].ConnectAfter(t, stream.LastEventID())
+	if status := clients[follower].SetTopics(t, stream.ID, "", topic); status != http.StatusNoContent {
+		t.Errorf("got %d", status)
+	}
+	if says := <-stream.Events; strings.Contains(says, `"continued":true`) { // before the other one is forgotten
+		mustEnd(t, stream)
+	}
+
 	t.Log("a rule, to who counts on being told what leaves")
 	plain := clients[follower].Subscribe(t, "", "posts/*")
-	stream = clients[follower].Subscribe(t, "", "aiContent/*?leave=1")
+	stream = clients[follower].Subscribe(t, "", topic)
 	clients[leader].call(t, "PATCH", "/api/collections/aiContent", `{"listRule":null}`)
 	mustEnd(t, stream)
 	clients[leader].call(t, "POST", posts, `{"title":"goes on"}`)
@@ -364,12 +452,74 @@ func TestStreamsEndThatCannotBeTold(t *testing.T) {
 	}
 }
 
+// A node that led has its streams go on as long as any other that hears of no node that leads.
+func TestStreamsGoOnAtANodeThatLed(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t)
+	_, clients := c.apps(t)
+	leader := c.leader(t)
+	stream := clients[leader].Subscribe(t, "", "posts/*")
+	c.nodes[leader].heard.at.Store(0) // as if it had begun to lead long ago
+	apptest.Eventually(t, "it knows that a node leads", func() bool { return c.nodes[leader].heard.ago() < staleTimeout })
+	a, b := others(leader)
+	c.stop(t, a)
+	c.stop(t, b)
+	apptest.Eventually(t, "it leads no more", func() bool { return !c.nodes[leader].Leads() })
+	began := time.Now()
+	mustEnd(t, stream)
+	if took := time.Since(began); took < staleTimeout/2 {
+		t.Errorf("it has ended after %s", took)
+	}
+}
+
 func mustEnd(t *testing.T, stream *apptest.Stream) {
 	t.Helper()
 	select {
 	case <-stream.Ended:
 	case <-time.After(time.Minute):
 		t.Fatal("the stream goes on")
+	}
+}
+
+// Who comes while a change is applied, and is the first, is told of the row that leaves its list.
+func TestFirstViewerIsToldWhatLeaves(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t)
+	c.withPlugin()
+	_, clients := c.apps(t)
+	leader := c.leader(t)
+	follower, _ := others(leader)
+	clients[leader].call(t, "PATCH", "/api/collections/aiContent", `{"listRule":""}`)
+	clients[leader].call(t, "POST", "/api/collections/aiContent/records", `{"id":"record000000001","title":"in","channelId":"c"}`)
+	c.settle(t)
+	clients[follower].Connect(t) // without it nothing is told
+	release := c.hold(t, follower)
+	clients[leader].call(t, "PATCH", "/api/collections/aiContent/records/record000000001", `{"title":"out"}`)
+	c.awaitApplying(t, follower)
+	stream := clients[follower].Subscribe(t, "", filtered("aiContent/*?leave=1", "title = 'in'"))
+	release()
+	mustHear(t, stream, `"action":"leave"`)
+}
+
+// A node that couldn't read collections or settings again is where the log is once it could.
+func TestNodeGoesOnOnceItCouldReload(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t)
+	apps, clients := c.apps(t)
+	leader := c.leader(t)
+	follower, _ := others(leader)
+	c.settle(t)
+	var failed atomic.Bool
+	apps[follower].OnSettingsReload().BindFunc(func(e *core.SettingsReloadEvent) error {
+		if !failed.Swap(true) {
+			return errors.New("it fails")
+		}
+		return e.Next()
+	})
+	clients[leader].call(t, "PATCH", "/api/settings", `{"meta":{"appName":"another"}}`)
+	c.settle(t)
+	if name := apps[follower].Settings().Meta.AppName; name != "another" || !failed.Load() {
+		t.Errorf("got %s", name)
 	}
 }
 

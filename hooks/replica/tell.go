@@ -48,6 +48,9 @@ func (n *Node) tellAround(entry []byte, change func(applied func()) error) error
 	if untold != nil || applied && err != nil {
 		n.logger().Debug("Streams of events end, as what has changed can't be told", "because", errors.Join(untold, err))
 		n.endStreams()
+		if err := routine.SafeWrap(t.all)(); err != nil {
+			n.logger().Error("Streams of events may go on without what has changed", "error", err)
+		}
 	}
 	return err
 }
@@ -58,11 +61,7 @@ func (n *Node) applyAndReload(after, position uint64, entry []byte, applied func
 		return err
 	}
 	applied()
-	if err := n.reload(); err != nil {
-		return fmt.Errorf("what the app has of the log %w: %w", errUnapplied, err)
-	}
-	n.reached.set(position)
-	return nil
+	return n.reloadAt(position)
 }
 
 // isHeard reports whether what is applied is told.
@@ -105,7 +104,7 @@ type toldRow struct {
 	record          *core.Record
 }
 
-var errUntold = fmt.Errorf("more than %d rows changed, or rows and their schema", maxTold)
+var errUntold = fmt.Errorf("more than %d rows changed, or rows and collections", maxTold)
 
 // read finds out which rows the entry changes.
 func (t *telling) read(entry []byte) error {
@@ -135,7 +134,7 @@ func (t *telling) read(entry []byte) error {
 			return errUntold
 		}
 	}
-	if t.schema && len(t.rows) > 0 {
+	if (t.schema || t.collections != nil) && len(t.rows) > 0 {
 		return errUntold
 	}
 	return nil
@@ -208,6 +207,15 @@ func (t *telling) between() error {
 		}
 	}
 	return nil
+}
+
+// all tells that any collection may have changed, to whoever keeps what streams that have ended may come back to.
+func (t *telling) all() error {
+	all, err := t.app.FindAllCollections()
+	for _, collection := range all {
+		err = errors.Join(err, t.node.applied.collectionUpdated.Trigger(t.collectionEvent(collection, core.ModelEventTypeUpdate)))
+	}
+	return err
 }
 
 // after tells what the entry has changed, or that it couldn't be applied.

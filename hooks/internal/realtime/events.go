@@ -123,10 +123,10 @@ func (f *FanOut) aroundDelete(e *core.ModelEvent) error {
 // beforeAppliedUpdate finds out what the row is before the update of it is applied: nothing else changes it meanwhile.
 func (f *FanOut) beforeAppliedUpdate(e *core.ModelEvent) error {
 	record := f.recordOf(e)
-	if record == nil || !f.hasSubscribers() {
+	if record == nil {
 		return e.Next()
 	}
-	before := f.lookBack(record)
+	before := f.lookBack(record) // also for who subscribes meanwhile
 	f.mu.Lock()
 	f.updating[changeKey(e.Model)] = &before
 	f.mu.Unlock()
