@@ -217,9 +217,10 @@ func TestNodeWithAWrongClock(t *testing.T) {
 	clock(a, b, "[]")
 	clocks[leader].Store(0)
 	clock(a, leader, "[]")
-	if !c.nodes[leader].Leads() {
-		t.Fatal("it leads no more")
+	if c.nodes[leader].handed.at.Load() != 0 {
+		t.Fatal("it had another one lead")
 	}
+	c.makeLead(t, leader) // which a machine that is too slow may have changed
 
 	led := c.countLeads(leader)
 	clocks[leader].Store(int64(-70 * time.Second))
