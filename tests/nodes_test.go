@@ -120,7 +120,7 @@ var nodesFaults = []nodesFault{
 	{"SIGTERM of a follower that is far behind", func(f *nodesRun) {
 		follower := f.others(f.leader())[0]
 		follower.cmd.Process.Signal(syscall.SIGSTOP)
-		f.await(200, 200)
+		f.await(200, 60)
 		follower.cmd.Process.Signal(syscall.SIGCONT)
 		if took := follower.terminate(); took > 5*time.Second {
 			f.t.Errorf("exit took %s, want at most 5 s", took)
