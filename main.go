@@ -121,8 +121,7 @@ func addNode(app *pocketbase.PocketBase, config *hooks.Config, flags *flags) (no
 	}
 	node.Register(app, app.RootCmd)
 	node.OnLead(func() { log.Printf("The node %s leads", nodes.Node) })
-	config.Leads, config.OnLead, config.Applied, config.Position = node.Leads, node.OnLead, node.Applied(), node.Position
-	config.Nodes = node.State
+	config.Node = node
 	return node
 }
 

@@ -95,36 +95,41 @@ type Config struct {
 	// 30 seconds; to the second for the last 5 minutes. A day at least. Defaults to 7 days.
 	ReplicaRetention time.Duration
 
-	// Leads reports whether this node leads, of several that share one database, each with a copy
-	// of it: only the one that leads can write. The others send nothing, and answer webhooks and
-	// new requests 503 with Retry-After, unless something before the app's routes passes them on.
-	// It is asked often, and must not block. Defaults to nil: this node is the only one, and always
-	// leads.
-	Leads func() bool
-
-	// OnLead is given, when the plugin is registered, a function that is to be called once each
-	// time this node begins to lead, or leads again: when its copy has all that the node before
-	// wrote, and can be written, and Leads reports true. It does what a start does after a crash,
-	// which may take seconds; called before the app serves, it is done then. It may be called from
-	// any goroutine. OnLead goes with Leads. Defaults to nil.
-	OnLead func(lead func())
-
-	// Applied has the hooks that are triggered on this node by what another one wrote, so that its
-	// viewers see it: OnModelUpdate, OnModelDelete, OnModelAfterCreateSuccess and the like, with the
-	// app that the plugin is registered with. It goes with Leads. Defaults to nil.
-	Applied core.App
-
-	// Position tells how far this node's database has come, by a text without a dot. The ids of
-	// the events of live queries end with it, so that a client that comes to another node can ask
-	// that one for no less. It goes with Leads. Defaults to nil.
-	Position func() string
-
-	// Nodes returns how each of the nodes stands, for the dashboard's page, the metrics, and the commands
-	// status and doctor. While the app serves, it must not block. It goes with Leads. Defaults to nil.
-	Nodes func() []NodeState
+	// Node is this one of several nodes that share one database: a *replica.Node of hooks/replica,
+	// registered with the app. Only the one that leads can write. The others send nothing, and
+	// answer webhooks and new requests 503 with Retry-After, unless something before the app's
+	// routes passes them on, as a *replica.Node does. Defaults to nil: there is one node.
+	Node Node
 
 	fromEnv bool  // the settings that have a variable come from there
 	envErr  error // why the variable of PayloadRetention is not usable
+}
+
+// A Node is one of several that share one database, each with a copy of it. Its methods may be called from any
+// goroutine, and don't block.
+type Node interface {
+	// Leads reports whether this node leads, and can be written.
+	Leads() bool
+
+	// OnLead is given, when the plugin is registered, a function that is to be called once each
+	// time this node begins to lead, or leads again: when its copy has all that the node before
+	// wrote, and Leads reports true. It does what a start does after a crash, which may take
+	// seconds; called before the app serves, it is done then.
+	OnLead(lead func())
+
+	// Applied returns an app that has the hooks that are triggered on this node by what another one wrote, so that its
+	// viewers see it: OnModelUpdate, OnModelDelete, OnModelAfterCreateSuccess and the like, with the
+	// app that the plugin is registered with.
+	Applied() core.App
+
+	// Position tells how far this node's database has come, by a text without a dot. The ids of
+	// the events of live queries end with it, so that a client that comes to another node can ask
+	// that one for no less.
+	Position() string
+
+	// State returns how each of the nodes stands, for the dashboard's page, the metrics, and the commands
+	// status and doctor.
+	State() []NodeState
 }
 
 // NodeState is how one of several nodes stands: its Name and Address; whether it is the one that is Here, is Reached and Leads;
@@ -162,14 +167,14 @@ func (c Config) withDefaults() Config {
 	return c
 }
 
-func (c Config) leads() bool { return c.Leads == nil || c.Leads() }
+func (c Config) leads() bool { return c.Node == nil || c.Node.Leads() }
 
 // nodes returns how the nodes stand; nil if there is one.
 func (c Config) nodes() []NodeState {
-	if c.Nodes == nil {
+	if c.Node == nil {
 		return nil
 	}
-	return c.Nodes()
+	return c.Node.State()
 }
 
 func (c Config) validate() error {
@@ -184,11 +189,7 @@ func (c Config) validate() error {
 		return errors.New("Tolerance, CallbackTimeout, CallbackWindow and Retention: a duration cannot be negative")
 	case c.PayloadRetention < 0 && c.PayloadRetention != KeepNoPayloads:
 		return fmt.Errorf("PayloadRetention %s: a duration cannot be negative; use KeepNoPayloads to keep none", c.PayloadRetention)
-	case (c.Leads == nil) != (c.OnLead == nil):
-		return errors.New("Leads and OnLead: set both, or neither where one node has the database")
-	case c.Leads == nil && (c.Applied != nil || c.Position != nil || c.Nodes != nil):
-		return errors.New("Applied, Position and Nodes: set them with Leads, or not where one node has the database")
-	case c.Leads != nil && c.Replica != "":
+	case c.Node != nil && c.Replica != "":
 		return errors.New("Replica: several nodes ship nothing, so far: leave it out")
 	}
 	return nil

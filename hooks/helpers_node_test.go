@@ -22,8 +22,25 @@ import (
 type node struct {
 	*testServer
 	leads   atomic.Bool
-	lead    func()       // what its plugin is to be told
-	refused atomic.Int32 // commits
+	states  atomic.Pointer[[]NodeState] // how the nodes stand, if a test says so
+	lead    func()                      // what its plugin is to be told
+	refused atomic.Int32                // commits
+}
+
+func (n *node) Leads() bool { return n.leads.Load() }
+
+func (n *node) OnLead(lead func()) { n.lead = lead }
+
+// Applied returns an app of which no hook runs.
+func (n *node) Applied() core.App { return core.NewBaseApp(core.BaseAppConfig{}) }
+
+func (n *node) Position() string { return "test-1" }
+
+func (n *node) State() []NodeState {
+	if states := n.states.Load(); states != nil {
+		return *states
+	}
+	return nil
 }
 
 // A cluster makes nodes of one database, that of the first.
@@ -45,7 +62,7 @@ func (c *cluster) newNode(t *testing.T, name string, leads bool, config Config) 
 	})
 	app.Settings().Logs.MaxDays = 5
 	config.HTTPClient = &http.Client{Transport: named(name)}
-	config.Leads, config.OnLead = n.leads.Load, func(lead func()) { n.lead = lead }
+	config.Node = n
 	p, err := newPlugin(app, config)
 	if err != nil {
 		t.Fatal(err)

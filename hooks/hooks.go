@@ -101,7 +101,6 @@ func newPlugin(app core.App, config Config) (*plugin, error) {
 		_, client, _ = Config{CallbackTimeout: config.CallbackTimeout}.withDefaults().protocol() // for the commands, which send nothing
 	}
 	p.fanOut = realtime.New(app, store.Content, store.Callbacks, store.Requests)
-	p.fanOut.Position = config.Position
 	p.fanOut.Partly = []string{store.Callbacks} // which the outbox writes by plain SQL
 	p.commits = commit.New(app, store.Content)
 	p.commits.Committed, p.commits.Settled = p.fanOut.Committed, p.fanOut.Settled
@@ -111,10 +110,14 @@ func newPlugin(app core.App, config Config) (*plugin, error) {
 	p.creates.OwnHooks = func() int { return math.MaxInt } // none runs in its transactions
 	p.rejected.commits, p.rejected.leads = p.commits, config.leads
 	p.payloads.app = app
+	var leads func() bool
+	if config.Node != nil {
+		leads = config.Node.Leads
+	}
 	p.outbox = outbox.New(app, p.commits, client, outbox.Options{
 		Keyed: config.APIKey != "", Timeout: config.CallbackTimeout, Window: config.CallbackWindow, Retention: config.Retention,
 		PayloadRetention: max(config.PayloadRetention, 0), InWords: config.inWords, Reingest: p.reingest,
-		Leads: config.Leads,
+		Leads: leads,
 	})
 	return p, nil
 }
@@ -137,14 +140,11 @@ func (p *plugin) bind() {
 	p.creates.InsertTogether(store.Requests)
 	p.outbox.Bind()
 	p.fanOut.Bind()
-	if p.config.Applied != nil {
-		p.fanOut.BindApplied(p.config.Applied)
-	}
 	p.schema.Bind(p.app)
 	store.BindContent(p.app)
 	p.payloads.bind()
 	p.bindRequests()
-	p.bindLead()
+	p.bindNode()
 }
 
 func (p *plugin) addCommands(rootCmd *cobra.Command) {
@@ -155,7 +155,7 @@ func (p *plugin) commandOptions() cli.Options {
 	return cli.Options{
 		WebhookSecrets: p.config.WebhookSecrets, APIKey: p.config.APIKey, APIURL: p.config.APIURL,
 		Path: p.config.Path, Window: p.config.CallbackWindow, Unusable: p.unusable, InWords: p.config.inWords, Replica: p.recovery, Nodes: p.config.nodes,
-		Several: p.config.Leads != nil,
+		Several: p.config.Node != nil,
 	}
 }
 

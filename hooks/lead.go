@@ -10,13 +10,15 @@ import (
 	"github.com/pocketriver/pocketriver/hooks/internal/store"
 )
 
-// bindLead has the plugin hear of each time this node begins to lead, where several share the
-// database, and keeps batches from beginning a transaction while it does not: each writes.
-func (p *plugin) bindLead() {
-	if p.config.Leads == nil {
+// bindNode has the plugin hear, where several nodes share the database, of each time this one begins to lead, and its
+// viewers of what another one wrote, and keeps batches from beginning a transaction while it does not: each writes.
+func (p *plugin) bindNode() {
+	if p.config.Node == nil {
 		return
 	}
-	p.config.OnLead(p.lead)
+	p.config.Node.OnLead(p.lead)
+	p.fanOut.Position = p.config.Node.Position
+	p.fanOut.BindApplied(p.config.Node.Applied())
 	p.app.OnBatchRequest().Bind(&hook.Handler[*core.BatchRequestEvent]{
 		Id: "modelriverLead", Priority: -10000,
 		Func: func(e *core.BatchRequestEvent) error {
@@ -36,7 +38,7 @@ func refuseToWrite(e *core.RequestEvent) error {
 
 // begin begins to send, on one of several nodes once it is told that it leads.
 func (p *plugin) begin() {
-	if p.config.Leads == nil {
+	if p.config.Node == nil {
 		p.outbox.Start()
 		return
 	}

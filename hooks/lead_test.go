@@ -272,12 +272,13 @@ func TestRejectionsWaitForTheNodeToLead(t *testing.T) {
 func TestNodeLeadsBeforeItServes(t *testing.T) {
 	t.Parallel()
 	rec := newReceiver(t, nil)
-	var lead func()
+	n := &node{}
+	n.leads.Store(true)
 	config := testConfig()
-	config.Leads, config.OnLead = func() bool { return true }, func(begin func()) { lead = begin }
+	config.Node = n
 	app, p := newTestApp(t, config)
 	insertTestCallback(t, app, p, "due000000000000", rec.callbackURL("due"))
-	lead()
+	n.lead()
 	if p.outbox.Leads() {
 		t.Error("it began before it served")
 	}
@@ -285,7 +286,7 @@ func TestNodeLeadsBeforeItServes(t *testing.T) {
 	awaitState(t, server, store.Delivered)
 	p.end()
 	p.outbox.Stop()
-	lead()
+	n.lead()
 	if p.outbox.Leads() {
 		t.Error("it began after it had ended")
 	}

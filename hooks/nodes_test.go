@@ -26,12 +26,11 @@ var sickNodes = []NodeState{
 
 // newNodesServer serves one of several nodes, which stand as the states say.
 func newNodesServer(t *testing.T) (s *node, states *atomic.Pointer[[]NodeState]) {
-	states = &atomic.Pointer[[]NodeState]{}
-	states.Store(&wellNodes)
 	config := testConfig()
 	config.MetricsToken = testMetricsToken
-	config.Nodes = func() []NodeState { return *states.Load() }
-	return (&cluster{}).newNode(t, "a", true, config), states
+	s = (&cluster{}).newNode(t, "a", true, config)
+	s.states.Store(&wellNodes)
+	return s, &s.states
 }
 
 // The figures tell how the nodes stand, and the same again while all is well.

@@ -126,6 +126,20 @@ func TestCluster(t *testing.T) {
 	wantBody(t, received, `"title":"First"`)
 	c.awaitTitles("First", c.nodes...)
 
+	// Commands work beside each of them.
+	for i, n := range c.nodes {
+		email := clusterNames[i] + "@example.com"
+		if stdout, stderr, ok := c.run(i, "superuser", "upsert", email, testPassword); !ok {
+			t.Errorf("superuser: %s%s", stdout, stderr)
+		}
+		if token := n.SignIn("_superusers", email, testPassword); token == "" {
+			t.Errorf("%s can't sign in", email)
+		}
+	}
+	if stdout, stderr, ok := c.run((first+1)%3, "modelriver", "status"); !ok || !strings.Contains(stdout, "received   1") {
+		t.Errorf("status: %s%s", stdout, stderr)
+	}
+
 	c.nodes[first].Kill()
 	await(t, "a webhook is accepted without the node that led", func() bool { return follower.Send(payload("c2", "Second", "")) == http.StatusOK })
 	left := []*server{c.nodes[(first+1)%3], c.nodes[(first+2)%3]}
@@ -506,6 +520,31 @@ func TestMakeCluster(t *testing.T) {
 	free()
 }
 
+// make cluster ends where another program has a port of a node, says what to do, and leaves nothing that runs.
+func TestMakeClusterOnATakenPort(t *testing.T) {
+	t.Parallel()
+	ports := freeAddresses(t, 17)
+	_, port, _ := strings.Cut(ports[0], ":")
+	listener, err := net.Listen("tcp", ports[2])
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer listener.Close()
+	dir := filepath.Join(t.TempDir(), "cluster")
+	out, err := inRepository("make", "-s", "-o", "pocketriver", "cluster", "BINARY="+buildBinary(t), "CLUSTER="+dir, "CLUSTER_PORT="+port, "DEMO_API="+freeAddress(t)).CombinedOutput()
+	if err == nil || !strings.Contains(string(out), "the node b: exit status 1: see "+dir+"/b.log; if a port is taken: make cluster CLUSTER_PORT=") {
+		t.Errorf("got %v:\n%s", err, out)
+	}
+	for i, address := range ports {
+		if connection, err := net.Dial("tcp", address); err == nil {
+			connection.Close()
+			if i != 2 {
+				t.Errorf("somebody listens at %s", address)
+			}
+		}
+	}
+}
+
 // The documentation names variables that there are, and all of them.
 func TestClusterVariables(t *testing.T) {
 	t.Parallel()
@@ -525,4 +564,20 @@ func TestClusterVariables(t *testing.T) {
 			t.Errorf("docs/compose.yaml: there is no %s", name)
 		}
 	}
+}
+
+// The documentation's example of an app of one's own is a node, by the same environment and commands.
+func TestClusterEmbeds(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t)
+	app := buildHost(t, snippet(t, "docs/cluster.md", "In your own app"))
+	for _, n := range c.nodes {
+		n.binary = app
+	}
+	if _, stderr, ok := runOn(t, app, filepath.Join(t.TempDir(), "pb_data"), []string{"POCKETRIVER_NODE=a"}, "serve"); ok || !strings.Contains(stderr, "POCKETRIVER_PEERS isn't: set that") {
+		t.Errorf("half a configuration: success %t, %q", ok, stderr)
+	}
+	c.start()
+	c.nodes[(c.leader()+1)%3].mustSend(payload("c1", "First", ""))
+	c.awaitTitles("First", c.nodes...)
 }

@@ -38,8 +38,7 @@ func connectNode() (connect core.DBConnectFunc, register func(*pocketbase.Pocket
 	node.OnLead(func() { fmt.Println(beginsToLead) })
 	return node.Connect, func(app *pocketbase.PocketBase, config *hooks.Config) {
 		node.Register(app, app.RootCmd)
-		config.Leads, config.OnLead, config.Applied, config.Position = node.Leads, node.OnLead, node.Applied(), node.Position
-		config.Nodes = node.State
+		config.Node = node
 		app.OnModelCreate(core.LogsTableName).BindFunc(func(e *core.ModelEvent) error {
 			if entry := e.Model.(*core.Log); entry.Data["type"] != "request" && entry.Data["channelId"] == nil && entry.Data["callback"] == nil {
 				fmt.Println(entry.Created, entry.Message, entry.Data)

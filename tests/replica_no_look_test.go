@@ -3,6 +3,7 @@ package tests
 import (
 	"net/http"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 )
@@ -45,6 +46,37 @@ func TestReplicaIsTakenFromAServerThatShipsItsFirstCopy(t *testing.T) {
 	})
 	next.wantTitles(numbered("Mine", 10))
 	t.Log(next.output)
+}
+
+// Nor where its first sign was lost: nobody has ended that gave none.
+func TestReplicaIsTakenFromAServerWhoseFirstSignIsLost(t *testing.T) {
+	t.Parallel()
+	store := newBucketStore(t)
+	s := startServer(t, newDataDir(t, t.TempDir()))
+	s.sendTitled(numbered("Mine", 10)...)
+	s.Stop()
+	var looks atomic.Bool
+	store.set(func(w http.ResponseWriter, r *http.Request, s3 http.Handler) {
+		if r.Method == http.MethodPut && (strings.Contains(r.URL.Path, "/0/") || strings.HasSuffix(r.URL.Path, "/alive.json") && !looks.Load()) {
+			storeCuts(w, r, s3)
+			return
+		}
+		s3.ServeHTTP(w, r)
+	})
+	s.env = append(s.env, store.env...)
+	s.Start()
+	next := s.another(newDataDir(t, t.TempDir())) // empty, and without --takeover
+	next.launch()
+	await(t, "it looks, or serves", func() bool { return next.serves() || strings.Contains(next.output.String(), "Looking for") })
+	looks.Store(true)
+	select {
+	case <-next.exited:
+		wantText(t, next.output.String(), "another server, on ")
+	case <-s.exited:
+		t.Errorf("the server that had the data was ended: %s\n%s", s.output, next.output)
+	case <-time.After(patience):
+		t.Errorf("neither ended: %s", next.output)
+	}
 }
 
 // The sign waits for the upload before it, which may take longer than another server looks.

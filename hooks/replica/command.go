@@ -98,6 +98,7 @@ func (p *peer) leader() (string, error) {
 		}
 		errs = append(errs, fmt.Errorf("the node %s: %w", a.name, a.err))
 	}
+	slices.SortFunc(errs, func(a, b error) int { return strings.Compare(a.Error(), b.Error()) })
 	return "", errors.Join(errs...)
 }
 

@@ -28,8 +28,20 @@ func TestCommandsWorkOnEveryNode(t *testing.T) {
 	apps, clients := c.apps(t)
 	leader := c.leader(t)
 	down, up := others(leader)
-	c.stop(t, down)
 	fresh := t.TempDir()
+	migrate := c.command(t, down, fresh, "migrate", "up")
+	migrate.Env = append(migrate.Env, "TEST_MIGRATE=1")
+	if out := migrate.run(t); !strings.Contains(out, "Applied 4000000000_host.go") {
+		t.Errorf("got %s", out)
+	}
+	if posts, err := apps[leader].FindCachedCollectionByNameOrId("posts"); err != nil || posts.GetIndex("posts_title") == "" {
+		t.Errorf("got %v, %v", posts, err)
+	}
+	if got := apps[leader].Settings().Meta.AppName; got != "of a migration" {
+		t.Errorf("got %q", got)
+	}
+	c.same(t)
+	c.stop(t, down)
 	login := func(i int, password string) int {
 		return clients[i].status(t, "POST", "/api/collections/_superusers/auth-with-password", fmt.Sprintf(`{"identity":"a@example.com","password":%q}`, password))
 	}
@@ -50,19 +62,6 @@ func TestCommandsWorkOnEveryNode(t *testing.T) {
 			t.Errorf("a command made %s", name)
 		}
 	}
-
-	migrate := c.command(t, down, fresh, "migrate", "up")
-	migrate.Env = append(migrate.Env, "TEST_MIGRATE=1")
-	if out := migrate.run(t); !strings.Contains(out, "Applied 4000000000_host.go") {
-		t.Errorf("got %s", out)
-	}
-	if posts, err := apps[leader].FindCachedCollectionByNameOrId("posts"); err != nil || posts.GetIndex("posts_title") == "" {
-		t.Errorf("got %v, %v", posts, err)
-	}
-	if got := apps[leader].Settings().Meta.AppName; got != "of a migration" {
-		t.Errorf("got %q", got)
-	}
-	c.same(t)
 	clients[up].call(t, "POST", posts, `{"title":"by a server"}`)
 
 	c.command(t, down, fresh, "again", "one").mustFail(t, "title: Value must be unique")

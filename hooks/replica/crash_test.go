@@ -281,7 +281,7 @@ func TestEntryThatDoesNotFitIsRefused(t *testing.T) {
 		{"a schema that is undone", 3, encode([]change{{kind: 'S', sql: "ALTER TABLE a ADD COLUMN c"}, {kind: 'I', table: "a", to: 8, values: []value{nil, nil}}, {kind: 'D', table: "a", rowid: 3}}), "delete of row 3 of a: the row isn't there"},
 		{"an entry cut short", 3, encode([]change{first, first})[:20], "cut short"},
 		{"a log that begins", 3, encode([]change{first, {kind: 'L', log: "id", hash: "h"}}), "the beginning of the log id: it begins with another base snapshot"},
-		{"a newer version", 3, []byte{2}, "run a newer one"},
+		{"a newer version", 3, []byte{2}, "run the newer program here that has written it"},
 	}
 	for _, row := range rows {
 		err := p.follower.applier.apply(row.position-1, row.position, row.entry)

@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"strconv"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -84,6 +83,7 @@ func (n *Node) keepUp(ctx context.Context) error {
 	defer look.Stop()
 	defer info.Stop()
 	ask := true // what is told may be lost
+	var told notice
 	for end := uint64(0); ; {
 		asked := time.Now()
 		if ask {
@@ -94,19 +94,20 @@ func (n *Node) keepUp(ctx context.Context) error {
 			n.hearLeader(info.Cluster.Leader)
 			end = max(end, info.State.LastSeq)
 		}
-		if err := n.applyTo(ctx, end); err != nil {
+		if err := n.applyTo(ctx, end, told); err != nil {
 			return err
 		}
 		if ask {
 			n.current.Store(true)
 			n.caughtUp.set(asked)
 		}
-		ask = false
+		ask, told = false, notice{}
 		select {
 		case <-ctx.Done():
 			return nil
 		case m := <-n.log.told:
-			end = max(end, n.hear(m))
+			told = n.hear(m)
+			end = max(end, told.end)
 		case <-info.C:
 			ask = true
 			if err := n.tellKept(); err != nil {
@@ -120,10 +121,15 @@ func (n *Node) keepUp(ctx context.Context) error {
 	}
 }
 
-// applyTo brings the database to a position.
-func (n *Node) applyTo(ctx context.Context, end uint64) error {
+// applyTo brings the database to a position. An entry that it is told, and that comes next, isn't read from the log.
+func (n *Node) applyTo(ctx context.Context, end uint64, told notice) error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
+	if len(told.entry) > 0 && told.after == n.applier.at {
+		if err := n.applyAndTell(told.after, told.end, told.entry); err != nil {
+			return err
+		}
+	}
 	if err := n.catchUp(ctx, n.applier, end); err != nil {
 		return err
 	}
@@ -265,6 +271,7 @@ func (n *Node) tellKept() error {
 	if position == 0 { // it has made no snapshot yet
 		return nil
 	}
+	n.kept[n.log.config.Node] = position
 	data, err := json.Marshal(kept{n.log.config.Node, position})
 	if err != nil {
 		return err
@@ -272,18 +279,18 @@ func (n *Node) tellKept() error {
 	return n.log.tell(keptSubject, data)
 }
 
-// hear takes what a node tells, and returns how far the log is, 0 if it isn't told that.
-func (n *Node) hear(m *nats.Msg) (end uint64) {
+// hear takes what a node tells, and returns what the log has taken, if it's told that.
+func (n *Node) hear(m *nats.Msg) notice {
 	switch m.Subject {
 	case appendedSubject:
-		end, _ = strconv.ParseUint(string(m.Data), 10, 64)
+		return decodeNotice(m.Data)
 	case keptSubject:
 		var k kept
 		if json.Unmarshal(m.Data, &k) == nil {
 			n.kept[k.Node] = k.Position
 		}
 	}
-	return end
+	return notice{}
 }
 
 // trimTo cuts off what none of the nodes needs. If the log is so long that it may be full soon, it's what

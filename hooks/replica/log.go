@@ -3,6 +3,7 @@ package replica
 import (
 	"context"
 	"crypto/rand"
+	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -24,6 +25,9 @@ const (
 	// SQLite's write lock meanwhile, which others wait 10 s for.
 	logTimeout     = 2 * time.Second
 	messageTimeout = 50 * time.Millisecond
+
+	// maxNotice is how large an entry may be that nodes are told: as many as wait to be heard are in memory.
+	maxNotice = 64 << 10
 
 	// requestTimeout is how long one of several nodes waits before it asks again: what is asked while they
 	// elect who leads, nobody answers.
@@ -91,9 +95,30 @@ func (l *streamLog) append(after uint64, entry []byte) error {
 		}
 	}
 	if l.config.several() {
-		return l.conn.Publish(appendedSubject, strconv.AppendUint(nil, after+n, 10))
+		return l.conn.Publish(appendedSubject, notice{after, after + n, entry}.encode())
 	}
 	return nil
+}
+
+// A notice is what the node that leads tells the others of an entry that the log has taken: they needn't read it from there.
+type notice struct {
+	after, end uint64
+	entry      []byte // none of a large one
+}
+
+func (t notice) encode() []byte {
+	b := binary.BigEndian.AppendUint64(binary.BigEndian.AppendUint64(nil, t.after), t.end)
+	if len(t.entry) <= maxNotice {
+		b = append(b, t.entry...)
+	}
+	return b
+}
+
+func decodeNotice(b []byte) (t notice) {
+	if len(b) >= 16 {
+		t = notice{binary.BigEndian.Uint64(b), binary.BigEndian.Uint64(b[8:]), b[16:]}
+	}
+	return t
 }
 
 // Headers of a batch, by which an entry is also read: it begins with a message that has no

@@ -177,31 +177,7 @@ func (n *Node) passTo(e *core.RequestEvent, address string, body body, leads boo
 	}
 	proxy := &httputil.ReverseProxy{
 		Transport: n.peer.client, FlushInterval: -1,
-		Rewrite: func(p *httputil.ProxyRequest) {
-			p.SetURL(&url.URL{Scheme: "https", Host: address})
-			p.Out.Host, p.Out.URL.RawQuery = p.In.Host, p.In.URL.RawQuery
-			for _, header := range []string{"Forwarded", "X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto"} {
-				if values, ok := p.In.Header[header]; ok { // as whoever is before this node has set it
-					p.Out.Header[header] = values
-				}
-			}
-			for _, header := range []string{"Idempotency-Key", "X-Idempotency-Key"} { // with which net/http would send it again by itself
-				if values, ok := p.Out.Header[header]; ok {
-					delete(p.Out.Header, header)
-					p.Out.Header[strings.ToLower(header)] = values
-				}
-			}
-			p.Out.Header.Del(streamHeader)
-			if !leads {
-				p.Out.Header.Set(streamHeader, "1")
-				p.Out.Header.Set(positionHeader, n.Position()) // or that one may not know yet who has signed in
-			}
-			p.Out.Header.Set(clientHeader, p.In.RemoteAddr)
-			p.Out.Header.Set(schemeHeader, "http")
-			if p.In.TLS != nil {
-				p.Out.Header.Set(schemeHeader, "https")
-			}
-		},
+		Rewrite: func(p *httputil.ProxyRequest) { n.rewrite(p, address, leads) },
 		ModifyResponse: func(response *http.Response) error {
 			close(answered)
 			if response.Header.Get(notLeadingHeader) != "" {
@@ -226,6 +202,33 @@ func (n *Node) passTo(e *core.RequestEvent, address string, body body, leads boo
 		return false, nil
 	}
 	return false, errors.Join(errMayBe, err)
+}
+
+// rewrite makes a request that came here one for another node, which says who has sent it, and how.
+func (n *Node) rewrite(p *httputil.ProxyRequest, address string, leads bool) {
+	p.SetURL(&url.URL{Scheme: "https", Host: address})
+	p.Out.Host, p.Out.URL.RawQuery = p.In.Host, p.In.URL.RawQuery
+	for _, header := range []string{"Forwarded", "X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto"} {
+		if values, ok := p.In.Header[header]; ok { // as whoever is before this node has set it
+			p.Out.Header[header] = values
+		}
+	}
+	for _, header := range []string{"Idempotency-Key", "X-Idempotency-Key"} { // with which net/http would send it again by itself
+		if values, ok := p.Out.Header[header]; ok {
+			delete(p.Out.Header, header)
+			p.Out.Header[strings.ToLower(header)] = values
+		}
+	}
+	p.Out.Header.Del(streamHeader)
+	if !leads {
+		p.Out.Header.Set(streamHeader, "1")
+		p.Out.Header.Set(positionHeader, n.Position()) // or that one may not know yet who has signed in
+	}
+	p.Out.Header.Set(clientHeader, p.In.RemoteAddr)
+	p.Out.Header.Set(schemeHeader, "http")
+	if p.In.TLS != nil {
+		p.Out.Header.Set(schemeHeader, "https")
+	}
 }
 
 // giveUp cancels a request that is not answered by a node which leads no more: it may have been cut off or stand still, and

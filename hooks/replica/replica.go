@@ -11,6 +11,9 @@
 //	app := pocketbase.NewWithConfig(pocketbase.Config{DBConnect: node.Connect})
 //	node.Register(app, app.RootCmd)
 //
+// Which node this is, of several, [ConfigFromEnv] reads from the environment, and [AddCommands] adds what an operator needs
+// to make nodes, and to end that.
+//
 // The log is a stream of NATS JetStream, whose server runs in this process and keeps it in the
 // folder data.db-log beside the database.
 //

@@ -56,7 +56,7 @@ type streamLog struct {
 }
 
 func newStreamLog(config Config, logger func() *slog.Logger) *streamLog {
-	return &streamLog{config: config, logger: logger, max: maxLog, told: make(chan *nats.Msg, 1024)}
+	return &streamLog{config: config, logger: logger, max: maxLog, told: make(chan *nats.Msg, 256)}
 }
 
 var (
@@ -133,7 +133,7 @@ func (l *streamLog) start() (err error) {
 		return fmt.Errorf("the log in %s can't be opened: the app's own logs say why", l.dir)
 	}
 	// It isn't connected again: see restart.
-	l.conn, err = nats.Connect("", nats.InProcessServer(l.server), nats.Token(token), nats.NoReconnect(), nats.FlusherTimeout(logTimeout))
+	l.conn, err = nats.Connect("", nats.InProcessServer(l.server), nats.Token(token), nats.NoReconnect(), nats.NoEcho(), nats.FlusherTimeout(logTimeout))
 	if err != nil {
 		return err
 	}
@@ -206,7 +206,9 @@ func (l *streamLog) create(id string) error {
 	defer cancel()
 	_, err := l.js.CreateStream(ctx, jetstream.StreamConfig{
 		Name: streamName, Subjects: []string{subject}, Storage: jetstream.FileStorage, Replicas: max(1, len(l.config.Peers)),
-		AllowAtomicPublish: true, AllowDirect: true, DenyDelete: true, Discard: jetstream.DiscardNew, MaxBytes: l.max,
+		AllowAtomicPublish: true, DenyDelete: true,
+		AllowDirect: !l.config.several(), // of several nodes, any would be asked, also one that stands still
+		Discard:     jetstream.DiscardNew, MaxBytes: l.max,
 		Metadata: map[string]string{"id": id},
 	})
 	if err != nil {
@@ -313,7 +315,7 @@ func (l *streamLog) stepDown() error {
 	return l.server.JetStreamStepdownStream(server.DEFAULT_GLOBAL_ACCOUNT, streamName)
 }
 
-// tell tells the other nodes, and this one, something that may be lost.
+// tell tells the other nodes something that may be lost.
 func (l *streamLog) tell(subject string, data []byte) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()

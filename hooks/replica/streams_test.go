@@ -24,7 +24,7 @@ import (
 func (c *cluster) withPlugin() {
 	c.register = func(app core.App, node *Node) {
 		hooks.MustRegister(app, nil, hooks.Config{
-			WebhookSecrets: []string{"secret"}, Leads: node.Leads, OnLead: node.OnLead, Applied: node.Applied(), Position: node.Position,
+			WebhookSecrets: []string{"secret"}, Node: node,
 		})
 	}
 }

@@ -69,6 +69,13 @@ func (b *bench) show(v variant, a audience, connections int, phase loadPhase) (r
 		return result, err
 	}
 	defer watchers.close()
+	for _, other := range s.others { // have as many, who aren't measured
+		more, _, err := b.startWatchers(other, a, viewersConfig{Addr: other.addr, Count: a.count, First: warm, Limit: requests})
+		if err != nil {
+			return result, err
+		}
+		defer more.close()
+	}
 
 	w, err := b.watchPhase(s, load, watchers, phase, a)
 	if err != nil {

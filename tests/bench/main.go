@@ -56,6 +56,7 @@ var parts = []struct {
 	{"keep", (*bench).keep},
 	{"replica", (*bench).replica},
 	{"node", (*bench).node},
+	{"nodes", (*bench).nodes},
 	{"recovery", (*bench).recovery},
 	{"fanout", (*bench).fanout},
 	{"viewers", (*bench).viewers},

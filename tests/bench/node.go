@@ -3,6 +3,7 @@
 package main
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -60,6 +61,85 @@ func (b *bench) node() error {
 	return nil
 }
 
+// nodes measures what viewers wait for at each of three nodes, and how long one that has lost everything takes to be one again.
+func (b *bench) nodes() error {
+	phase := loadPhase{Duration: max(b.duration, 5*time.Second), Rate: webhookRate}
+	t := &table{
+		title: fmt.Sprintf("Viewers at three nodes, all on this machine: %d webhooks a second", webhookRate),
+		head:  []string{"viewers at each node", "measured at", "answer p50 ms", "p99 ms", "to the last viewer p50 ms", "p99 ms", "faults"},
+	}
+	for _, count := range []int{200, 2000} {
+		for _, which := range []string{"", leader, follower} {
+			kind := b.nodeKind(which)
+			kind.fresh = false
+			s, err := b.show(variant{name: "nodes", kind: kind, rows: 1}, audience{count: count}, fanoutConns, phase)
+			if err != nil {
+				return fmt.Errorf("%d viewers at the %s: %w", count, which, err)
+			}
+			name := cmp.Or(which, "one server without others")
+			progress("nodes  %5d viewers  %-25s answer p50 %s ms  last p50 %s p99 %s ms  %+v", count, name, ms(s.ack50), ms(s.last50), ms(s.last99), s.faults)
+			t.add(fmt.Sprint(count), name, ms(s.ack50), ms(s.ack99), ms(s.last50), ms(s.last99), fmt.Sprintf("%+v", s.faults))
+		}
+	}
+	b.tables = append(b.tables, t)
+
+	t = &table{title: "A node that has lost everything, beside two that run", head: []string{"records", "database MB", "answers after s", "memory at most MB"}}
+	for _, records := range []int{100_000, million} {
+		if err := b.catchUp(t, records); err != nil {
+			return err
+		}
+	}
+	b.tables = append(b.tables, t)
+	return nil
+}
+
+// catchUp measures a node that starts with nothing where the others have so many records.
+func (b *bench) catchUp(t *table, records int) error {
+	progress("nodes: inserting %d records", records)
+	data := filepath.Join(b.dir, "many")
+	defer os.RemoveAll(data)
+	if err := makeData(data, true, func(app core.App) error { return addContent(app, records) }); err != nil {
+		return err
+	}
+	info, err := os.Stat(filepath.Join(data, "data.db"))
+	if err != nil {
+		return err
+	}
+	kind := b.nodeKind(leader)
+	kind.fresh = false
+	s, _, err := b.serve(kind, data)
+	if err != nil {
+		return err
+	}
+	defer s.stop()
+	lost := s.others[0]
+	lost.end(syscall.SIGKILL)
+	if err := os.RemoveAll(filepath.Join(lost.dir, "pb_data")); err != nil {
+		return err
+	}
+	began := time.Now()
+	again, err := b.startAt(lost.kind, lost.dir, lost.addr)
+	if err != nil {
+		return err
+	}
+	defer again.end(syscall.SIGKILL)
+	if err := again.waitHealthy(); err != nil {
+		return err
+	}
+	took := time.Since(began)
+	db, err := openData(again)
+	if err != nil {
+		return err
+	}
+	defer db.Close()
+	if got, err := countRows(db, "aiContent", "true"); err != nil || got != records {
+		return errors.Join(fmt.Errorf("%d of %d records are there", got, records), err)
+	}
+	progress("nodes  %d records  %s s", records, seconds(took))
+	t.add(fmt.Sprint(records), mb(info.Size()), seconds(took), mb(again.mostMemory()))
+	return nil
+}
+
 // nodeKind is a server of the role node: one of three, if nodes says which.
 func (b *bench) nodeKind(nodes string) serverKind {
 	kind := b.oursKind()
@@ -75,8 +155,8 @@ func (b *bench) serveNodes(kind serverKind, dir string) (s *server, took time.Du
 			return nil, 0, err
 		}
 	}
-	data, certs := filepath.Join(dir, names[0], "pb_data"), filepath.Join(dir, "certs")
-	if err := errors.Join(os.MkdirAll(data, 0o700), replica.WriteCerts(certs, names...), replica.Seed(filepath.Join(data, "data.db"))); err != nil {
+	certs := filepath.Join(dir, "certs")
+	if err := beginNodes(dir, names[0], certs, names); err != nil {
 		return nil, 0, err
 	}
 	began := time.Now()
@@ -86,7 +166,7 @@ func (b *bench) serveNodes(kind serverKind, dir string) (s *server, took time.Du
 			if err != nil {
 				other.end(syscall.SIGKILL)
 			} else if other != s {
-				s.others = append(s.others, other.process)
+				s.others = append(s.others, other)
 			}
 		}
 	}()
@@ -108,7 +188,7 @@ func (b *bench) serveNodes(kind serverKind, dir string) (s *server, took time.Du
 		if err != nil {
 			return nil, 0, err
 		}
-		started.root = dir
+		started.root, started.kind = dir, one
 		all = append(all, started)
 	}
 	for _, node := range all {
@@ -124,6 +204,21 @@ func (b *bench) serveNodes(kind serverKind, dir string) (s *server, took time.Du
 		}
 	}
 	return nil, 0, errors.New("no node leads after a minute")
+}
+
+// beginNodes makes the database that nodes begin with, of the data in the directory if there is some, and their certificates.
+func beginNodes(dir, first, certs string, names []string) error {
+	data := filepath.Join(dir, "pb_data")
+	if err := os.MkdirAll(filepath.Join(dir, first), 0o700); err != nil {
+		return err
+	}
+	if err := os.MkdirAll(data, 0o700); err != nil {
+		return err
+	}
+	if err := os.Rename(data, filepath.Join(dir, first, "pb_data")); err != nil {
+		return err
+	}
+	return errors.Join(replica.WriteCerts(certs, names...), replica.Seed(filepath.Join(dir, first, "pb_data", "data.db")))
 }
 
 func (s *server) leads() (bool, error) {
@@ -165,7 +260,7 @@ func runNode() error {
 		}
 		connect, register = node.Connect, func(app *pocketbase.PocketBase, config *hooks.Config) {
 			node.Register(app, app.RootCmd)
-			config.Leads, config.OnLead, config.Applied, config.Position = node.Leads, node.OnLead, node.Applied(), node.Position
+			config.Node = node
 			app.OnServe().BindFunc(func(e *core.ServeEvent) error {
 				e.Router.GET("/leads", func(e *core.RequestEvent) error {
 					if !node.Leads() {

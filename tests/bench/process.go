@@ -87,6 +87,17 @@ func (p *process) memory() int64 {
 	return pages * int64(os.Getpagesize())
 }
 
+// mostMemory returns the resident memory that the process has had at most, in bytes.
+func (p *process) mostMemory() int64 {
+	raw, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", p.cmd.Process.Pid))
+	if err != nil {
+		return 0
+	}
+	_, rest, _ := strings.Cut(string(raw), "VmHWM:")
+	kilobytes, _ := strconv.ParseInt(strings.Fields(rest)[0], 10, 64)
+	return kilobytes << 10
+}
+
 // ownCPU returns the processor time that this process has used.
 func ownCPU() time.Duration {
 	var usage syscall.Rusage
@@ -188,8 +199,9 @@ type server struct {
 	addr string
 	dir  string // with pb_data and pb_hooks; empty if it has none
 
-	root   string     // of nodes that keep one database: where all are
-	others []*process // of them
+	root   string    // of nodes that keep one database: where all are
+	others []*server // of them
+	kind   serverKind
 }
 
 // A serverKind is one of the programs that are compared.

@@ -26,7 +26,8 @@ import (
 )
 
 const (
-	email = "demo@example.com"
+	email      = "demo@example.com"
+	otherPorts = "make cluster CLUSTER_PORT=8190 DEMO_API=127.0.0.1:8887"
 
 	// restartPause is how long a node stays away that has ended, and stopTimeout how long one may take to end.
 	restartPause = 10 * time.Second
@@ -70,24 +71,29 @@ func (c *cluster) run(ctx context.Context) error {
 	defer cancel(nil)
 	listener, err := net.Listen("tcp", c.address(0))
 	if err != nil {
-		return fmt.Errorf("%w: for other ports, make cluster CLUSTER_PORT=8190 DEMO_API=127.0.0.1:8887", err)
+		return fmt.Errorf("%w: %s", err, otherPorts)
 	}
 	balancer := &http.Server{Handler: c.balance(), ReadHeaderTimeout: time.Minute}
 	running.Go(func() { balancer.Serve(listener) })
 	defer balancer.Close()
 	fmt.Println("Three nodes start, and find each other: that takes some seconds.")
-	var started sync.WaitGroup
+	started := make(chan struct{}, len(names))
 	for i := range names {
-		started.Add(1)
-		running.Go(func() { c.keep(ctx, cancel, i, started.Done) })
+		running.Go(func() { c.keep(ctx, cancel, i, started) })
 	}
-	go func() {
-		started.Wait()
+	running.Go(func() {
+		for range names {
+			select {
+			case <-started:
+			case <-ctx.Done():
+				return
+			}
+		}
 		fmt.Printf("Page:      http://%s/    before them all. Sign in to ask: asker@example.com with %s\n"+
 			"Dashboard: http://%[1]s/_/  sign in as %[3]s with %[2]s\n"+
 			"End a node with kill -9 PID, and see the page go on. Ctrl-C ends all; %[4]s is kept for the next time.\n", c.address(0), password, email, c.dir)
-		running.Go(func() { c.simulate(ctx, cancel) })
-	}()
+		c.simulate(ctx, cancel)
+	})
 	<-ctx.Done()
 	if cause := context.Cause(ctx); !errors.Is(cause, context.Canceled) {
 		return cause
@@ -143,7 +149,7 @@ func (c *cluster) balance() http.Handler {
 }
 
 // keep runs a node until the end, and again whenever it has ended. If it never comes to serve, that is the end.
-func (c *cluster) keep(ctx context.Context, cancel context.CancelCauseFunc, i int, started func()) {
+func (c *cluster) keep(ctx context.Context, cancel context.CancelCauseFunc, i int, started chan<- struct{}) {
 	var peers []string
 	for i, name := range names {
 		peers = append(peers, name+"="+c.address(11+2*i))
@@ -154,7 +160,7 @@ func (c *cluster) keep(ctx context.Context, cancel context.CancelCauseFunc, i in
 			case strings.Contains(line, "Server started at"):
 				fmt.Printf("Node %s:    http://%s/    pid %d\n", names[i], c.address(i+1), pid)
 				if !served {
-					started()
+					started <- struct{}{}
 				}
 				served = true
 			case strings.HasSuffix(line, " leads"):
@@ -165,7 +171,7 @@ func (c *cluster) keep(ctx context.Context, cancel context.CancelCauseFunc, i in
 			return
 		}
 		if !served {
-			cancel(fmt.Errorf("the node %s: %w: see %s.log", names[i], err, filepath.Join(c.dir, names[i])))
+			cancel(fmt.Errorf("the node %s: %w: see %s.log; if a port is taken: %s", names[i], err, filepath.Join(c.dir, names[i]), otherPorts))
 			return
 		}
 		fmt.Printf("Node %s has ended (%v), and starts again in %s.\n", names[i], err, restartPause)
@@ -181,7 +187,7 @@ func (c *cluster) keep(ctx context.Context, cancel context.CancelCauseFunc, i in
 func (c *cluster) simulate(ctx context.Context, cancel context.CancelCauseFunc) {
 	err := c.process(ctx, "simulator", func(string, int) {}, nil, "modelriver", "simulate",
 		"--listen", c.api, "--every", c.every.String(), "--target", "http://"+c.address(0)+"/webhooks/modelriver")
-	cancel(fmt.Errorf("the stand-in for ModelRiver: %w: see %s", err, filepath.Join(c.dir, "simulator.log")))
+	cancel(fmt.Errorf("the stand-in for ModelRiver: %w: see %s; if its port is taken: %s", err, filepath.Join(c.dir, "simulator.log"), otherPorts))
 }
 
 // process runs the binary until it or the context ends, with a data directory and a log of that name, and tells of each line of that.

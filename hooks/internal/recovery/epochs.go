@@ -208,20 +208,14 @@ func (s sign) put(ctx context.Context, b bucket) error {
 
 func readSign(ctx context.Context, b bucket) (s sign, err error) {
 	content, err := readAll(ctx, b, aliveKey)
-	if errors.Is(err, errMissing) {
-		return sign{}, nil
-	}
-	if err != nil {
+	if err != nil && !errors.Is(err, errMissing) {
 		return s, err
 	}
-	if whole := json.Unmarshal(content, &s) == nil; !whole { // a crash of the store left it: whoever writes gives it anew
+	if whole := json.Unmarshal(content, &s) == nil; !whole { // the first was lost, or a crash of the store left it: whoever writes gives it anew
 		return sign{Run: "unknown", Host: "an unknown machine"}, nil
 	}
 	return s, nil
 }
-
-// isOfEnd reports whether who wrote in the newest epoch has ended, or nobody gave a sign yet.
-func (s sign) isOfEnd(newest epoch) bool { return s.Run == "" || s.ended(newest) }
 
 // ended reports whether the sign is of the end of who wrote in the epoch. Who was stopped before it
 // noticed that its own epoch was over tells nothing of the next one.
@@ -230,7 +224,7 @@ func (s sign) ended(e epoch) bool { return s.Ended && s.Epoch == e.Number }
 // awaitSilence returns a refusal that says who writes to the replica, if anybody does.
 func awaitSilence(ctx context.Context, b bucket, newest epoch, wait time.Duration, say func(string)) error {
 	first, err := readSign(ctx, b)
-	if err != nil || first.isOfEnd(newest) {
+	if err != nil || first.ended(newest) {
 		return err
 	}
 	say(fmt.Sprintf("Looking for %s whether the server that wrote to the replica last, on %s, still does", wait, first.Host))
@@ -244,7 +238,7 @@ func awaitSilence(ctx context.Context, b bucket, newest epoch, wait time.Duratio
 		if err != nil {
 			return err
 		}
-		if now.isOfEnd(newest) {
+		if now.ended(newest) {
 			return nil
 		}
 		if now != first {

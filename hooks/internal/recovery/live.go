@@ -71,7 +71,7 @@ func (r *Recovery) giveSign(ctx context.Context, ended bool) error {
 // last is the sign that was given last.
 func (r *Recovery) hasOthers(last sign, newest epoch, next step) bool {
 	switch {
-	case last.isOfEnd(newest):
+	case last.ended(newest):
 		return false
 	case last.Epoch != newest.Number:
 		return true
