@@ -132,7 +132,7 @@ export class Connection {
 		this.token = token;
 		this.set({ topics, mark: markOf(token), said: new Map() });
 		const sent = await this.pb.send("/api/realtime", {
-			method: "POST", body: { clientId: state.id, subscriptions: [...topics] }, requestKey: null, signal: mine.signal,
+			method: "POST", body: { clientId: state.id, subscriptions: [...topics] }, signal: mine.signal, ...this.owner.options,
 		}).then(() => true, () => false);
 		if (this.request !== mine) return;
 		this.request = null;

@@ -78,7 +78,7 @@ export class Stream {
 	get options() {
 		const seeing = async (/** @type {RequestInfo | URL} */ url, /** @type {RequestInit | undefined} */ config) => {
 			const response = await fetch(url, config);
-			this.see(response.headers.get("Replica-Position"));
+			this.see(response.headers?.get("Replica-Position"));
 			return response;
 		};
 		return { requestKey: null, headers: this.seen ? { "Replica-Position": this.seen } : {}, fetch: seeing };

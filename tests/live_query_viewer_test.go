@@ -191,6 +191,25 @@ func TestLiveQueryWhoseRuleOpensMeanwhile(t *testing.T) {
 	p.Clean(false)
 }
 
+// A page says to a server what it has seen, also when it signs in to its stream, and needs nothing of an answer but what the SDK does.
+func TestLiveQuerySaysWhatItHasSeen(t *testing.T) {
+	t.Parallel()
+	s, token, p := startHarness(t)
+	s.create(token, "Public", "a", "")
+	eval[bool](p, `(window.said = [], window.headers = undefined, window.fetch = ((fetch) => async (url, options) => {
+		const response = await fetch(url, options);
+		said.push(options.method + " " + options.headers["Replica-Position"]);
+		return { status: response.status, url: response.url, json: () => response.json(), headers };
+	})(fetch), true)`)
+	p.Live(`"newest", {limit: 5}`)
+	p.Wait(`queries.newest.result.items.length === 1`)
+	eval[bool](p, `(headers = { get: (name) => name === "Replica-Position" ? "log-7" : null }, true)`)
+	p.Live(`"one", {limit: 1}`)
+	p.Wait(`queries.one.result.items.length === 1`)
+	p.Live(`"other", {filter: 'category = "a"', limit: 5}`)
+	p.Wait(`said.includes("GET log-7") && said.includes("POST log-7")`)
+}
+
 // What was made for a user who is deleted goes from a page that is open, without a reload.
 func TestLiveQueryForgetsADeletedUser(t *testing.T) {
 	t.Parallel()

@@ -33,7 +33,7 @@ var (
 
 // isCommand reports whether this process is one beside the servers of several nodes.
 func (n *Node) isCommand() bool {
-	return n.several() && n.rootCmd != nil && called.Name(n.rootCmd) != "serve"
+	return n.several() && n.rootCmd.Load() != nil && called.Name(n.rootCmd.Load()) != "serve"
 }
 
 // connectLeader returns the database as the node that leads has it, and opens nothing here.

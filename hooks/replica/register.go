@@ -36,7 +36,7 @@ const healthTimeout = 5 * time.Second
 // without others refuses a command as long as its server runs, which has the log: stop that first. Without a root command, the process serves.
 func (n *Node) Register(app core.App, rootCmd *cobra.Command) {
 	n.app.Store(app)
-	n.rootCmd = rootCmd
+	n.rootCmd.Store(rootCmd)
 	n.applied = &appliedApp{App: app}
 	app.OnRealtimeConnectRequest().Bind(&hook.Handler[*core.RealtimeConnectRequestEvent]{Id: "replicaStream", Func: n.serveStream, Priority: -10000})
 	app.OnServe().Bind(&hook.Handler[*core.ServeEvent]{Id: "replicaServe", Func: n.serve})

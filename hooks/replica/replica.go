@@ -84,9 +84,9 @@ type Node struct {
 	shut    func() error
 	log     *streamLog // which that is, but in a test
 
-	app     atomic.Value   // a core.App, if the node is registered
-	rootCmd *cobra.Command // which tells what this process does; nil if it serves
-	applied *appliedApp    // the app, for what is applied
+	app     atomic.Value                  // a core.App, if the node is registered
+	rootCmd atomic.Pointer[cobra.Command] // which tells what this process does; nil if it serves
+	applied *appliedApp                   // the app, for what is applied
 
 	serving  atomic.Bool // the app, so that what is applied is told
 	listened moment      // when somebody last had a stream of events

@@ -369,7 +369,7 @@ func TestCommandTellsHowNodesStand(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	command.rootCmd = &cobra.Command{} // under which no serve was called
+	command.rootCmd.Store(&cobra.Command{}) // under which no serve was called
 	states := command.State()
 	for i, s := range states {
 		differs := "[its PocketRiver is unknown, and here 1.3]"
