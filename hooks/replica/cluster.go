@@ -107,7 +107,7 @@ func newStatusCommand(app core.App) *cobra.Command {
 	return &cobra.Command{
 		Use:          "status",
 		Short:        "Shows which nodes run, and which one leads",
-		Long:         "Shows which nodes run, and which one leads. It ends with status 1 unless one leads, and all others have what that has.",
+		Long:         "Shows which nodes run, and which one leads. It ends with status 1 unless one leads, and all others have what that has, and serve.",
 		Args:         cobra.NoArgs,
 		SilenceUsage: true,
 		RunE: func(command *cobra.Command, _ []string) error {
@@ -144,6 +144,8 @@ func (c Config) status(w io.Writer) error {
 		switch {
 		case errs[name] != nil:
 			is = fmt.Sprintf("can't be reached: %v", errs[name])
+		case states[name].Starting:
+			is = "starts"
 		case name == leader:
 			is = "leads"
 		case slices.Contains(states[leader].Behind, name):

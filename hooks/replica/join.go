@@ -29,6 +29,7 @@ const fetchTries = 10
 type peerState struct {
 	Begun     bool     `json:"begun"`     // the log has
 	Leads     bool     `json:"leads"`     // this node does
+	Starting  bool     `json:"starting"`  // the app doesn't serve yet
 	Behind    []string `json:"behind"`    // if so: nodes that don't have all of the log on disk, as far as it knows
 	Snapshots []string `json:"snapshots"` // their files, the newest first
 }
@@ -61,7 +62,7 @@ func (n *Node) answerPeer(path string, w http.ResponseWriter, r *http.Request) {
 		http.NotFound(w, r)
 		return
 	}
-	state := peerState{Begun: hasBegun(path + logSuffix), Leads: n.Leads()}
+	state := peerState{Begun: hasBegun(path + logSuffix), Leads: n.Leads(), Starting: !n.serving.Load()}
 	for _, s := range snapshots(snapshotDir(path)) {
 		state.Snapshots = append(state.Snapshots, filepath.Base(s.path))
 	}

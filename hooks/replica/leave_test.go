@@ -94,3 +94,15 @@ func TestBehind(t *testing.T) {
 		}
 	}
 }
+
+// Nodes that don't serve yet aren't well: who upgrades one after the other waits for that.
+func TestStatusOfNodesThatStart(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, "CREATE TABLE a (b)")
+	c.start(t, 0, 1, 2) // without an app
+	c.insert(t, "a")
+	var out strings.Builder
+	if err := c.configs[0].status(&out); err == nil || strings.Count(out.String(), "\tstarts\n") != 3 {
+		t.Errorf("got %v, %q", err, out.String())
+	}
+}
