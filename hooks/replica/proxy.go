@@ -15,6 +15,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/pocketbase/pocketbase/apis"
 	"github.com/pocketbase/pocketbase/core"
 	"github.com/pocketbase/pocketbase/tools/router"
 )
@@ -65,7 +66,8 @@ func (n *Node) answer(e *core.RequestEvent) error {
 	ctx, cancel := context.WithTimeout(r.Context(), appliedWait)
 	defer cancel()
 	if !n.has(ctx, cmp.Or(r.Header.Get(positionHeader), r.URL.Query().Get(positionQuery))) {
-		return unavailable(e, errLate)
+		e.Response.Header().Set("Retry-After", retryAfter)
+		return apis.NewApiError(http.StatusServiceUnavailable, "This server is behind another one, of which the request tells. Try again later.", errLate)
 	}
 	switch {
 	case r.Context().Value(passedOn{}) != nil:
