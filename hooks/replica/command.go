@@ -26,6 +26,9 @@ const (
 	sqlProtocol = "replica-sql"
 )
 
+// commandWait is how long a command waits for a node that leads: longer than an election takes.
+const commandWait = 12 * time.Second
+
 var (
 	errServes = errors.New("this process is a command, which has no log: call the command that serves serve, or register the node without rootCmd")
 	errBackup = errors.New("a command has no database of its own to back up: have a server do it, in the dashboard or by POST /api/backups")
@@ -51,7 +54,7 @@ func (c leaderConnector) Driver() driver.Driver { return sqliteDriver() }
 
 // Connect waits for a node that leads, but not for long.
 func (c leaderConnector) Connect(ctx context.Context) (driver.Conn, error) {
-	wait, cancel := context.WithTimeout(ctx, leaderWait)
+	wait, cancel := context.WithTimeout(ctx, commandWait)
 	defer cancel()
 	for {
 		leader, err := c.peer.leader()
