@@ -541,7 +541,8 @@ func TestMakeClusterOnATakenPort(t *testing.T) {
 	defer listener.Close()
 	dir := filepath.Join(t.TempDir(), "cluster")
 	out, err := inRepository("make", "-s", "-o", "pocketriver", "cluster", "BINARY="+buildBinary(t), "CLUSTER="+dir, "CLUSTER_PORT="+port, "DEMO_API="+freeAddress(t)).CombinedOutput()
-	if err == nil || !strings.Contains(string(out), "the node b: exit status 1: see "+dir+"/b.log; if a port is taken: make cluster CLUSTER_PORT=") {
+	if err == nil || !strings.Contains(string(out), "the node b: exit status 1: Error: ") ||
+		!strings.Contains(string(out), "address already in use") || !strings.Contains(string(out), "\nif a port is taken: end what has it, as nodes of a run that was killed, or: make cluster CLUSTER_PORT=") {
 		t.Errorf("got %v:\n%s", err, out)
 	}
 	for i, address := range ports {
