@@ -110,6 +110,11 @@ func TestCluster(t *testing.T) {
 	c := newCluster(t)
 	c.start()
 	for _, n := range c.nodes {
+		for _, usual := range []string{"connect to route", "Waiting for routing", "established contact", "WARN The database was replaced"} {
+			if strings.Contains(n.output.String(), usual) {
+				t.Errorf("a start at which nothing is wrong says %q:\n%s", usual, n.output)
+			}
+		}
 		response, err := http.Get(n.URL + "/")
 		if err != nil {
 			t.Fatal(err)
@@ -164,6 +169,10 @@ func TestCluster(t *testing.T) {
 	}
 	c.nodes[last].Stop()
 	alone := c.nodes[last]
+	alone.launch()
+	away := `This node waits for the others because="the node ` + clusterNames[min((last+1)%3, (last+2)%3)] + ": dial tcp "
+	await(t, "a node that is alone says for whom it waits", func() bool { return strings.Contains(alone.output.String(), away) })
+	alone.Kill()
 	if out := c.mustRun(last, "cluster", "leave"); !strings.Contains(out, "is a database without other nodes") || !strings.Contains(out, filepath.Join(alone.Dir, "superseded-")) {
 		t.Errorf("leave: %s", out)
 	}
@@ -532,7 +541,8 @@ func TestMakeClusterOnATakenPort(t *testing.T) {
 	defer listener.Close()
 	dir := filepath.Join(t.TempDir(), "cluster")
 	out, err := inRepository("make", "-s", "-o", "pocketriver", "cluster", "BINARY="+buildBinary(t), "CLUSTER="+dir, "CLUSTER_PORT="+port, "DEMO_API="+freeAddress(t)).CombinedOutput()
-	if err == nil || !strings.Contains(string(out), "the node b: exit status 1: see "+dir+"/b.log; if a port is taken: make cluster CLUSTER_PORT=") {
+	if err == nil || !strings.Contains(string(out), "the node b: exit status 1: Error: ") ||
+		!strings.Contains(string(out), "address already in use") || !strings.Contains(string(out), "\nif a port is taken: end what has it, as nodes of a run that was killed, or: make cluster CLUSTER_PORT=") {
 		t.Errorf("got %v:\n%s", err, out)
 	}
 	for i, address := range ports {

@@ -71,8 +71,14 @@ func (c Config) check() (Config, error) {
 	if _, err := peerAddress(c.Listen); err != nil {
 		return c, fmt.Errorf("the address %q to listen at: %w", c.Listen, err)
 	}
-	_, err := loadCerts(c.Certs)
-	return c, err
+	certs, err := loadCerts(c.Certs)
+	if err != nil {
+		return c, err
+	}
+	if name := certs.Certificates[0].Leaf.Subject.CommonName; name != c.Node {
+		return c, fmt.Errorf("the certificates in %s are those of the node %q, and this is %q: each node has its own", c.Certs, name, c.Node)
+	}
+	return c, nil
 }
 
 // checkNames refuses nodes that can't be so many, or that can't be called so: names are those of folders and of the log's servers, too.

@@ -45,7 +45,7 @@ func ConfigFromEnv(dataDir string) (Config, error) {
 		config.Certs = filepath.Join(certsDir(dataDir), config.Node)
 	}
 	if _, err := config.check(); err != nil {
-		return Config{}, fmt.Errorf("the node of %s: %w", nodeVariable, err)
+		return Config{}, fmt.Errorf("%s and %s: %w", nodeVariable, peersVariable, err)
 	}
 	return config, nil
 }

@@ -144,16 +144,56 @@ func (p *peer) states() (map[string]peerState, error) {
 // must be there, and have all of the log, or have none: from then on, nothing is acknowledged that two of them don't have.
 // A node that doesn't know which log there is has a snapshot then, which says so.
 func (n *Node) join(path string, at *standing) {
-	for said := saying(""); ; time.Sleep(healPause) {
+	for waits := n.newWait(); ; time.Sleep(healPause) {
 		n.asking.Add(1)
 		err := n.mayJoin(path, at)
 		if err == nil {
 			return
 		}
-		if said.isNew(err.Error()) {
-			n.logger().Warn("This node waits for the others", "because", err)
+		waits.say(err)
+	}
+}
+
+// quietWait is how long a node waits before it says so: others start at the same time, and agree on who leads.
+const quietWait = 15 * time.Second
+
+// A wait is a node's for the others, or for its log.
+type wait struct {
+	node  *Node
+	began time.Time
+	said  saying
+}
+
+func (n *Node) newWait() *wait { return &wait{node: n, began: time.Now()} }
+
+// say says why the node waits, once it has for long, and when that changes.
+func (w *wait) say(why error) {
+	if time.Since(w.began) < quietWait {
+		return
+	}
+	var refused *jetstream.APIError
+	if errors.Is(why, context.DeadlineExceeded) || errors.As(why, &refused) && refused.Code == http.StatusServiceUnavailable {
+		why = w.node.whyNoAnswer()
+	}
+	if w.said.isNew(why.Error()) {
+		w.node.logger().Warn("This node waits for the others", "because", why)
+	}
+}
+
+// whyNoAnswer returns why the log doesn't answer: that doesn't say who is away.
+func (n *Node) whyNoAnswer() error {
+	states, err := n.peer.states()
+	for _, name := range slices.Sorted(maps.Keys(states)) {
+		for _, file := range states[name].Snapshots {
+			if s, ok := parseSnapshot(file); ok && n.log.id != "" && s.log != n.log.id {
+				return fmt.Errorf("the database of the node %s follows another log, as after \"cluster init\" on two of them: have all begin with one, the others with an empty data directory", name)
+			}
 		}
 	}
+	if err != nil {
+		return err
+	}
+	return errors.New("all others run, and the log doesn't answer: see that each node reaches each other one at both ports, that of its address and the next one")
 }
 
 var errNoBeginning = errors.New("no node has a database: make one ready on one of them, by \"cluster init\"")

@@ -36,6 +36,7 @@ func TestConfigsThatAreRefused(t *testing.T) {
 		{`the node "n4" is none of its peers, which are n1, n2, n3`, Config{Node: "n4", Peers: good.Peers, Certs: good.Certs}},
 		{"need certificates", Config{Node: "n1", Peers: good.Peers}},
 		{"the certificates in nowhere", Config{Node: "n1", Peers: good.Peers, Certs: "nowhere"}},
+		{`those of the node "n1", and this is "n2"`, Config{Node: "n2", Peers: good.Peers, Certs: good.Certs}},
 		{"missing port", Config{Node: "n1", Peers: map[string]string{"n1": "127.0.0.1:1", "n2": "127.0.0.1:3", "n3": "127.0.0.1"}, Certs: good.Certs}},
 		{"have 127.0.0.1:8001: a node has the port of its address and the next one", Config{Node: "n1", Peers: map[string]string{"n1": "127.0.0.1:8000", "n2": "127.0.0.1:8001", "n3": "127.0.0.1:8003"}, Certs: good.Certs}},
 		{"have 127.0.0.1:8000: a node has", Config{Node: "n1", Peers: map[string]string{"n1": "127.0.0.1:8000", "n2": "127.0.0.1:8000", "n3": "127.0.0.1:8003"}, Certs: good.Certs}},

@@ -491,6 +491,15 @@ func TestBackupLeavesTheLogOut(t *testing.T) {
 	if err := app.RestoreBackup(t.Context(), "a.zip"); err == nil || !strings.Contains(err.Error(), errRestore.Error()) {
 		t.Errorf("got %v", err)
 	}
+	c := &client{Server: apptest.Serve(t, app), token: apptest.SuperuserToken(t, app)}
+	response, err := http.DefaultClient.Do(c.request(t, "POST", "/api/backups/a.zip/restore", ""))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer response.Body.Close()
+	if answer, err := io.ReadAll(response.Body); err != nil || response.StatusCode != http.StatusBadRequest || !strings.Contains(string(answer), "another data directory") {
+		t.Errorf("got %s: %s, %v", response.Status, answer, err)
+	}
 }
 
 // A first start that was killed while JetStream described the stream is as none.

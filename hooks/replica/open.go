@@ -101,7 +101,7 @@ func (n *Node) openDatabase(path string) (a *applier, made bool, err error) {
 	if err := n.log.open(path+logSuffix, at); err != nil {
 		return nil, false, err
 	}
-	for said := saying(""); ; time.Sleep(healPause) {
+	for waits := n.newWait(); ; time.Sleep(healPause) {
 		a, replaced, err := n.openAt(path, at, base, damage)
 		if err != nil && n.several() {
 			err = errors.Join(err, n.log.revive())
@@ -109,9 +109,7 @@ func (n *Node) openDatabase(path string) (a *applier, made bool, err error) {
 		if err == nil || !n.several() || isFinal(err) {
 			return a, made || replaced, err
 		}
-		if said.isNew(err.Error()) {
-			n.logger().Warn("This node waits for the others, or for its log", "because", err)
-		}
+		waits.say(err)
 	}
 }
 

@@ -67,6 +67,15 @@ func (n *Node) Register(app core.App, rootCmd *cobra.Command) {
 
 var errRestore = errors.New("a backup can't be restored into a database that has a log: unpack it into another data directory, and end the log of its data.db with \"cluster leave\"")
 
+// refuseRestore tells who asks for a restore: PocketBase answers 204 before it tries one.
+func refuseRestore(e *core.RequestEvent) error {
+	path := e.Request.URL.Path
+	if e.Request.Method == http.MethodPost && strings.HasPrefix(path, "/api/backups/") && strings.HasSuffix(path, "/restore") && e.HasSuperuserAuth() {
+		return e.BadRequestError(errRestore.Error(), nil)
+	}
+	return e.Next()
+}
+
 // terminate closes the log before PocketBase closes its connections: when it restarts itself,
 // nothing of this process runs after that.
 func (n *Node) terminate(e *core.TerminateEvent) error {
@@ -81,6 +90,7 @@ func (n *Node) serve(e *core.ServeEvent) error {
 	e.Router.Bind(&hook.Handler[*core.RequestEvent]{
 		Id: "replicaUnavailable", Func: answerUnavailable, Priority: apis.DefaultActivityLoggerMiddlewarePriority + 1, // so that the logs have it too
 	})
+	e.Router.Bind(&hook.Handler[*core.RequestEvent]{Id: "replicaRefuseRestore", Func: refuseRestore})
 	if n.several() {
 		e.Router.Bind(&hook.Handler[*core.RequestEvent]{
 			Id: "replicaPassOn", Func: n.passOn, Priority: apis.DefaultCorsMiddlewarePriority, // after that, and before what counts and logs requests

@@ -80,6 +80,10 @@ func (n *Node) replace(path, why string) error {
 			return err
 		}
 		_ = os.Remove(condemnedPath(path)) // or it is replaced once more
+		if aside == "" {
+			n.logger().Info("The database was made of a snapshot and what the log has since then", "because", why, "snapshot", s.path)
+			return nil
+		}
 		n.logger().Warn("The database was replaced by a snapshot and what the log has since then", "because", why, "snapshot", s.path, "before", aside)
 		return nil
 	}

@@ -38,7 +38,7 @@ var errHasLog = errors.New("there is a log already, which may have what was lost
 func beginAt(path string) (err error) {
 	at, err := standingOf(path)
 	if err == nil && at.log != "" {
-		err = errors.New("it follows a log already")
+		err = errors.New("it follows a log already: start its server as a node, or end that by \"cluster leave\"")
 	}
 	if err != nil {
 		return err

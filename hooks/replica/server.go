@@ -1,6 +1,7 @@
 package replica
 
 import (
+	"context"
 	"crypto/rand"
 	"errors"
 	"fmt"
@@ -12,6 +13,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 
@@ -352,11 +354,29 @@ func (l natsLogger) Fatalf(format string, v ...any) {
 }
 
 func (l natsLogger) Errorf(format string, v ...any) {
-	l.logger().Error("The log's server tells of an error", "error", fmt.Sprintf(format, v...))
+	l.log(slog.LevelError, "The log's server tells of an error", "error", fmt.Sprintf(format, v...))
 }
 
 func (l natsLogger) Warnf(format string, v ...any) {
-	l.logger().Warn("The log's server warns", "warning", fmt.Sprintf(format, v...))
+	l.log(slog.LevelWarn, "The log's server warns", "warning", fmt.Sprintf(format, v...))
+}
+
+// usual has parts of what the server of several nodes says at each start, also if all is well, and of what it says again and again of
+// nodes with another log. A node tells itself for which others it waits, and who follows another log.
+var usual = []string{
+	"Error trying to connect to route (attempt 1)", // to a node that starts a moment later
+	"Waiting for routing to be established",
+	"JetStream has not established contact with a meta leader",
+	"Metalayer blocking snapshot",
+	"Rejecting connection, cluster name",
+	"cluster name from remote server conflicts",
+}
+
+func (l natsLogger) log(level slog.Level, message, key, text string) {
+	if slices.ContainsFunc(usual, func(part string) bool { return strings.Contains(text, part) }) {
+		level = slog.LevelDebug
+	}
+	l.logger().Log(context.Background(), level, message, key, text)
 }
 
 func (l natsLogger) Noticef(format string, v ...any) {

@@ -11,6 +11,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"log"
 	"net"
 	"net/http"
 	"net/http/httputil"
@@ -27,7 +28,7 @@ import (
 
 const (
 	email      = "demo@example.com"
-	otherPorts = "make cluster CLUSTER_PORT=8190 DEMO_API=127.0.0.1:8887"
+	otherPorts = "end what has it, as nodes of a run that was killed, or: make cluster CLUSTER_PORT=8190 DEMO_API=127.0.0.1:8887"
 
 	// restartPause is how long a node stays away that has ended, and stopTimeout how long one may take to end.
 	restartPause = 10 * time.Second
@@ -135,7 +136,7 @@ func (c *cluster) password() (string, error) {
 func (c *cluster) balance() http.Handler {
 	proxy := httputil.NewSingleHostReverseProxy(&url.URL{Scheme: "http", Host: c.address(1)})
 	proxy.FlushInterval = -1
-	proxy.ErrorLog = nil
+	proxy.ErrorLog = log.New(io.Discard, "", 0) // of connections that end with a node
 	proxy.Transport = &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, network, _ string) (conn net.Conn, err error) {
 		for i := range names {
 			if conn, err = (&net.Dialer{}).DialContext(ctx, network, c.address(i+1)); err == nil {
@@ -154,8 +155,10 @@ func (c *cluster) keep(ctx context.Context, cancel context.CancelCauseFunc, i in
 	for i, name := range names {
 		peers = append(peers, name+"="+c.address(11+2*i))
 	}
+	last := ""
 	for served := false; ; {
 		err := c.process(ctx, names[i], func(line string, pid int) {
+			last = line
 			switch {
 			case strings.Contains(line, "Server started at"):
 				fmt.Printf("Node %s:    http://%s/    pid %d\n", names[i], c.address(i+1), pid)
@@ -171,7 +174,7 @@ func (c *cluster) keep(ctx context.Context, cancel context.CancelCauseFunc, i in
 			return
 		}
 		if !served {
-			cancel(fmt.Errorf("the node %s: %w: see %s.log; if a port is taken: %s", names[i], err, filepath.Join(c.dir, names[i]), otherPorts))
+			cancel(fmt.Errorf("the node %s: %w: %s\nif a port is taken: %s", names[i], err, last, otherPorts))
 			return
 		}
 		fmt.Printf("Node %s has ended (%v), and starts again in %s.\n", names[i], err, restartPause)
