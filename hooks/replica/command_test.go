@@ -331,6 +331,27 @@ func TestIdleTransactionOfACommand(t *testing.T) {
 	c.same(t)
 }
 
+// A server doesn't end only once a command's session has: that may wait for what holds the write lock.
+func TestCloseDoesNotWaitForACommand(t *testing.T) {
+	t.Parallel()
+	c, leader, _ := newRemote(t)
+	peer := c.nodes[leader].peer
+	if !peer.enter() {
+		t.Fatal("no session may begin")
+	}
+	defer peer.sessions.Done()
+	closed := make(chan error, 1)
+	go func() { closed <- c.nodes[leader].Close() }()
+	select {
+	case err := <-closed:
+		if err != nil {
+			t.Error(err)
+		}
+	case <-time.After(time.Minute):
+		t.Error("the node waits")
+	}
+}
+
 // When another node leads, a command goes on with that one, but for a transaction, which is undone.
 func TestCommandWhenAnotherNodeLeads(t *testing.T) {
 	t.Parallel()

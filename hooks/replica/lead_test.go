@@ -7,12 +7,14 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/nats-io/nats-server/v2/server"
+	"github.com/nats-io/nats.go"
 	"github.com/pocketbase/pocketbase/core"
 
 	"github.com/pocketriver/pocketriver/hooks/internal/apptest"
@@ -65,6 +67,28 @@ func TestLeaderWhoseAnswerIsLost(t *testing.T) {
 	if got := fmt.Sprint(query(t, c.dbs[0], "SELECT b FROM a")); got != "[lost after]" {
 		t.Errorf("got %s", got)
 	}
+}
+
+// What a node was told while it could not apply it, and was too much to keep, it reads from the log.
+func TestNodeIsToldTooMuch(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, "CREATE TABLE a (b)")
+	var apps [3]*loggingApp
+	c.prepare = func(i int, node *Node) {
+		apps[i] = newLoggingApp("HOME")
+		node.app.Store(apps[i])
+	}
+	c.start(t, 0, 1, 2)
+	slow, _ := others(c.leader(t))
+	c.nodes[slow].mu.Lock() // as while entries are applied
+	unlock := sync.OnceFunc(c.nodes[slow].mu.Unlock)
+	defer unlock()
+	apptest.Eventually(t, "what the node is told is lost", func() bool {
+		c.insert(t, "lost")
+		return strings.Contains(apps[slow].log.String(), nats.ErrSlowConsumer.Error())
+	})
+	unlock()
+	c.same(t)
 }
 
 // makeLead has a node lead.

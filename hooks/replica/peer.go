@@ -110,8 +110,8 @@ func (p *peer) enter() bool {
 	return !p.closing
 }
 
-// close waits for requests that are answered, but not for long, and for commands' sessions, which end once the node
-// leads no more.
+// close waits for requests that are answered, and for commands' sessions, which end once the node leads no more, but for
+// neither for long: SQLite may have a session wait for what holds the write lock.
 func (p *peer) close() {
 	p.mu.Lock()
 	p.closing = true
@@ -122,6 +122,14 @@ func (p *peer) close() {
 		_ = p.server.Close() // what is still answered ends
 	}
 	<-p.ended
-	p.sessions.Wait()
+	ended := make(chan struct{})
+	go func() {
+		p.sessions.Wait()
+		close(ended)
+	}()
+	select {
+	case <-ended:
+	case <-ctx.Done():
+	}
 	p.client.CloseIdleConnections()
 }

@@ -135,7 +135,10 @@ func (l *streamLog) start() (err error) {
 		return fmt.Errorf("the log in %s can't be opened: the app's own logs say why", l.dir)
 	}
 	// It isn't connected again: see restart.
-	l.conn, err = nats.Connect("", nats.InProcessServer(l.server), nats.Token(token), nats.NoReconnect(), nats.NoEcho(), nats.FlusherTimeout(logTimeout))
+	l.conn, err = nats.Connect("", nats.InProcessServer(l.server), nats.Token(token), nats.NoReconnect(), nats.NoEcho(), nats.FlusherTimeout(logTimeout),
+		nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) {
+			l.logger().Info("What other nodes tell was too much to keep: what was lost is read from the log", "error", err)
+		}))
 	if err != nil {
 		return err
 	}
