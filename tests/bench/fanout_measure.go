@@ -69,12 +69,10 @@ func (b *bench) show(v variant, a audience, connections int, phase loadPhase) (r
 		return result, err
 	}
 	defer watchers.close()
-	for _, other := range s.others { // have as many, who aren't measured
-		more, _, err := b.startWatchers(other, a, viewersConfig{Addr: other.addr, Count: a.count, First: warm, Limit: requests})
-		if err != nil {
-			return result, err
-		}
-		defer more.close()
+	beside, err := b.startBeside(s, a, viewersConfig{Count: a.count, First: warm, Limit: requests})
+	defer beside.close()
+	if err != nil {
+		return result, err
 	}
 
 	w, err := b.watchPhase(s, load, watchers, phase, a)
@@ -97,6 +95,28 @@ func (b *bench) show(v variant, a audience, connections int, phase loadPhase) (r
 		err = result.addEvents(db, w, warm+requests)
 	}
 	return result, err
+}
+
+// unmeasured are the subscribers of other nodes.
+type unmeasured []*helper
+
+func (all unmeasured) close() {
+	for _, h := range all {
+		h.close()
+	}
+}
+
+// startBeside starts as many subscribers at each other node.
+func (b *bench) startBeside(s *server, a audience, config viewersConfig) (all unmeasured, err error) {
+	for _, other := range s.others {
+		config.Addr = other.addr
+		h, _, err := b.startWatchers(other, a, config)
+		if err != nil {
+			return all, err
+		}
+		all = append(all, h)
+	}
+	return all, nil
 }
 
 // startWatchers starts the subscribers, and returns the server's memory for each of them.
