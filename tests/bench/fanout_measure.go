@@ -51,11 +51,8 @@ func (b *bench) show(v variant, a audience, connections int, phase loadPhase) (r
 	defer db.Close()
 
 	// Warm up before anyone watches.
-	requests := int(maxRate * phase.Duration.Seconds())
-	if phase.Rate > 0 {
-		requests = int(2 * phase.Rate * phase.Duration.Seconds())
-	}
 	const warm = 200
+	requests := phase.most()
 	if err := b.warmUp(v, s, warm); err != nil {
 		return result, err
 	}
@@ -95,6 +92,14 @@ func (b *bench) show(v variant, a audience, connections int, phase loadPhase) (r
 		err = result.addEvents(db, w, warm+requests)
 	}
 	return result, err
+}
+
+// most is more requests than are sent in the phase.
+func (p loadPhase) most() int {
+	if p.Rate > 0 {
+		return int(2 * p.Rate * p.Duration.Seconds())
+	}
+	return int(maxRate * p.Duration.Seconds())
 }
 
 // unmeasured are the subscribers of other nodes.
