@@ -233,6 +233,21 @@ func (n *node) leads() bool {
 	return response.StatusCode == http.StatusNoContent
 }
 
+// logSize returns how many bytes a node's part of the log has.
+func (n *node) logSize() (size int64) {
+	n.t.Helper()
+	blocks, err := filepath.Glob(filepath.Join(n.Dir, "data.db-log", "jetstream", "*", "streams", "*", "msgs", "*.blk"))
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	for _, path := range blocks {
+		if info, err := os.Stat(path); err == nil {
+			size += info.Size()
+		}
+	}
+	return size
+}
+
 // mustRead fails unless a node answers who reads.
 func (n *node) mustRead() {
 	n.t.Helper()

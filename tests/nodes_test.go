@@ -174,10 +174,13 @@ var nodesFaults = []nodesFault{
 	}},
 
 	{"a follower's disk is full", func(f *nodesRun) {
-		free := fill(f.t, f.others(f.leader())[0].base, nodeSize)
+		follower := f.others(f.leader())[0]
+		free := fill(f.t, follower.base, nodeSize)
 		f.recovers("a follower's disk is full")
 		f.await(200, 100)
+		before := follower.logSize()
 		free()
+		await(f.t, "the follower's log grows again", func() bool { return follower.logSize() > before })
 	}},
 
 	{"a follower's database is edited", func(f *nodesRun) {

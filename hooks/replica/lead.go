@@ -109,6 +109,9 @@ func (n *Node) keepUp(ctx context.Context) error {
 			told = n.hear(m)
 			end = max(end, told.end)
 		case <-info.C:
+			if !n.log.works() { // a full disk has switched its storage off, and others' is read all the same
+				return nil
+			}
 			ask = true
 			if err := n.tellKept(); err != nil {
 				return err
