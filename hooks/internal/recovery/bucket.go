@@ -77,20 +77,14 @@ func placeOf(rawURL string) string {
 	return b.Place()
 }
 
-// readAll returns a small object. An answer that is cut off is asked for again, as minio does with
-// a request that fails.
+// readAll returns a small object.
 func readAll(ctx context.Context, b bucket, key string) ([]byte, error) {
-	for attempt := 1; ; attempt++ {
-		answer, err := b.Get(ctx, key, 0, 0)
-		if err != nil {
-			return nil, err
-		}
-		content, err := io.ReadAll(io.LimitReader(answer, 1<<20))
-		answer.Close()
-		if err == nil || attempt == 3 {
-			return content, err
-		}
+	answer, err := b.Get(ctx, key, 0, 0)
+	if err != nil {
+		return nil, err
 	}
+	defer answer.Close()
+	return io.ReadAll(io.LimitReader(answer, 1<<20))
 }
 
 // newId returns a name that no other run, directory or replica has.

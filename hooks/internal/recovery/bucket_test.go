@@ -76,7 +76,8 @@ func TestObjects(t *testing.T) {
 	})
 }
 
-// A start reads all epochs of a replica, so that what happens to few of its requests must not end it.
+// A start reads all epochs of a replica, and then maybe much of a database, so that what happens to few of its requests must
+// not end it. It goes on where it was cut off, but not with another object.
 func TestAnswersThatAreCutOff(t *testing.T) {
 	t.Parallel()
 	backend := s3mem.New()
@@ -84,7 +85,7 @@ func TestAnswersThatAreCutOff(t *testing.T) {
 		t.Fatal(err)
 	}
 	store := gofakes3.New(backend, gofakes3.WithLogger(gofakes3.DiscardLog())).Server()
-	var cut atomic.Int64
+	var cut, through atomic.Int64 // how many answers are cut off, after how many bytes
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.Method != http.MethodGet || cut.Add(-1) < 0 {
 			store.ServeHTTP(w, r)
@@ -93,7 +94,7 @@ func TestAnswersThatAreCutOff(t *testing.T) {
 		answer := httptest.NewRecorder()
 		store.ServeHTTP(answer, r)
 		maps.Copy(w.Header(), answer.Header())
-		w.Write(answer.Body.Bytes()[:1])
+		w.Write(answer.Body.Bytes()[:min(int(through.Load()), answer.Body.Len())])
 		w.(http.Flusher).Flush() // else the transport asks again by itself
 		panic(http.ErrAbortHandler)
 	}))
@@ -111,6 +112,40 @@ func TestAnswersThatAreCutOff(t *testing.T) {
 	cut.Store(3)
 	if got, err := readAll(t.Context(), b, "a"); err == nil {
 		t.Errorf("cut off always: got %q", got)
+	}
+
+	var long []byte
+	for i := range 1000 {
+		long = fmt.Appendf(long, "%d ", i)
+	}
+	if err := put(t.Context(), b, "long", string(long), false); err != nil {
+		t.Fatal(err)
+	}
+	through.Store(100)
+	cut.Store(20)
+	if got, err := readAll(t.Context(), b, "long"); !bytes.Equal(got, long) || err != nil {
+		t.Errorf("cut off every 100 bytes: got %d bytes, %v", len(got), err)
+	}
+	cut.Store(20)
+	part, err := b.Get(t.Context(), "long", 10, 500)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer part.Close()
+	if got, err := io.ReadAll(part); !bytes.Equal(got, long[10:510]) || err != nil {
+		t.Errorf("a part: got %q, %v", got, err)
+	}
+	cut.Store(1)
+	changes, err := b.Get(t.Context(), "long", 0, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer changes.Close()
+	if err := put(t.Context(), b, "long", strings.ToUpper(string(long))+"x", false); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := io.ReadAll(changes); err == nil {
+		t.Errorf("the end of another object: got %q", got)
 	}
 }
 

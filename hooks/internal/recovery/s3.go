@@ -131,45 +131,90 @@ func measure(content io.Reader) (io.Reader, int64, error) {
 }
 
 func (b *s3Bucket) Get(ctx context.Context, key string, offset, size int64) (io.ReadCloser, error) {
-	var options minio.GetObjectOptions
-	switch {
-	case size > 0:
-		if err := options.SetRange(offset, offset+size-1); err != nil {
-			return nil, err
-		}
-	case offset > 0:
-		if err := options.SetRange(offset, 0); err != nil {
-			return nil, err
-		}
+	a := &answer{bucket: b, ctx: ctx, key: key, offset: offset, size: size}
+	if err := a.open(); err != nil {
+		return nil, err
 	}
-	// Core asks at once, where GetObject would ask at the first Read.
-	ctx, cancel := context.WithCancel(ctx)
-	stalled := time.AfterFunc(callTimeout, cancel)
-	content, _, _, err := (&minio.Core{Client: b.client}).GetObject(ctx, b.name, b.prefix+key, options)
-	if err != nil {
-		stalled.Stop()
-		cancel()
-		return nil, b.fail(err)
-	}
-	return &answer{ReadCloser: content, stalled: stalled, cancel: cancel}, nil
+	return a, nil
 }
 
-// An answer breaks off when nothing of it comes for long.
+// An answer breaks off when nothing of it comes for long, and goes on from there when it was cut off: the restore of a large
+// database would begin anew.
 type answer struct {
-	io.ReadCloser
+	bucket       *s3Bucket
+	ctx          context.Context
+	key          string
+	offset, size int64
+	got          int64
+	etag         string
+	cuts         int // since something came
+
+	content io.ReadCloser
 	stalled *time.Timer
 	cancel  context.CancelFunc
 }
 
+// maxCuts is how often an answer is asked for of which nothing comes.
+const maxCuts = 3
+
+// open asks for what hasn't come yet.
+func (a *answer) open() (err error) {
+	var options minio.GetObjectOptions
+	from := a.offset + a.got
+	switch {
+	case a.size > 0:
+		err = options.SetRange(from, a.offset+a.size-1)
+	case from > 0:
+		err = options.SetRange(from, 0)
+	}
+	if err != nil {
+		return err
+	}
+	// Core asks at once, where GetObject would ask at the first Read.
+	ctx, cancel := context.WithCancel(a.ctx)
+	stalled := time.AfterFunc(callTimeout, cancel)
+	content, info, _, err := (&minio.Core{Client: a.bucket.client}).GetObject(ctx, a.bucket.name, a.bucket.prefix+a.key, options)
+	if err != nil {
+		stalled.Stop()
+		cancel()
+		return a.bucket.fail(err)
+	}
+	if a.got > 0 && info.ETag != a.etag {
+		stalled.Stop()
+		cancel()
+		return errors.Join(errors.New("another object has been stored meanwhile"), content.Close())
+	}
+	a.content, a.stalled, a.cancel, a.etag = content, stalled, cancel, info.ETag
+	return nil
+}
+
 func (a *answer) Read(p []byte) (int, error) {
-	a.stalled.Reset(callTimeout)
-	return a.ReadCloser.Read(p)
+	for {
+		a.stalled.Reset(callTimeout)
+		n, err := a.content.Read(p)
+		if a.got += int64(n); n > 0 {
+			a.cuts = 0
+		}
+		switch {
+		case err == nil, err == io.EOF: //nolint:errorlint // which readers return as it is
+			return n, err
+		case n > 0:
+			return n, nil // the next Read fails again
+		}
+		if a.cuts++; a.cuts == maxCuts || a.ctx.Err() != nil {
+			return 0, err
+		}
+		a.Close()
+		if again := a.open(); again != nil {
+			return 0, errors.Join(err, again)
+		}
+	}
 }
 
 func (a *answer) Close() error {
 	a.stalled.Stop()
 	a.cancel()
-	return a.ReadCloser.Close()
+	return a.content.Close()
 }
 
 func (b *s3Bucket) List(ctx context.Context, prefix, after string) ([]object, error) {
