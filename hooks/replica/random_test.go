@@ -1,9 +1,13 @@
 package replica
 
 import (
+	"encoding/json"
 	"flag"
 	"fmt"
 	"math/rand/v2"
+	"net/http"
+	"net/url"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -236,4 +240,97 @@ func (r *random) raw(app core.App) error {
 	}[r.IntN(11)]
 	_, err = app.NonconcurrentDB().NewQuery(statement).Execute()
 	return err
+}
+
+// Random edits of the schema, and of records between them, each through any of three nodes by its API: all have the same,
+// and each node's API knows the schema that another one's has changed.
+func TestRandomSchemasThroughAnyNode(t *testing.T) {
+	t.Parallel()
+	seed := *seed
+	c := newCluster(t)
+	_, clients := c.apps(t)
+	rng := rand.New(rand.NewPCG(seed, 1))
+	name := 0
+	next := func(prefix string) string { name++; return fmt.Sprint(prefix, name) }
+	type field map[string]any
+	type collection struct {
+		ID      string   `json:"id"`
+		Name    string   `json:"name"`
+		Fields  []field  `json:"fields"`
+		Indexes []string `json:"indexes"`
+	}
+	newField := func() field {
+		kind := []string{"text", "number", "bool", "json", "date", "email", "autodate"}[rng.IntN(7)]
+		f := field{"name": next("f"), "type": kind, "hidden": rng.IntN(4) == 0}
+		if kind == "autodate" {
+			f["onCreate"] = true
+		}
+		return f
+	}
+	refused := 0
+	const steps = 200
+	for step := range steps {
+		at := clients[rng.IntN(3)]
+		var list struct{ Items []collection }
+		if err := json.Unmarshal([]byte(at.call(t, "GET", "/api/collections?perPage=100&filter="+url.QueryEscape("system=false && type='base'"), "")), &list); err != nil {
+			t.Fatal(err)
+		}
+		method, path, body := "POST", "/api/collections", any(collection{Name: next("c"), Fields: []field{newField(), newField()}})
+		if n := len(list.Items); n > 0 && (n > 5 || rng.IntN(6) > 0) {
+			of := list.Items[rng.IntN(n)]
+			path = "/api/collections/" + of.ID
+			i := rng.IntN(len(of.Fields))
+			switch method = "PATCH"; rng.IntN(9) {
+			case 0:
+				method, body = "DELETE", nil
+			case 1:
+				body = map[string]any{"fields": append(of.Fields, newField())}
+			case 2:
+				body = map[string]any{"fields": slices.Delete(of.Fields, i, i+1)} // the id's is refused
+			case 3:
+				of.Fields[i]["name"] = next("f")
+				body = map[string]any{"fields": of.Fields}
+			case 4:
+				body = map[string]any{"name": next("c")}
+			case 5:
+				body = map[string]any{"indexes": append(of.Indexes, fmt.Sprintf("CREATE %s INDEX %s ON %s (%s)", []string{"", "UNIQUE"}[rng.IntN(2)], next("i"), of.Name, of.Fields[i]["name"]))}
+			case 6:
+				method, path, body = "DELETE", path+"/truncate", nil
+			default:
+				record := map[string]any{}
+				for _, f := range of.Fields {
+					switch f["type"] {
+					case "text":
+						if f["name"] != "id" {
+							record[f["name"].(string)] = fmt.Sprint("text ", rng.IntN(9))
+						}
+					case "number":
+						record[f["name"].(string)] = rng.IntN(9)
+					}
+				}
+				method, path, body = "POST", "/api/collections/"+of.Name+"/records", record
+			}
+		}
+		text := ""
+		if body != nil {
+			raw, err := json.Marshal(body)
+			if err != nil {
+				t.Fatal(err)
+			}
+			text = string(raw)
+		}
+		switch status := at.status(t, method, path, text); {
+		case status == http.StatusBadRequest:
+			refused++
+		case status >= 300:
+			t.Errorf("step %d, seed %d: %s %s is answered %d: %s", step, seed, method, path, status, text)
+		}
+		if step%20 == 19 {
+			c.same(t)
+		}
+	}
+	t.Logf("%d steps, %d refused", steps, refused)
+	if refused > steps/3 {
+		t.Errorf("%d of %d steps were refused", refused, steps)
+	}
 }
