@@ -4,6 +4,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"github.com/dustin/go-humanize/english"
 	"github.com/pocketbase/dbx"
@@ -39,7 +40,9 @@ func refuseLog(e *core.BootstrapEvent) error {
 	if info, err := os.Stat(path); err != nil || info.Size() == 0 {
 		return e.Next()
 	}
-	db, err := dbx.Open("sqlite", path+"?mode=ro&_pragma=busy_timeout(10000)") // who only reads leaves the WAL as it is
+	// Who only reads leaves the WAL as it is, which tells what a power failure took. Only a file: has a mode.
+	name := strings.NewReplacer("%", "%25", "?", "%3f", "#", "%23").Replace(filepath.ToSlash(path))
+	db, err := dbx.Open("sqlite", "file:"+name+"?mode=ro&_pragma=busy_timeout(10000)")
 	if err != nil {
 		return err
 	}
