@@ -13,7 +13,7 @@ func (n *Node) compare(ctx context.Context, live, next *applier) (string, error)
 	// What was written while that was made must not be applied while SQLite keeps all that is written for a reader.
 	position, err := live.position()
 	if err == nil {
-		err = n.catchUp(ctx, next, position)
+		err = n.bringTo(ctx, next, position)
 	}
 	if err != nil {
 		return "", err

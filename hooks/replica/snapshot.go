@@ -306,12 +306,29 @@ func (n *Node) bring(ctx context.Context, s snapshot, path, log string, position
 	}
 	err = a.exec(ctx, "PRAGMA synchronous = OFF") // it is synced when it is whole
 	if err == nil {
-		err = n.catchUp(ctx, a, position)
+		err = n.bringTo(ctx, a, position)
 	}
 	if err != nil {
 		return nil, errors.Join(err, a.close())
 	}
 	return a, nil
+}
+
+// bringWait is how long a copy of the database waits for the log: longer than an election takes.
+const bringWait = 15 * time.Second
+
+// bringTo is catchUp for a copy, which goes on when another node has begun to lead meanwhile: what is asked just then isn't answered.
+func (n *Node) bringTo(ctx context.Context, a *applier, position uint64) error {
+	for until := time.Now().Add(bringWait); ; {
+		err := n.catchUp(ctx, a, position)
+		if err == nil || !n.several() || ctx.Err() != nil || isDiverged(err) || errors.Is(err, errTrimmed) || time.Now().After(until) {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(healPause):
+		}
+	}
 }
 
 // keep makes what is to be the next snapshot that. All but this one and the one that it was made from
