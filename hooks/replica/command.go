@@ -34,9 +34,13 @@ var (
 	errBackup = errors.New("a command has no database of its own to back up: have a server do it, in the dashboard or by POST /api/backups")
 )
 
-// isCommand reports whether this process is one beside the servers of several nodes.
-func (n *Node) isCommand() bool {
-	return n.several() && n.rootCmd.Load() != nil && called.Name(n.rootCmd.Load()) != "serve"
+// isCommand reports whether this process is one beside the servers of several nodes. It is asked first when the database is
+// opened, when all commands are there.
+func (n *Node) isCommand() bool { return n.several() && n.command() }
+
+// findCommand is for one goroutine: what looks for a command changes it.
+func (n *Node) findCommand() bool {
+	return n.rootCmd.Load() != nil && called.Name(n.rootCmd.Load()) != "serve"
 }
 
 // connectLeader returns the database as the node that leads has it, and opens nothing here.

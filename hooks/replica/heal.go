@@ -77,17 +77,19 @@ func (n *Node) resume() error {
 
 // reloadAt has PocketBase read again what it has in memory, if entries up to a position have changed that: then that is reached.
 func (n *Node) reloadAt(position uint64) error {
-	if err := n.reloadApp(n.applier.collections, n.applier.settings); err != nil {
-		return fmt.Errorf("what the app has of the log %w: %w", errUnapplied, err)
+	if n.bootstrapped.Load() { // or it may read them just now, as they were before
+		if err := n.reloadApp(n.applier.collections, n.applier.settings); err != nil {
+			return fmt.Errorf("what the app has of the log %w: %w", errUnapplied, err)
+		}
+		n.applier.collections, n.applier.settings = false, false
 	}
-	n.applier.collections, n.applier.settings = false, false
 	n.reached.set(position)
 	return nil
 }
 
 func (n *Node) reloadApp(collections, settings bool) error {
 	app, ok := n.app.Load().(core.App)
-	if !ok || !app.IsBootstrapped() { // which reads them then
+	if !ok {
 		return nil
 	}
 	if collections {

@@ -37,6 +37,12 @@ const healthTimeout = 5 * time.Second
 func (n *Node) Register(app core.App, rootCmd *cobra.Command) {
 	n.app.Store(app)
 	n.rootCmd.Store(rootCmd)
+	n.bootstrapped.Store(app.IsBootstrapped())
+	app.OnBootstrap().Bind(&hook.Handler[*core.BootstrapEvent]{Id: "replicaBootstrap", Func: func(e *core.BootstrapEvent) error {
+		err := e.Next()
+		n.bootstrapped.Store(err == nil)
+		return err
+	}})
 	n.applied = &appliedApp{App: app}
 	app.OnRealtimeConnectRequest().Bind(&hook.Handler[*core.RealtimeConnectRequestEvent]{Id: "replicaStream", Func: n.serveStream, Priority: -10000})
 	app.OnServe().Bind(&hook.Handler[*core.ServeEvent]{Id: "replicaServe", Func: n.serve})
@@ -79,6 +85,7 @@ func refuseRestore(e *core.RequestEvent) error {
 // terminate closes the log before PocketBase closes its connections: when it restarts itself,
 // nothing of this process runs after that.
 func (n *Node) terminate(e *core.TerminateEvent) error {
+	n.bootstrapped.Store(false)
 	return errors.Join(n.Close(), e.Next())
 }
 

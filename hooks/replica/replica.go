@@ -86,7 +86,10 @@ type Node struct {
 
 	app     atomic.Value                  // a core.App, if the node is registered
 	rootCmd atomic.Pointer[cobra.Command] // which tells what this process does; nil if it serves
+	command func() bool                   // findCommand, once
 	applied *appliedApp                   // the app, for what is applied
+
+	bootstrapped atomic.Bool // the app: it has read what it keeps in memory
 
 	serving  atomic.Bool // the app, so that what is applied is told
 	listened moment      // when somebody last had a stream of events
@@ -136,7 +139,7 @@ func Open(config Config) (*Node, error) {
 		return nil, fmt.Errorf("replica: %w", err)
 	}
 	n := &Node{asked: make(chan chan<- error), grew: make(chan struct{}, 1), kept: map[string]uint64{}, clock: time.Now, watch: watch{others: map[string]*other{}}}
-	n.log = newStreamLog(config, n.logger)
+	n.log, n.command = newStreamLog(config, n.logger), sync.OnceValue(n.findCommand)
 	n.connect, n.append, n.read, n.restart, n.shut = n.openDatabase, n.log.append, n.log.read, n.log.restart, n.shutAll
 	return n, nil
 }
