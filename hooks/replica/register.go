@@ -85,7 +85,6 @@ func refuseRestore(e *core.RequestEvent) error {
 // terminate closes the log before PocketBase closes its connections: when it restarts itself,
 // nothing of this process runs after that.
 func (n *Node) terminate(e *core.TerminateEvent) error {
-	n.bootstrapped.Store(false)
 	return errors.Join(n.Close(), e.Next())
 }
 

@@ -146,9 +146,9 @@ func Open(config Config) (*Node, error) {
 
 func (n *Node) several() bool { return n.log != nil && n.log.config.several() }
 
-// logger returns the app's, which is the program's until the app has one.
+// logger returns the app's, which is the program's until the app has bootstrapped: it gets its own meanwhile.
 func (n *Node) logger() *slog.Logger {
-	if app, ok := n.app.Load().(core.App); ok {
+	if app, ok := n.app.Load().(core.App); ok && n.bootstrapped.Load() {
 		return app.Logger()
 	}
 	return slog.Default()
