@@ -16,6 +16,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/pocketbase/pocketbase/core"
 	"modernc.org/sqlite"
 
 	"github.com/pocketriver/pocketriver/hooks/internal/apptest"
@@ -510,4 +511,15 @@ func TestSessionRefusesWhatIsNotThere(t *testing.T) {
 	if err != nil {
 		t.Error(err)
 	}
+}
+
+// A node may lead, and commands write, before its app has bootstrapped, which reads collections and settings then.
+func TestCommandBeforeTheAppHasBootstrapped(t *testing.T) {
+	t.Parallel()
+	node := newNode(t, &memoryLog{})
+	node.Register(core.NewBaseApp(core.BaseAppConfig{DataDir: t.TempDir()}), nil)
+	var c changes
+	c.delete("_collections", 1)
+	c.delete("_params", 1)
+	node.reloadChanged(c.entry())
 }

@@ -89,7 +89,7 @@ func (n *Node) reloadAt(position uint64) error {
 
 func (n *Node) reloadApp(collections, settings bool) error {
 	app, ok := n.app.Load().(core.App)
-	if !ok {
+	if !ok || !n.bootstrapped.Load() { // which reads them then
 		return nil
 	}
 	if collections {
