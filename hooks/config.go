@@ -106,7 +106,7 @@ type Config struct {
 }
 
 // A Node is one of several that share one database, each with a copy of it. Its methods may be called from any
-// goroutine, and don't block.
+// goroutine, and none blocks while the app serves.
 type Node interface {
 	// Leads reports whether this node leads, and can be written.
 	Leads() bool

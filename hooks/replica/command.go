@@ -81,32 +81,15 @@ func (c leaderConnector) Connect(ctx context.Context) (driver.Conn, error) {
 	}
 }
 
-// leader asks all nodes at once who leads.
+// leader asks all nodes who leads.
 func (p *peer) leader() (string, error) {
-	type answer struct {
-		name string
-		err  error
-	}
-	answers := make(chan answer, len(p.config.Peers))
-	for name := range p.config.Peers {
-		go func() {
-			state, err := p.state(name)
-			if err == nil && !state.Leads {
-				err = errMissed
-			}
-			answers <- answer{name, err}
-		}()
-	}
-	var errs []error
-	for range p.config.Peers {
-		a := <-answers
-		if a.err == nil {
-			return a.name, nil
+	return p.first(slices.Collect(maps.Keys(p.config.Peers)), func(name string) error {
+		state, err := p.state(name)
+		if err == nil && !state.Leads {
+			err = errMissed
 		}
-		errs = append(errs, fmt.Errorf("the node %s: %w", a.name, a.err))
-	}
-	slices.SortFunc(errs, func(a, b error) int { return strings.Compare(a.Error(), b.Error()) })
-	return "", errors.Join(errs...)
+		return err
+	})
 }
 
 // openSQL opens a connection of a node's database.

@@ -110,6 +110,28 @@ func (p *peer) ask(ctx context.Context, name, path string, header http.Header) (
 	return response, err
 }
 
+// first asks nodes, all at once, and returns the first of which the answer is no error.
+func (p *peer) first(names []string, ask func(name string) error) (string, error) {
+	type answer struct {
+		name string
+		err  error
+	}
+	answers := make(chan answer, len(names))
+	for _, name := range names {
+		go func() { answers <- answer{name, ask(name)} }()
+	}
+	var errs []error
+	for range names {
+		a := <-answers
+		if a.err == nil {
+			return a.name, nil
+		}
+		errs = append(errs, fmt.Errorf("the node %s: %w", a.name, a.err))
+	}
+	slices.SortFunc(errs, func(a, b error) int { return strings.Compare(a.Error(), b.Error()) })
+	return "", errors.Join(errs...)
+}
+
 func (p *peer) state(name string) (s peerState, err error) {
 	ctx, cancel := context.WithTimeout(context.Background(), logTimeout)
 	defer cancel()

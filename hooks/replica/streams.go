@@ -3,7 +3,9 @@ package replica
 import (
 	"context"
 	"errors"
+	"maps"
 	"net/http"
+	"slices"
 	"time"
 
 	"github.com/pocketbase/pocketbase/core"
@@ -106,27 +108,17 @@ func (n *Node) hasStream(id string) bool {
 func (n *Node) findStream(ctx context.Context, id string) string {
 	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
 	defer cancel()
-	asked, found := 0, make(chan string, len(n.log.config.Peers))
-	for name := range n.log.config.Peers {
-		if name == n.log.config.Node {
-			continue
-		}
-		asked++
-		go func() {
-			response, err := n.peer.ask(ctx, name, streamsPath+id, nil)
-			if err != nil {
-				found <- ""
-				return
-			}
+	others := slices.DeleteFunc(slices.Collect(maps.Keys(n.log.config.Peers)), func(name string) bool { return name == n.log.config.Node })
+	name, err := n.peer.first(others, func(name string) error {
+		response, err := n.peer.ask(ctx, name, streamsPath+id, nil)
+		if err == nil {
 			response.Body.Close()
-			address, _ := peerAddress(n.log.config.Peers[name])
-			found <- address
-		}()
-	}
-	for range asked {
-		if address := <-found; address != "" {
-			return address
 		}
+		return err
+	})
+	if err != nil {
+		return ""
 	}
-	return ""
+	address, _ := peerAddress(n.log.config.Peers[name])
+	return address
 }

@@ -83,7 +83,6 @@ type telling struct {
 	rows []*toldRow // in the order in which the entry first changes them
 	at   map[place]*toldRow
 
-	schema      bool                        // changes
 	collections map[string]*core.Collection // before, by their ids; nil if they stay the same
 	changed     []*core.Collection
 	begun       []*toldRow // that hooks were told of before
@@ -109,13 +108,14 @@ var errUntold = fmt.Errorf("more than %d rows changed, or rows and collections",
 // read finds out which rows the entry changes.
 func (t *telling) read(entry []byte) error {
 	t.at = map[place]*toldRow{}
+	schema := false
 	for c, err := range decode(entry) {
 		if err != nil {
 			return err
 		}
 		switch c.kind {
 		case 'S':
-			t.schema = true
+			schema = true
 			continue
 		case 'I', 'U', 'D':
 		default:
@@ -134,7 +134,7 @@ func (t *telling) read(entry []byte) error {
 			return errUntold
 		}
 	}
-	if (t.schema || t.collections != nil) && len(t.rows) > 0 {
+	if (schema || t.collections != nil) && len(t.rows) > 0 {
 		return errUntold
 	}
 	return nil
