@@ -25,8 +25,12 @@ type loggingApp struct {
 	log apptest.Buffer
 }
 
-func newLoggingApp(env string) *loggingApp {
-	return &loggingApp{App: core.NewBaseApp(core.BaseAppConfig{}), env: env}
+// newLoggingApp returns one that a node has, as if it had bootstrapped.
+func newLoggingApp(node *Node, env string) *loggingApp {
+	app := &loggingApp{App: core.NewBaseApp(core.BaseAppConfig{}), env: env}
+	node.app.Store(app)
+	node.bootstrapped.Store(true)
+	return app
 }
 
 func (a *loggingApp) Logger() *slog.Logger  { return slog.New(slog.NewTextHandler(&a.log, nil)) }
@@ -59,8 +63,7 @@ func TestNodesTellWhatDiffers(t *testing.T) {
 	var apps [3]*loggingApp
 	keys := [3]string{"HOME", "HOME", "HOME"} // of variables that are set, and differ
 	c.prepare = func(i int, node *Node) {
-		apps[i] = newLoggingApp(keys[i])
-		node.app.Store(apps[i])
+		apps[i] = newLoggingApp(node, keys[i])
 	}
 	for i := range c.configs {
 		c.configs[i].Same = map[string]string{"PocketRiver": "1.2", "pb_hooks": "abc"}
@@ -125,8 +128,7 @@ func TestOlderProgramTakesNoNewerEntry(t *testing.T) {
 	c := newCluster(t, "CREATE TABLE a (b)")
 	var apps [3]*loggingApp
 	c.prepare = func(i int, node *Node) {
-		apps[i] = newLoggingApp("HOME")
-		node.app.Store(apps[i])
+		apps[i] = newLoggingApp(node, "HOME")
 	}
 	c.start(t, 0, 1, 2)
 	c.insert(t, "before")

@@ -172,10 +172,11 @@ func TestStreamsDoNotGoOn(t *testing.T) {
 				t.Fatal(err)
 			}
 		}},
-		"with too many changes": {between: func(t *testing.T, app core.App, _ *FanOut, _ *core.Record) {
+		"with too many changes": {between: func(t *testing.T, app core.App, f *FanOut, _ *core.Record) {
 			for i := range keptChanges {
 				saveRecord(t, app, "record00000000y", map[string]any{"title": fmt.Sprint(i)})
 			}
+			apptest.Eventually(t, "the first is forgotten", func() bool { f.mu.Lock(); defer f.mu.Unlock(); return len(f.log) == keptChanges })
 		}},
 		"after too long": {between: func(t *testing.T, _ core.App, f *FanOut, _ *core.Record) {
 			f.mu.Lock()
