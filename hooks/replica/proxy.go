@@ -221,6 +221,7 @@ func (n *Node) rewrite(p *httputil.ProxyRequest, address string, leads bool) {
 			p.Out.Header[strings.ToLower(header)] = values
 		}
 	}
+	p.Out.Header.Del("Expect") // this node has let the client go on: a 100 of the other one would be taken for the answer
 	p.Out.Header.Del(streamHeader)
 	if !leads {
 		p.Out.Header.Set(streamHeader, "1")

@@ -61,6 +61,12 @@ func (c *cluster) apps(t *testing.T) (apps [3]*tests.TestApp, clients [3]*client
 					return e.JSON(http.StatusTeapot, map[string]any{"node": c.configs[i].Node, "body": fmt.Sprintf("%x", sha256.Sum256(body)), "host": e.Request.Host,
 						"uri": e.Request.RequestURI, "from": e.Request.RemoteAddr, "tls": e.Request.TLS != nil, "header": e.Request.Header})
 				}).Unbind(apis.DefaultBodyLimitMiddlewareId)
+				e.Router.POST("/limited", func(e *core.RequestEvent) error {
+					if _, err := io.Copy(io.Discard, e.Request.Body); err != nil {
+						return err
+					}
+					return e.NoContent(http.StatusTeapot)
+				}).Bind(apis.BodyLimit(2 * repeatable))
 				e.Router.POST("/stands-still", func(e *core.RequestEvent) error {
 					c.standing.Store(true)
 					<-e.Request.Context().Done()
@@ -148,6 +154,35 @@ func TestRequestIsPassedOnAsItCame(t *testing.T) {
 		}
 		if fmt.Sprint(response.Header["Set-Cookie"]) != "[a=1 b=2]" || len(response.Header[positionHeader]) != 1 {
 			t.Errorf("got %v", response.Header)
+		}
+	}
+}
+
+// The status of an answer is that of the node that leads, also for a client that waits to be told to go on with its body, as curl
+// does with a large one, and if not all of that is read.
+func TestAnswerToAClientThatWaitsToGoOn(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t)
+	_, clients := c.apps(t)
+	follower, _ := others(c.leader(t))
+	large := strings.Repeat("a", 50<<20)
+	for _, expect := range []string{"", "100-continue"} {
+		for _, body := range []struct {
+			content string
+			length  int64 // that the client tells
+			status  int
+		}{{"a", 1, http.StatusTeapot}, {large, int64(len(large)), http.StatusRequestEntityTooLarge}, {large, -1, http.StatusRequestEntityTooLarge}} {
+			request := clients[follower].request(t, "POST", "/limited", body.content)
+			request.ContentLength = body.length
+			request.Header.Set("Expect", expect)
+			response, err := http.DefaultClient.Do(request)
+			if err != nil {
+				t.Fatal(err)
+			}
+			response.Body.Close()
+			if response.StatusCode != body.status {
+				t.Errorf("a body of length %d, expecting %q: got %s", body.length, expect, response.Status)
+			}
 		}
 	}
 }
