@@ -43,8 +43,12 @@ func WriteCerts(dir string, nodes ...string) error {
 		}
 	}
 	now := time.Now()
+	return writeCerts(dir, now.Add(-time.Hour), now.AddDate(certYears, 0, 0), nodes...)
+}
+
+func writeCerts(dir string, from, until time.Time, nodes ...string) error {
 	ca := &x509.Certificate{
-		Subject: pkix.Name{CommonName: "replica CA"}, NotBefore: now.Add(-time.Hour), NotAfter: now.AddDate(certYears, 0, 0),
+		Subject: pkix.Name{CommonName: "replica CA"}, NotBefore: from, NotAfter: until,
 		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign,
 	}
 	caKey, caPEM, _, err := newCert(ca, ca, nil)
@@ -60,7 +64,7 @@ func WriteCerts(dir string, nodes ...string) error {
 			return err
 		}
 		_, certPEM, keyPEM, err := newCert(&x509.Certificate{
-			Subject: pkix.Name{CommonName: node}, NotBefore: ca.NotBefore, NotAfter: ca.NotAfter, DNSNames: []string{serverName},
+			Subject: pkix.Name{CommonName: node}, NotBefore: from, NotAfter: until, DNSNames: []string{serverName},
 			KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth, x509.ExtKeyUsageServerAuth},
 		}, ca, caKey)
 		if err != nil {

@@ -1,6 +1,7 @@
 package replica
 
 import (
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"maps"
@@ -75,8 +76,12 @@ func (c Config) check() (Config, error) {
 	if err != nil {
 		return c, err
 	}
-	if name := certs.Certificates[0].Leaf.Subject.CommonName; name != c.Node {
+	cert := certs.Certificates[0].Leaf
+	if name := cert.Subject.CommonName; name != c.Node {
 		return c, fmt.Errorf("the certificates in %s are those of the node %q, and this is %q: each node has its own", c.Certs, name, c.Node)
+	}
+	if _, err := cert.Verify(x509.VerifyOptions{Roots: certs.RootCAs, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageAny}}); err != nil {
+		return c, fmt.Errorf("no node takes the certificate in %s: %w: see that its CA is in %s there, and that the clock is right, or make new ones for all nodes by \"cluster certs\"", c.Certs, err, caFile)
 	}
 	return c, nil
 }

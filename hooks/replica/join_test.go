@@ -14,6 +14,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/pocketriver/pocketriver/hooks/internal/apptest"
 )
@@ -26,6 +27,14 @@ func TestConfigsThatAreRefused(t *testing.T) {
 		t.Fatal(err)
 	}
 	two := map[string]string{"n1": "127.0.0.1:1", "n2": "127.0.0.1:2"}
+	mixed, expired := t.TempDir(), t.TempDir()
+	if err := WriteCerts(mixed, "n1", "n2", "n3"); err != nil {
+		t.Fatal(err)
+	}
+	copyFile(t, filepath.Join(good.Certs, caFile), filepath.Join(mixed, "n1", caFile), 1)
+	if err := writeCerts(expired, time.Now().AddDate(0, 0, -2), time.Now().AddDate(0, 0, -1), "n1"); err != nil {
+		t.Fatal(err)
+	}
 	for _, row := range []struct {
 		want   string
 		config Config
@@ -37,6 +46,8 @@ func TestConfigsThatAreRefused(t *testing.T) {
 		{"need certificates", Config{Node: "n1", Peers: good.Peers}},
 		{"the certificates in nowhere", Config{Node: "n1", Peers: good.Peers, Certs: "nowhere"}},
 		{`those of the node "n1", and this is "n2"`, Config{Node: "n2", Peers: good.Peers, Certs: good.Certs}},
+		{"certificate signed by unknown authority", Config{Node: "n1", Peers: good.Peers, Certs: filepath.Join(mixed, "n1")}},
+		{"certificate has expired", Config{Node: "n1", Peers: good.Peers, Certs: filepath.Join(expired, "n1")}},
 		{"missing port", Config{Node: "n1", Peers: map[string]string{"n1": "127.0.0.1:1", "n2": "127.0.0.1:3", "n3": "127.0.0.1"}, Certs: good.Certs}},
 		{"have 127.0.0.1:8001: a node has the port of its address and the next one", Config{Node: "n1", Peers: map[string]string{"n1": "127.0.0.1:8000", "n2": "127.0.0.1:8001", "n3": "127.0.0.1:8003"}, Certs: good.Certs}},
 		{"have 127.0.0.1:8000: a node has", Config{Node: "n1", Peers: map[string]string{"n1": "127.0.0.1:8000", "n2": "127.0.0.1:8000", "n3": "127.0.0.1:8003"}, Certs: good.Certs}},
