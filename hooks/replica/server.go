@@ -116,6 +116,7 @@ func (l *streamLog) start() (err error) {
 		JetStream: true, StoreDir: l.dir, SyncAlways: true,
 		JetStreamMaxStore: 2 * l.max, // the stream's bound, and what a large entry is collected in: 0 would be three quarters of what is free now
 		NoSigs:            true, DisableJetStreamBanner: true,
+		ReconnectErrorReports: 600, // about one in ten minutes that another node is away, which sayAway tells
 	}
 	if l.config.several() {
 		if err := l.config.join(options, l.id); err != nil {
@@ -373,6 +374,8 @@ var usual = []string{
 	"Metalayer blocking snapshot",
 	"Rejecting connection, cluster name",
 	"cluster name from remote server conflicts",
+	"TLS route handshake error", // again each second: see sayAway
+	"TLS handshake timeout",
 }
 
 func (l natsLogger) log(level slog.Level, message, key, text string) {

@@ -104,8 +104,10 @@ type watch struct {
 // An other is a node as another one knows it.
 type other struct {
 	report
-	heard   moment // when it told that
+	heard   moment // when it told that, or when it began to be asked
 	reached bool
+	failed  error // why it isn't
+	away    bool  // not reached for so long that it's said
 	clock   clock
 	differs []string // but for its clock
 	said    saying
@@ -143,12 +145,13 @@ func (n *Node) askOthers(ctx context.Context, p *peer) {
 		o := w.others[name]
 		if o == nil {
 			o = &other{}
+			o.heard.set(time.Now())
 			w.others[name] = o
 		}
 		all.Go(func() {
 			sent := time.Now()
 			told, err := p.report(ctx, name, salt)
-			o.reached = err == nil
+			o.reached, o.failed = err == nil, err
 			if err == nil {
 				o.report = told
 				o.heard.set(sent)
@@ -196,12 +199,13 @@ func differences(name string, own, other report) (all []string) {
 	return all
 }
 
-// sayDifferences logs what has begun to differ, and what differs no more.
+// sayDifferences logs what has begun to differ, and what differs no more, and who is away.
 func (n *Node) sayDifferences() {
 	w := &n.watch
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	for name, o := range w.others {
+		n.sayAway(name, o)
 		differs := strings.Join(o.allDiffers(n.clock()), "; ")
 		known := strings.Join(o.differs, "; ")
 		if o.clock.differs { // by other seconds each time
@@ -215,6 +219,17 @@ func (n *Node) sayDifferences() {
 			n.logger().Warn("Another node is not as this one", "node", n.log.config.Node, "other", name, "differs", differs)
 		}
 	}
+}
+
+func (n *Node) sayAway(name string, o *other) {
+	away := !o.reached && o.heard.ago() > quietWait
+	switch {
+	case away && !o.away:
+		n.logger().Warn("Another node can't be reached", "node", n.log.config.Node, "other", name, "because", o.failed)
+	case !away && o.away:
+		n.logger().Info("Another node is reached again", "node", n.log.config.Node, "other", name)
+	}
+	o.away = away
 }
 
 // allDiffers is what differs, the clock too.

@@ -113,6 +113,67 @@ func TestNodesTellWhatDiffers(t *testing.T) {
 	}
 }
 
+// A node says once that another one is away for long, why, and once that it is back.
+func TestNodesTellWhoIsAway(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, "CREATE TABLE a (b)")
+	var apps [3]*loggingApp
+	c.prepare = func(i int, node *Node) { apps[i] = newLoggingApp(node, "HOME") }
+	c.start(t, 0, 1, 2)
+	apptest.Eventually(t, "n3 is known", func() bool { return c.state(0, 2).Reached })
+	c.stop(t, 2)
+	apptest.Eventually(t, "n3 is lost", func() bool { return !c.state(0, 2).Reached })
+	watch := &c.nodes[0].watch
+	watch.mu.Lock()
+	watch.others["n3"].heard.at.Store(0) // as if that were long ago
+	watch.mu.Unlock()
+	apptest.Eventually(t, "it's said", func() bool { return len(apps[0].lines("n3")) > 0 })
+	c.start(t, 2)
+	apptest.Eventually(t, "the end is said", func() bool { return len(apps[0].lines("n3")) > 1 })
+	lines := apps[0].lines("n3")
+	if !strings.HasPrefix(lines[0], "level=WARN msg=\"Another node can't be reached\" node=n1 other=n3 because=\"dial tcp ") ||
+		lines[1] != "level=INFO msg=\"Another node is reached again\" node=n1 other=n3" || len(lines) > 2 {
+		t.Errorf("got %q", lines)
+	}
+}
+
+// What the log's server can't do each second, as connect to a node with certificates of another set, isn't logged each second.
+func TestServerOfTheLogIsQuiet(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, "CREATE TABLE a (b)")
+	c.start(t, 0, 1, 2)
+	c.stop(t, 2)
+	dir := t.TempDir()
+	if err := WriteCerts(dir, "n1", "n2", "n3"); err != nil {
+		t.Fatal(err)
+	}
+	config, err := c.configs[2].check()
+	if err != nil {
+		t.Fatal(err)
+	}
+	config.Certs = filepath.Join(dir, "n3")
+	at, err := standingOf(c.paths[2])
+	if err != nil {
+		t.Fatal(err)
+	}
+	var log apptest.Buffer
+	third := newStreamLog(config, func() *slog.Logger {
+		return slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelDebug}))
+	})
+	if err := third.open(c.paths[2]+logSuffix, at); err != nil {
+		t.Fatal(err)
+	}
+	apptest.Eventually(t, "it has tried", func() bool { return strings.Contains(log.String(), "failed to verify certificate") })
+	if err := third.close(); err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(log.String()) {
+		if strings.Contains(line, "level=ERROR") {
+			t.Errorf("got %s", line)
+		}
+	}
+}
+
 // Where programs write formats of the log that differ, it's said what helps.
 func TestNodesTellTheirFormats(t *testing.T) {
 	t.Parallel()
