@@ -344,6 +344,7 @@ func TestClusterConfigurationsThatAreRefused(t *testing.T) {
 		{"certificates only", "POCKETRIVER_CERTS is set, and POCKETRIVER_NODE isn't", []string{"POCKETRIVER_CERTS=/tmp"}},
 		{"an address to listen at only", "POCKETRIVER_LISTEN is set, and POCKETRIVER_NODE isn't", []string{"POCKETRIVER_LISTEN=127.0.0.1:1"}},
 		{"a peer without an address", `POCKETRIVER_PEERS: "b" is no node with its address: write them as in a=10.0.0.1:8100`, []string{node, "POCKETRIVER_PEERS=a=127.0.0.1:1,b,c=127.0.0.1:3"}},
+		{"spaces for commas", `POCKETRIVER_PEERS: "a=127.0.0.1:1 b=127.0.0.1:3 c=127.0.0.1:5" is no node with its address`, []string{node, "POCKETRIVER_PEERS=a=127.0.0.1:1 b=127.0.0.1:3 c=127.0.0.1:5"}},
 		{"a comma too many", `POCKETRIVER_PEERS: "" is no node`, []string{node, peers + ","}},
 		{"a peer twice", `the node "a" is there twice: give each a name of its own`, []string{node, "POCKETRIVER_PEERS=a=127.0.0.1:1,a=127.0.0.1:3,c=127.0.0.1:5"}},
 		{"two nodes", "there are 2 nodes: name three or five", []string{node, "POCKETRIVER_PEERS=a=127.0.0.1:17000,b=127.0.0.1:17010"}},

@@ -61,7 +61,7 @@ func parsePeers(text string) (map[string]string, error) {
 		name, address, ok := strings.Cut(peer, "=")
 		name, address = strings.TrimSpace(name), strings.TrimSpace(address)
 		switch {
-		case !ok || name == "" || address == "":
+		case !ok || name == "" || address == "" || strings.Contains(address, "="): // as where spaces are between them
 			return nil, fmt.Errorf("%q is no node with its address: write them as in %s", strings.TrimSpace(peer), examplePeers)
 		case peers[name] != "":
 			return nil, fmt.Errorf("the node %q is there twice: give each a name of its own", name)
