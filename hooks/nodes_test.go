@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/pocketriver/pocketriver/hooks/internal/nodes"
+	"github.com/pocketriver/pocketriver/hooks/internal/store"
 )
 
 // wellNodes are three of which one lags no more than each does from time to time.
@@ -148,4 +149,17 @@ func TestDoctorTellsOfNodes(t *testing.T) {
 	states.Store(&sickNodes)
 	want("warning: a is 2 entries and 1m0s behind", "warning: a is not as most of the others: its clock is far", "warning: b does not answer at 10.0.0.2:8100",
 		"warning: c is not as this node: its PocketRiver is 1.3, and here 1.2; its clock is 4s ahead", "problem: none leads, so that nothing can be stored")
+}
+
+// Who looks for a webhook as it came on a node that doesn't have it is told that another one may.
+func TestPayloadThatAnotherNodeMayHave(t *testing.T) {
+	t.Parallel()
+	s, _ := newNodesServer(t)
+	s.mustPost(t, generated("1", `{}`, ""))
+	payloadsOf(t, s.testServer)
+	if _, err := s.AuxNonconcurrentDB().DropTable(store.Payloads).Execute(); err != nil {
+		t.Fatal(err)
+	}
+	_, err := runCommand(s.plugin, "deliveries", records(t, s.testServer, store.Content)[0].Id, "--payload")
+	wantError(t, err, "another node has it, which led then: run this on that one")
 }

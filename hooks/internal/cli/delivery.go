@@ -43,7 +43,11 @@ func (c *commands) showDelivery(command *cobra.Command, id string, given deliver
 	case !given.payload:
 		return printDelivery(out, delivery)
 	case delivery.Payload == nil:
-		return fmt.Errorf("%s: its payload is not kept: the webhook came before payloads were, or longer ago than MODELRIVER_PAYLOAD_RETENTION, or its record was deleted", id)
+		elsewhere := ""
+		if c.options.Several {
+			elsewhere = ", or another node has it, which led then: run this on that one"
+		}
+		return fmt.Errorf("%s: its payload is not kept: the webhook came before payloads were, or longer ago than MODELRIVER_PAYLOAD_RETENTION, or its record was deleted%s", id, elsewhere)
 	}
 	_, err = io.WriteString(out, *delivery.Payload)
 	return err
