@@ -127,6 +127,10 @@ type Node interface {
 	// that one for no less.
 	Position() string
 
+	// LocalJob is given, when the plugin is registered, the id of a cron job that is to run on every node, whichever
+	// leads: it deletes what each has of its own.
+	LocalJob(id string)
+
 	// State returns how each of the nodes stands, for the dashboard's page, the metrics, and the commands
 	// status and doctor.
 	State() []NodeState

@@ -31,6 +31,9 @@ func (n *node) Leads() bool { return n.leads.Load() }
 
 func (n *node) OnLead(lead func()) { n.lead = lead }
 
+// LocalJob has nothing to do: all jobs run on each node.
+func (n *node) LocalJob(string) {}
+
 // Applied returns an app of which no hook runs.
 func (n *node) Applied() core.App { return core.NewBaseApp(core.BaseAppConfig{}) }
 

@@ -7,6 +7,7 @@ import (
 	"github.com/pocketbase/pocketbase/core"
 	"github.com/pocketbase/pocketbase/tools/hook"
 
+	"github.com/pocketriver/pocketriver/hooks/internal/outbox"
 	"github.com/pocketriver/pocketriver/hooks/internal/store"
 )
 
@@ -17,6 +18,7 @@ func (p *plugin) bindNode() {
 		return
 	}
 	p.config.Node.OnLead(p.lead)
+	p.config.Node.LocalJob(outbox.RetentionJob)
 	p.fanOut.Position = p.config.Node.Position
 	p.fanOut.BindApplied(p.config.Node.Applied())
 	p.app.OnBatchRequest().Bind(&hook.Handler[*core.BatchRequestEvent]{

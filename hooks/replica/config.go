@@ -26,10 +26,6 @@ type Config struct {
 	// [HashFiles] returns them. Nodes that differ in it, in the names of their peers, in the key that settings are encrypted
 	// with or in what their clocks say tell so, in their logs and by [Node.State].
 	Same map[string]string
-
-	// LocalJobs are the ids of cron jobs that run on every node, and not only on the one that leads: those for what a node
-	// has of its own, as in its files.
-	LocalJobs []string
 }
 
 func (c Config) several() bool { return len(c.Peers) > 0 }
@@ -37,8 +33,8 @@ func (c Config) several() bool { return len(c.Peers) > 0 }
 // check completes a configuration.
 func (c Config) check() (Config, error) {
 	if !c.several() {
-		if c.Node != "" || c.Listen != "" || c.Certs != "" || len(c.Same) > 0 || len(c.LocalJobs) > 0 {
-			return c, errors.New("a node has a name, an address, certificates, what is the same or jobs, and no peers: name them, or leave all of it out")
+		if c.Node != "" || c.Listen != "" || c.Certs != "" || len(c.Same) > 0 {
+			return c, errors.New("a node has a name, an address, certificates or what is the same, and no peers: name them, or leave all of it out")
 		}
 		return c, nil
 	}

@@ -205,9 +205,7 @@ func TestRequestOfNoAddressIsPassedOn(t *testing.T) {
 func TestJobsRunOnTheNodeThatLeads(t *testing.T) {
 	t.Parallel()
 	c := newCluster(t)
-	for i := range c.configs {
-		c.configs[i].LocalJobs = []string{"local"}
-	}
+	c.register = func(_ core.App, node *Node) { node.LocalJob("local") }
 	apps, _ := c.apps(t)
 	leader := c.leader(t)
 	var want, got []string

@@ -27,7 +27,7 @@ const healthTimeout = 5 * time.Second
 // terminates or restarts itself; backups leave the log and what was put aside out, and restoring one is refused, as the
 // log would undo it. On one of several nodes, requests that may write are answered by the node that leads, /api/health
 // is 503 while none is known, and cron jobs that are added before the app serves run on the node that leads, but for
-// those of Config.LocalJobs and PocketBase's for logs, rate limits and the database's file. Register before the app is bootstrapped.
+// those of [Node.LocalJob] and PocketBase's for logs, rate limits and the database's file. Register before the app is bootstrapped.
 //
 // The root command tells whether this process serves: if another command of it was called than serve, the process is beside the
 // server. Of several nodes, it has the database of the node that leads then, over that one's port for other nodes, and may run on
@@ -128,10 +128,16 @@ func (n *Node) serve(e *core.ServeEvent) error {
 // localJobs are PocketBase's jobs for what each node has of its own.
 var localJobs = []string{"__pbLogsCleanup__", "__pbDBOptimize__", "__pbRateLimitersCleanup__"}
 
+// LocalJob has a cron job run on every node, and not only on the one that leads: one for what a node has of its own, as in its files.
+// It is called before the app serves.
+func (n *Node) LocalJob(id string) {
+	n.localJobs = append(n.localJobs, id)
+}
+
 // leaveJobs has only the node that leads run the jobs that the app has by now, but for those of each node.
 func (n *Node) leaveJobs(app core.App) error {
 	for _, job := range app.Cron().Jobs() {
-		if slices.Contains(localJobs, job.Id()) || slices.Contains(n.log.config.LocalJobs, job.Id()) {
+		if slices.Contains(localJobs, job.Id()) || slices.Contains(n.localJobs, job.Id()) {
 			continue
 		}
 		if err := app.Cron().Add(job.Id(), job.Expression(), func() {

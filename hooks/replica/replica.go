@@ -89,6 +89,8 @@ type Node struct {
 	command func() bool                   // findCommand, once
 	applied *appliedApp                   // the app, for what is applied
 
+	localJobs []string // ids of cron jobs that run whichever node leads
+
 	bootstrapped atomic.Bool // the app: it has read what it keeps in memory
 
 	serving  atomic.Bool // the app, so that what is applied is told

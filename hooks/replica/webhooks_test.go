@@ -81,3 +81,46 @@ func TestWebhooksAreApplied(t *testing.T) {
 	p.same(t)
 	t.Logf("%d webhooks, position %d", 2*connections*each, p.position(t))
 }
+
+// A webhook that is kept as it came, on the node that led then, goes with its record, whichever node that is deleted by.
+func TestPayloadGoesWithItsRecordOnEveryNode(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t)
+	c.register = func(app core.App, node *Node) {
+		hooks.MustRegister(app, nil, hooks.Config{WebhookSecrets: []string{"secret"}, APIKey: "key", Node: node})
+	}
+	apps, clients := c.apps(t)
+	led := c.leader(t)
+	payload := []byte(`{"type":"task.ai_generated","channel_id":"c1","ai_response":{"data":{"title":"one"}}}`)
+	apptest.Eventually(t, "it is taken", func() bool {
+		request := clients[led].request(t, "POST", "/webhooks/modelriver", string(payload))
+		if err := modelriver.Sign(request.Header, "body", "secret", time.Now(), payload); err != nil {
+			t.Fatal(err)
+		}
+		response, err := http.DefaultClient.Do(request)
+		if err != nil {
+			t.Fatal(err)
+		}
+		response.Body.Close()
+		return response.StatusCode == http.StatusOK
+	})
+	kept := func() (n int) {
+		if err := apps[led].AuxDB().NewQuery("SELECT count(*) FROM modelriverPayloads").Row(&n); err != nil {
+			return 0 // there is no table yet
+		}
+		return n
+	}
+	apptest.Eventually(t, "it is kept", func() bool { return kept() == 1 })
+	other, _ := others(led)
+	c.makeLead(t, other)
+	clients[other].sql(t, "DELETE FROM aiContent")
+	c.same(t)
+	for _, app := range apps {
+		for _, job := range app.Cron().Jobs() {
+			job.Run()
+		}
+	}
+	if n := kept(); n != 0 {
+		t.Errorf("%d payloads of a record that was deleted", n)
+	}
+}

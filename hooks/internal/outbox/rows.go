@@ -7,6 +7,9 @@ import (
 	"github.com/pocketriver/pocketriver/hooks/internal/store"
 )
 
+// RetentionJob is the id of the cron job that deletes what is old, also of what each of several nodes has of its own.
+const RetentionJob = "modelriverRetention"
+
 // Bind adds the outbox's hooks to its app: for rows that someone edits, in the dashboard
 // or by the retry command, and for those that are done with.
 func (o *Outbox) Bind() {
@@ -28,7 +31,7 @@ func (o *Outbox) Bind() {
 	})
 	o.bindRequests()
 	// Daily, at an hour when little else runs. It may be run from the dashboard too.
-	o.app.Cron().MustAdd("modelriverRetention", "17 3 * * *", o.deleteOld)
+	o.app.Cron().MustAdd(RetentionJob, "17 3 * * *", o.deleteOld)
 }
 
 // rearmEdited prepares a row that someone sets back to pending to be sent as if it were
