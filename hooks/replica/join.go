@@ -218,7 +218,10 @@ func (n *Node) whyNoAnswer() error {
 	return errors.New("all others run, and the log doesn't answer: see that each node reaches each other one at both ports, that of its address and the next one")
 }
 
-var errNoBeginning = errors.New("no node has a database: make one ready on one of them, by \"cluster init\"")
+var (
+	errNoBeginning = errors.New("no node has a database: make one ready on one of them, by \"cluster init\"")
+	errNoLog       = fmt.Errorf("no node has the log that the database follows: put it back, or, if it is lost or the database is a backup's, %w", errNewLog)
+)
 
 func (n *Node) mayJoin(path string, at *standing) error {
 	if isOfSeveral(path+logSuffix) && at.log != "" {
@@ -243,6 +246,8 @@ func (n *Node) mayJoin(path string, at *standing) error {
 		return errNoLeader
 	case begun && len(behind) > 0:
 		return fmt.Errorf("not all of the log is on the disks of %s: a node that has nothing of it can't begin before", strings.Join(behind, ", "))
+	case !begun && at.log != "" && !at.seeded():
+		return errNoLog
 	case at.log != "":
 		return nil
 	}

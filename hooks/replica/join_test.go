@@ -106,6 +106,35 @@ func TestCopyThatWasChanged(t *testing.T) {
 	c.same(t)
 }
 
+// A database of a log that no node has, as one out of a backup, waits for nothing that might come, and says so.
+func TestDatabaseWhoseLogNoNodeHas(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, "CREATE TABLE a (b)")
+	c.start(t, 0, 1, 2)
+	c.insert(t, "before")
+	c.same(t)
+	for i := range 3 {
+		c.stop(t, i)
+	}
+	if err := os.RemoveAll(c.paths[0] + logSuffix); err != nil {
+		t.Fatal(err)
+	}
+	c.lose(t, 1)
+	c.lose(t, 2)
+	var nodes [3]*Node
+	for i := range nodes {
+		nodes[i] = c.answer(t, i)
+		defer nodes[i].peer.close()
+	}
+	at, err := standingOf(c.paths[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := nodes[0].mayJoin(c.paths[0], &at); !errors.Is(err, errNoLog) {
+		t.Errorf("got %v", err)
+	}
+}
+
 // answer has a node only answer what others ask.
 func (c *cluster) answer(t *testing.T, i int) *Node {
 	t.Helper()
