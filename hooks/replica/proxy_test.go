@@ -82,6 +82,10 @@ func (c *cluster) apps(t *testing.T) (apps [3]*tests.TestApp, clients [3]*client
 		t.FailNow()
 	}
 	token := apptest.SuperuserToken(t, apps[c.leader(t)])
+	apptest.Eventually(t, "all nodes know whose token that is", func() bool {
+		positions := c.positions(t)
+		return positions[0] == positions[len(positions)-1]
+	})
 	for i, app := range apps {
 		clients[i] = &client{Server: apptest.Serve(t, app), token: token}
 	}
