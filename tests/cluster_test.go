@@ -261,11 +261,13 @@ func TestClusterOneAfterTheOther(t *testing.T) {
 	})
 	each(func(i int) { write(file(certs, i, "ca.pem"), read(file(fresh, i, "ca.pem"))) })
 
-	// Another machine in the place of one that is gone, with its name and certificates, and another address.
+	// Another machine in the place of one that is gone, with its name and certificates, and another address. The one that was gone doesn't start
+	// as that node any more.
 	lost := c.awaitAll()
 	gone := c.nodes[lost]
 	gone.Kill()
-	if err := os.RemoveAll(gone.Dir); err != nil {
+	back, backEnv := filepath.Join(c.base, "back"), slices.Clone(gone.env)
+	if err := os.Rename(gone.Dir, back); err != nil {
 		t.Fatal(err)
 	}
 	peers := strings.Split(c.peers, ",")
@@ -285,6 +287,10 @@ func TestClusterOneAfterTheOther(t *testing.T) {
 	gone.awaitStarted()
 	c.awaitAll()
 	c.awaitTitles(want, c.nodes...)
+	if _, stderr, ok := runOn(t, gone.binary, back, backEnv, "serve", "--http", "127.0.0.1:0"); ok || !strings.Contains(stderr, "another machine is the node "+clusterNames[lost]+", at "+address+": leave this one off") {
+		t.Errorf("the machine that was gone: success %t, %s", ok, stderr)
+	}
+	c.awaitAll()
 
 	// A backup, which makes a database to begin with again.
 	last := c.awaitAll()
