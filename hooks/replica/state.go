@@ -99,6 +99,7 @@ func (p *peer) report(ctx context.Context, name, salt string) (r report, err err
 type watch struct {
 	states atomic.Pointer[[]NodeState] // which nobody changes
 	astray atomic.Bool                 // this node's clock differs by much from those of most nodes
+	right  atomic.Bool                 // that of another one, which is there, doesn't
 
 	mu     sync.Mutex // is held while they are asked
 	others map[string]*other
@@ -165,14 +166,16 @@ func (n *Node) askOthers(ctx context.Context, p *peer) (twin string) {
 	}
 	all.Wait()
 	w.astray.Store(!n.isCommand() && isAstray(w.others, n.clock()))
-	own := n.report(salt)
+	own, right := n.report(salt), false
 	for name, o := range w.others {
+		right = right || o.isRight()
 		if o.reached {
 			o.differs = differences(name, own, o.report)
 			o.clock.look(n.clock())
 			twin = cmp.Or(twin, o.Twin)
 		}
 	}
+	w.right.Store(right)
 	w.states.Store(n.tellStates(own))
 	return twin
 }
