@@ -197,6 +197,12 @@ func (l *streamLog) find() (err error) {
 			err = fmt.Errorf("the log in %s is damaged: put a copy of it back (the app's own logs say what is wrong)", l.dir)
 		}
 	}
+	if err == nil {
+		if config := l.stream.CachedInfo().Config; config.AllowDirect != l.direct() { // as an earlier program made it
+			config.AllowDirect = l.direct()
+			l.stream, err = l.js.UpdateStream(ctx, config)
+		}
+	}
 	if err != nil {
 		l.stream = nil
 		return err
@@ -217,7 +223,7 @@ func (l *streamLog) create(id string) error {
 	_, err := l.js.CreateStream(ctx, jetstream.StreamConfig{
 		Name: streamName, Subjects: []string{subject}, Storage: jetstream.FileStorage, Replicas: max(1, len(l.config.Peers)),
 		AllowAtomicPublish: true, DenyDelete: true,
-		AllowDirect: !l.config.several(), // of several nodes, any would be asked, also one that stands still
+		AllowDirect: l.direct(),
 		Discard:     jetstream.DiscardNew, MaxBytes: l.max,
 		Metadata: map[string]string{"id": id},
 	})
@@ -226,6 +232,9 @@ func (l *streamLog) create(id string) error {
 	}
 	return l.find()
 }
+
+// direct reports whether any server that has the log is read from. Of several nodes, that could be one that stands still.
+func (l *streamLog) direct() bool { return !l.config.several() }
 
 // look opens the stream if that isn't.
 func (l *streamLog) look() error {
