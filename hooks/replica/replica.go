@@ -113,6 +113,7 @@ type Node struct {
 	watch    watch            // of the others
 	handed   moment           // when it had another one lead, because of its clock
 	clock    func() time.Time // the time of day, but in a test
+	idleRows time.Duration    // how long a command may not read on: peerTimeout, but in a test
 	asking   atomic.Int32     // how often it has asked whether it may join
 
 	turnedAway atomic.Value // a string, the last process of a twin of another node
@@ -140,7 +141,7 @@ func Open(config Config) (*Node, error) {
 	if err != nil {
 		return nil, fmt.Errorf("replica: %w", err)
 	}
-	n := &Node{asked: make(chan chan<- error), grew: make(chan struct{}, 1), kept: map[string]uint64{}, clock: time.Now, watch: watch{others: map[string]*other{}}}
+	n := &Node{asked: make(chan chan<- error), grew: make(chan struct{}, 1), kept: map[string]uint64{}, clock: time.Now, idleRows: peerTimeout, watch: watch{others: map[string]*other{}}}
 	n.log, n.command = newStreamLog(config, n.logger), sync.OnceValue(n.findCommand)
 	n.log.admits = n.admits
 	n.connect, n.append, n.read, n.restart, n.shut = n.openDatabase, n.log.append, n.log.read, n.log.restart, n.shutAll
