@@ -333,6 +333,36 @@ func TestClusterOneAfterTheOther(t *testing.T) {
 	}
 }
 
+// The copy of a machine serves while that is off, and ends when it is back.
+func TestClusterHasACopyOfAMachine(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t)
+	c.start()
+	machine := c.nodes[(c.leader()+1)%3]
+	machine.Stop()
+	twin := machine.another(filepath.Join(c.base, "copy"))
+	if err := os.CopyFS(twin.Dir, os.DirFS(machine.Dir)); err != nil {
+		t.Fatal(err)
+	}
+	twin.env = append(slices.Clone(machine.env), "POCKETRIVER_LISTEN="+freeAddresses(t, 2)[0])
+	twin.Start()
+	machine.Start()
+	await(t, "the copy ends", func() bool {
+		select {
+		case <-twin.exited:
+			return true
+		default:
+			return false
+		}
+	})
+	if text := twin.output.String(); twin.cmd.ProcessState.ExitCode() != 1 || !strings.Contains(text, "Error: ") || !strings.Contains(text, "another machine is the node ") {
+		t.Errorf("the copy ended: %s\n%s", twin.cmd.ProcessState, text)
+	}
+	c.awaitAll()
+	c.nodes[0].mustSend(payload("c1", "First", ""))
+	c.awaitTitles("First", c.nodes...)
+}
+
 // Half a configuration is refused, with what to do, before anything is made; what needs no database works.
 func TestClusterConfigurationsThatAreRefused(t *testing.T) {
 	t.Parallel()
