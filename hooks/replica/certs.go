@@ -97,6 +97,11 @@ func newCert(cert, parent *x509.Certificate, parentKey *ecdsa.PrivateKey) (key *
 	return key, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: certDER}), pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: keyDER}), nil
 }
 
+// nameOf returns the name of the node at the other end.
+func nameOf(connection *tls.ConnectionState) string {
+	return connection.PeerCertificates[0].Subject.CommonName
+}
+
 // loadCerts returns what a node connects to others with, and lets them connect with.
 func loadCerts(dir string) (*tls.Config, error) {
 	cert, err := tls.LoadX509KeyPair(filepath.Join(dir, certFile), filepath.Join(dir, keyFile))

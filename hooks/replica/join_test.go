@@ -102,10 +102,10 @@ func (c *cluster) answer(t *testing.T, i int) *Node {
 	if err != nil {
 		t.Fatal(err)
 	}
-	serve := func(w http.ResponseWriter, r *http.Request) { node.servePeer(c.paths[i], w, r) }
-	if node.peer, err = openPeer(node.log.config, serve, slog.Default); err != nil {
+	if node.peer, err = openPeer(node.log.config, node.log.process, slog.Default); err != nil {
 		t.Fatal(err)
 	}
+	node.peer.serve(func(w http.ResponseWriter, r *http.Request) { node.servePeer(c.paths[i], w, r) })
 	return node
 }
 

@@ -56,6 +56,9 @@ func (n *Node) lead(ctx context.Context) {
 
 // turn follows or leads, until the other one is to be done.
 func (n *Node) turn(ctx context.Context) error {
+	if n.condemned.Load() {
+		return nil
+	}
 	if err := n.log.revive(); err != nil {
 		return err
 	}

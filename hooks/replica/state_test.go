@@ -270,6 +270,37 @@ func TestNodeWithAWrongClockDoesNotTakeOver(t *testing.T) {
 	}
 }
 
+// Of two nodes whose clocks are wrong, one leads, while the third one is gone.
+func TestTwoNodesWithWrongClocks(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, "CREATE TABLE a (b)")
+	clocks := c.setClocks()
+	c.start(t, 0, 1, 2)
+	a, b := others(2)
+	clocks[a].Store(int64(time.Hour))
+	clocks[b].Store(int64(-time.Hour))
+	for _, i := range []int{a, b} {
+		apptest.Eventually(t, "it knows", func() bool { return c.nodes[i].watch.astray.Load() })
+	}
+	c.insert(t, "one")
+	c.stop(t, 2)
+	for i, other := range map[int]int{a: b, b: a} {
+		apptest.Eventually(t, "it knows of the others", func() bool {
+			return !c.state(i, 2).Reached && c.nodes[i].watch.astray.Load() && slices.Contains(c.state(i, other).Differs, astrayClock)
+		})
+	}
+	c.insert(t, "two")
+	leader := c.nodes[c.leader(t)]
+	leader.handed.at.Store(0)
+	for range 3 { // after which it has looked twice at least
+		before := leader.heard.at.Load()
+		apptest.Eventually(t, "it looks whether it may lead", func() bool { return leader.heard.at.Load() != before || leader.handed.at.Load() != 0 })
+	}
+	if !leader.Leads() || leader.handed.at.Load() != 0 {
+		t.Error("it has the other one lead")
+	}
+}
+
 // The one in the middle of the clocks isn't astray, and of two it isn't known.
 func TestWhoseClockIsAstray(t *testing.T) {
 	t.Parallel()
