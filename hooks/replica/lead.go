@@ -232,13 +232,13 @@ func (n *Node) stayLeading(ctx context.Context) error {
 			}
 			n.heard.set(time.Now()) // it leads, for when it does no more
 			n.caughtUp.set(time.Now())
-			if n.handsOver() {
-				return n.handOver(ctx)
-			}
 		case <-look.C:
 			if n.condemned.Load() || !n.log.leads() {
 				n.logger().Info("This node leads no more")
 				return nil
+			}
+			if n.handsOver() {
+				return n.handOver(ctx)
 			}
 		}
 	}

@@ -115,11 +115,13 @@ type other struct {
 	said    saying
 }
 
-// watchOthers asks the other nodes again and again how they stand, and says what differs.
+// watchOthers asks the other nodes again and again how they stand, and at once when this one's clock was set, and says what
+// differs.
 func (n *Node) watchOthers(ctx context.Context, p *peer) {
 	pause := time.NewTicker(reportPause)
 	defer pause.Stop()
 	for {
+		own := clock{said: n.clock().Round(0), at: time.Now()}
 		twin := n.askOthers(ctx, p)
 		if ctx.Err() != nil {
 			return
@@ -129,10 +131,24 @@ func (n *Node) watchOthers(ctx context.Context, p *peer) {
 			return
 		}
 		n.sayDifferences()
+		n.awaitStep(ctx, own, pause.C)
+		if ctx.Err() != nil {
+			return
+		}
+	}
+}
+
+// awaitStep returns once this node's clock was set since it said so, or at the end of the pause.
+func (n *Node) awaitStep(ctx context.Context, own clock, pause <-chan time.Time) {
+	look := time.NewTicker(lookPause)
+	defer look.Stop()
+	for own.ahead(n.clock()).Abs() < skewBegins {
 		select {
 		case <-ctx.Done():
 			return
-		case <-pause.C:
+		case <-pause:
+			return
+		case <-look.C:
 		}
 	}
 }

@@ -301,6 +301,30 @@ func TestTwoNodesWithWrongClocks(t *testing.T) {
 	}
 }
 
+// A node whose clock is set doesn't wait with asking what those of the others say, so that nothing is dated by a wrong one meanwhile.
+func TestNodeSeesAtOnceThatItsClockIsSet(t *testing.T) {
+	t.Parallel()
+	for _, step := range []time.Duration{time.Hour, -time.Hour} {
+		var set atomic.Int64
+		n := &Node{clock: func() time.Time { return time.Now().Round(0).Add(time.Duration(set.Load())) }}
+		own, over := clock{said: n.clock(), at: time.Now()}, make(chan time.Time)
+		seen := make(chan struct{})
+		go func() {
+			n.awaitStep(t.Context(), own, over)
+			close(seen)
+		}()
+		set.Store(int64(step))
+		select {
+		case <-seen:
+		case <-time.After(time.Minute):
+			t.Fatalf("it doesn't see that its clock was set by %s", step)
+		}
+		set.Store(0)
+		go func() { over <- time.Now() }()
+		n.awaitStep(t.Context(), clock{said: n.clock(), at: time.Now()}, over) // which ends with the pause
+	}
+}
+
 // The one in the middle of the clocks isn't astray, and of two it isn't known.
 func TestWhoseClockIsAstray(t *testing.T) {
 	t.Parallel()
