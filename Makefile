@@ -128,7 +128,8 @@ bench: $(SDK) ## measure beside stock PocketBase, about 20 minutes (see docs/ben
 # How long, and with which faults: `make torture FOR=1h SEED=42`. The seed of a run is
 # printed. It needs root for mounts, and strace. Then, how many machines with a folder are lost, and with
 # a bucket of a real S3 server, for each way of answering a webhook. And how often a server is killed
-# whose database has a log. `make torture NODES=3` attacks three servers that keep one database instead, for half an hour.
+# whose database has a log. `make torture NODES=3` attacks three servers that keep one database instead, for half an hour, and sets their
+# clocks: what they run for that is built first, for some minutes once.
 NODES = 1
 FOR = $(if $(filter 3,$(NODES)),30m,15m)
 SEED = 0

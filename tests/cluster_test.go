@@ -261,11 +261,13 @@ func TestClusterOneAfterTheOther(t *testing.T) {
 	})
 	each(func(i int) { write(file(certs, i, "ca.pem"), read(file(fresh, i, "ca.pem"))) })
 
-	// Another machine in the place of one that is gone, with its name and certificates, and another address.
+	// Another machine in the place of one that is gone, with its name and certificates, and another address. The one that was gone doesn't start
+	// as that node any more.
 	lost := c.awaitAll()
 	gone := c.nodes[lost]
 	gone.Kill()
-	if err := os.RemoveAll(gone.Dir); err != nil {
+	back, backEnv := filepath.Join(c.base, "back"), slices.Clone(gone.env)
+	if err := os.Rename(gone.Dir, back); err != nil {
 		t.Fatal(err)
 	}
 	peers := strings.Split(c.peers, ",")
@@ -285,6 +287,10 @@ func TestClusterOneAfterTheOther(t *testing.T) {
 	gone.awaitStarted()
 	c.awaitAll()
 	c.awaitTitles(want, c.nodes...)
+	if _, stderr, ok := runOn(t, gone.binary, back, backEnv, "serve", "--http", "127.0.0.1:0"); ok || !strings.Contains(stderr, "another machine is the node "+clusterNames[lost]+", at "+address+": leave this one off") {
+		t.Errorf("the machine that was gone: success %t, %s", ok, stderr)
+	}
+	c.awaitAll()
 
 	// A backup, which makes a database to begin with again.
 	last := c.awaitAll()
@@ -325,6 +331,36 @@ func TestClusterOneAfterTheOther(t *testing.T) {
 	if files, err := filepath.Glob(filepath.Join(c.base, "*migrations", "*")); err != nil || len(files) != 1 {
 		t.Errorf("migrations: got %v, %v", files, err)
 	}
+}
+
+// The copy of a machine serves while that is off, and ends when it is back.
+func TestClusterHasACopyOfAMachine(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t)
+	c.start()
+	machine := c.nodes[(c.leader()+1)%3]
+	machine.Stop()
+	twin := machine.another(filepath.Join(c.base, "copy"))
+	if err := os.CopyFS(twin.Dir, os.DirFS(machine.Dir)); err != nil {
+		t.Fatal(err)
+	}
+	twin.env = append(slices.Clone(machine.env), "POCKETRIVER_LISTEN="+freeAddresses(t, 2)[0])
+	twin.Start()
+	machine.Start()
+	await(t, "the copy ends", func() bool {
+		select {
+		case <-twin.exited:
+			return true
+		default:
+			return false
+		}
+	})
+	if text := twin.output.String(); twin.cmd.ProcessState.ExitCode() != 1 || !strings.Contains(text, "Error: ") || !strings.Contains(text, "another machine is the node ") {
+		t.Errorf("the copy ended: %s\n%s", twin.cmd.ProcessState, text)
+	}
+	c.awaitAll()
+	c.nodes[0].mustSend(payload("c1", "First", ""))
+	c.awaitTitles("First", c.nodes...)
 }
 
 // Half a configuration is refused, with what to do, before anything is made; what needs no database works.

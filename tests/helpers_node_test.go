@@ -66,6 +66,7 @@ func connectNode() (connect core.DBConnectFunc, register func(*pocketbase.Pocket
 				}
 				return e.NoContent(http.StatusNoContent)
 			})
+			e.Router.GET("/state", func(e *core.RequestEvent) error { return e.JSON(http.StatusOK, node.State()) })
 			return e.Next()
 		})
 	}

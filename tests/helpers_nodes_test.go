@@ -42,8 +42,8 @@ type node struct {
 // nodeSize is that of each node's disk, in memory, of which it takes what it writes.
 const nodeSize = "4g"
 
-// newNodesRun starts three hosts in folders of base, which have disks of their own.
-func newNodesRun(t testing.TB, base string, seed uint64) *nodesRun {
+// newNodesRun starts three hosts of a build in folders of base, which have disks of their own.
+func newNodesRun(t testing.TB, binary, base string, seed uint64) *nodesRun {
 	t.Helper()
 	f := &nodesRun{modelRiver: newModelRiver(t, "", seed), t: t, rng: rand.New(rand.NewPCG(seed, 1)), recovery: map[string][]time.Duration{}}
 	f.urls, f.client.Timeout = nil, 3*time.Second // a balancer's, which then asks another one
@@ -81,7 +81,7 @@ func newNodesRun(t testing.TB, base string, seed uint64) *nodesRun {
 		if err != nil {
 			t.Fatal(err)
 		}
-		s := newServer(t, os.Args[0], filepath.Join(n.base, "pb_data"), "TEST_NODE="+string(text), "TEST_CALLBACK_WINDOW=1m")
+		s := newServer(t, binary, filepath.Join(n.base, "pb_data"), "TEST_NODE="+string(text), "TEST_CALLBACK_WINDOW=1m", "TEST_CLOCK="+filepath.Join(n.base, clockFile))
 		n.faultRun = &faultRun{server: s, modelRiver: f.modelRiver, t: t, rng: f.rng}
 		f.urls = append(f.urls, s.URL)
 		t.Cleanup(func() {

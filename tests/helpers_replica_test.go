@@ -16,6 +16,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -228,6 +229,33 @@ func (s *server) awaitShipped(token string) {
 	s.t.Helper()
 	now := time.Now()
 	await(s.t, "the replica has all", func() bool { return s.replicaState(token).Shipped.After(now) })
+}
+
+// serveUnshipped serves without the replica for a while, and takes a webhook for each title.
+func (s *server) serveUnshipped(titles ...string) {
+	s.t.Helper()
+	env := s.env
+	s.env = append(slices.Clone(env), "REPLICA_URL=")
+	s.Start()
+	s.sendTitled(titles...)
+	s.Stop()
+	s.env = env
+}
+
+// beginEmptyEpoch starts the server, which begins an epoch that the store takes nothing of.
+func (s *server) beginEmptyEpoch(store *replicaStore) {
+	s.t.Helper()
+	var begun atomic.Bool
+	store.set(func(w http.ResponseWriter, r *http.Request, s3 http.Handler) {
+		if r.Method == http.MethodPut && strings.Contains(r.URL.Path, "/0000000002/") {
+			begun.Store(true)
+			storeCuts(w, r, s3)
+			return
+		}
+		s3.ServeHTTP(w, r)
+	})
+	s.Start()
+	await(s.t, "an epoch is begun", begun.Load)
 }
 
 // another returns a server with the same environment on another machine: another directory and

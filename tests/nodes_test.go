@@ -3,6 +3,8 @@ package tests
 import (
 	"math/rand/v2"
 	"net/http"
+	"os"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -229,13 +231,96 @@ var nodesFaults = []nodesFault{
 	}},
 }
 
+// clockFaults are of nodes whose clocks can be set.
+var clockFaults = []nodesFault{
+	{"the leader's clock goes 90 s ahead", func(f *nodesRun) { f.setLeadersClock(90 * time.Second) }},
+
+	{"the leader's clock goes 90 s behind", func(f *nodesRun) { f.setLeadersClock(-90 * time.Second) }},
+
+	{"the leader's clock goes a year ahead", func(f *nodesRun) { f.setLeadersClock(365 * 24 * time.Hour) }},
+
+	{"a follower's clock is an hour wrong, and the leader is killed", func(f *nodesRun) {
+		leader := f.leader()
+		follower := f.others(leader)[0]
+		ahead := time.Hour
+		if f.rng.IntN(2) == 0 {
+			ahead = -ahead
+		}
+		follower.setClock(ahead)
+		follower.awaitAstray()
+		f.mustDate(follower)
+		f.kill(leader)
+		f.leader(leader, follower)
+		f.recovers("a follower's clock is an hour wrong, and the leader is killed")
+		f.mustDate(follower)
+		f.start(leader)
+		follower.setClock(0)
+		f.awaitAlike()
+	}},
+
+	{"a follower starts in 1970", func(f *nodesRun) {
+		follower := f.others(f.leader())[0]
+		f.kill(follower)
+		follower.setClock(-time.Since(time.Unix(0, 0)))
+		f.start(follower)
+		follower.awaitAstray()
+		f.mustDate(follower)
+		follower.setClock(0)
+		f.awaitAlike()
+	}},
+
+	{"all clocks go an hour ahead, and back", func(f *nodesRun) {
+		for _, ahead := range []time.Duration{time.Hour, 0} {
+			for _, n := range f.nodes {
+				n.setClock(ahead)
+			}
+			f.recovers("all clocks go an hour ahead, and back")
+			f.await(200, 50)
+			f.awaitAlike()
+		}
+	}},
+}
+
+// setLeadersClock has another node lead, as the clock of the one that does is wrong.
+func (f *nodesRun) setLeadersClock(ahead time.Duration) {
+	f.t.Helper()
+	leader := f.leader()
+	leader.setClock(ahead)
+	f.leader(leader)
+	f.recovers("the leader's clock is set")
+	f.await(200, 20)
+	f.mustDate(leader)
+	leader.setClock(0)
+	f.awaitAlike()
+}
+
+// awaitAstray waits until a node knows that its clock is wrong.
+func (n *node) awaitAstray() {
+	n.t.Helper()
+	await(n.t, "the node knows that its clock is wrong", func() bool {
+		differs, _ := n.differs()
+		return slices.ContainsFunc(differs, func(text string) bool { return strings.HasPrefix(text, "its clock is far from those of most nodes") })
+	})
+}
+
+// faultsOfNodes returns what befalls three nodes, and the build that can take it. Clocks are set in a torture only: that
+// build takes minutes.
+func faultsOfNodes(t testing.TB) (faults []nodesFault, binary string) {
+	t.Helper()
+	if *tortureFor <= shortTorture {
+		return nodesFaults, os.Args[0]
+	}
+	return slices.Concat(nodesFaults, clockFaults), buildSettable(t)
+}
+
 // Three nodes are as one server, whatever happens to them, and their databases are the same.
 func TestThreeNodes(t *testing.T) {
 	t.Parallel()
-	for _, row := range nodesFaults {
+	faults, binary := faultsOfNodes(t)
+	for _, row := range faults {
 		t.Run(row.name, func(t *testing.T) {
 			t.Parallel()
-			f := newNodesRun(t, t.TempDir(), rand.Uint64())
+			f := newNodesRun(t, binary, t.TempDir(), rand.Uint64())
 			f.run(20*time.Millisecond, func() {
 				for range max(1, *nodeKills/4) {
 					f.await(200, 1+f.rng.IntN(50))
@@ -252,13 +337,14 @@ func TestThreeNodesTorture(t *testing.T) {
 	t.Parallel()
 	seed := faultSeed()
 	t.Logf("go test -run TestThreeNodesTorture ./tests -torture %s -seed %d", *tortureFor, seed)
-	f := newNodesRun(t, t.TempDir(), seed)
+	faults, binary := faultsOfNodes(t)
+	f := newNodesRun(t, binary, t.TempDir(), seed)
 	happened := map[string]int{}
 	f.openPages()
 	f.run(100*time.Millisecond, func() {
 		for end := time.Now().Add(*tortureFor); time.Now().Before(end); {
 			f.await(200, 1+f.rng.IntN(50))
-			row := nodesFaults[f.rng.IntN(len(nodesFaults))]
+			row := faults[f.rng.IntN(len(faults))]
 			f.nodes[0].logNow("%s", row.name)
 			row.fault(f)
 			f.nodes[0].logNow("%s over", row.name)

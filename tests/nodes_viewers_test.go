@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
+	"os"
 	"syscall"
 	"testing"
 	"time"
@@ -13,7 +14,7 @@ import (
 // list, and meanwhile never less than they have shown, whatever happens to the nodes.
 func TestThreeNodesShowTheSame(t *testing.T) {
 	t.Parallel()
-	f := newNodesRun(t, t.TempDir(), rand.Uint64())
+	f := newNodesRun(t, os.Args[0], t.TempDir(), rand.Uint64())
 	b := f.openPages()
 	f.run(20*time.Millisecond, func() {
 		for _, fault := range []func(){

@@ -182,23 +182,10 @@ func TestReplicaGoesBackToAnEpochThatIsEmpty(t *testing.T) {
 	store := newBucketStore(t)
 	s, token := startShipping(t, store, "First")
 	s.Stop()
-	env := s.env
-	s.env = append(slices.Clone(env), "REPLICA_URL=")
-	s.Start()
-	s.Stop()
-	s.env = env
-	var begun atomic.Bool
-	store.set(func(w http.ResponseWriter, r *http.Request, s3 http.Handler) {
-		if r.Method == http.MethodPut && strings.Contains(r.URL.Path, "/0000000002/") {
-			begun.Store(true)
-			storeCuts(w, r, s3)
-			return
-		}
-		s3.ServeHTTP(w, r)
-	})
-	s.Start()
-	await(t, "an epoch is begun", begun.Load)
+	s.serveUnshipped()
+	s.beginEmptyEpoch(store)
 	s.Kill()
+	env := s.env
 	s.env = append(slices.Clone(env), newFolderStore(t).env...)
 	s.Start()
 	s.sendTitled("Second")

@@ -3,7 +3,6 @@ package tests
 import (
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"testing"
 )
@@ -17,13 +16,7 @@ func TestReplicaOfADatabaseBegunAnew(t *testing.T) {
 				t.Fatal(out)
 			}
 		},
-		"by a server without the replica": func(s *server) {
-			env := s.env
-			s.env = append(slices.Clone(env), "REPLICA_URL=")
-			s.Start()
-			s.Stop()
-			s.env = env
-		},
+		"by a server without the replica": func(s *server) { s.serveUnshipped() },
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

@@ -66,11 +66,7 @@ func TestReplicaOfAnOlderCopyThatServed(t *testing.T) {
 	s.sendTitled("Not copied")
 	s.awaitShipped(token)
 	s.Stop()
-	older.env = append(slices.Clone(s.env), "REPLICA_URL=")
-	older.Start()
-	older.sendTitled("Only here")
-	older.Stop()
-	older.env = s.env
+	older.serveUnshipped("Only here")
 	older.Start()
 	older.wantTitles([]string{"Copied", "Not copied"}, "Only here")
 	wantText(t, older.output.String(), "records that only it has: aiContent 1")
@@ -121,23 +117,8 @@ func TestReplicaOfAnOlderCopyWhileAnEpochIsEmpty(t *testing.T) {
 	s.sendTitled("Not copied")
 	s.awaitShipped(token)
 	s.Stop()
-	env := s.env
-	s.env = append(slices.Clone(env), "REPLICA_URL=")
-	s.Start()
-	s.sendTitled("Not shipped")
-	s.Stop()
-	s.env = env
-	var begun atomic.Bool
-	store.set(func(w http.ResponseWriter, r *http.Request, s3 http.Handler) {
-		if r.Method == http.MethodPut && strings.Contains(r.URL.Path, "/0000000002/") {
-			begun.Store(true)
-			storeCuts(w, r, s3)
-			return
-		}
-		s3.ServeHTTP(w, r)
-	})
-	s.Start()
-	await(t, "an epoch is begun", begun.Load)
+	s.serveUnshipped("Not shipped")
+	s.beginEmptyEpoch(store)
 	s.loseMachine()
 	store.set(storeIsWell)
 	older.args = []string{"--takeover"}
@@ -163,11 +144,7 @@ func TestReplicaOfAnOlderCopyThatWroteMeanwhile(t *testing.T) {
 		await(t, "it is read", func() bool { return len(older.localFiles()) > before })
 	}
 	older.Stop()
-	env := older.env
-	older.env = append(slices.Clone(env), "REPLICA_URL=")
-	older.Start()
-	older.Stop()
-	older.env = env
+	older.serveUnshipped()
 	store.set(storeIsWell)
 	older.args = []string{"--takeover"}
 	older.Start()
@@ -182,12 +159,7 @@ func TestReplicaOfACopyThatWritesUntilItIsEnded(t *testing.T) {
 	s.Stop()
 	copied := s.another(copyDir(t, s.Dir))
 	copied.env = append(slices.Clone(s.env), "REPLICA_ACK=wait")
-	env := s.env
-	s.env = append(slices.Clone(env), "REPLICA_URL=") // what it writes then begins an epoch
-	s.Start()
-	s.sendTitled("Only here")
-	s.Stop()
-	s.env = env
+	s.serveUnshipped("Only here") // which begins an epoch, when it is shipped
 	copied.Start()
 	var begins atomic.Bool
 	acknowledged := make(chan struct{})

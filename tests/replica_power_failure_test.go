@@ -3,7 +3,6 @@ package tests
 import (
 	"os"
 	"path/filepath"
-	"slices"
 	"testing"
 )
 
@@ -120,14 +119,8 @@ func TestReplicaWhatWasReadIsDamaged(t *testing.T) {
 func TestReplicaPowerFailsBeforeSomethingElse(t *testing.T) {
 	t.Parallel()
 	for name, first := range map[string]func(s *server){
-		"a command": func(s *server) { s.runCommand("modelriver", "status") },
-		"a server without the replica": func(s *server) {
-			env := s.env
-			s.env = append(slices.Clone(env), "REPLICA_URL=")
-			s.Start()
-			s.Stop()
-			s.env = env
-		},
+		"a command":                    func(s *server) { s.runCommand("modelriver", "status") },
+		"a server without the replica": func(s *server) { s.serveUnshipped() },
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

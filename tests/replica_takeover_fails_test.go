@@ -18,14 +18,10 @@ func TestReplicaTakeoverFailsHalfway(t *testing.T) {
 	store := newBucketStore(t)
 	old, _ := startShipping(t, store, "Before")
 	old.Stop()
-	env := old.env
-	old.env = append(slices.Clone(env), "REPLICA_URL=")
-	old.Start()
-	old.sendTitled("Only here")
-	old.Stop()
+	old.serveUnshipped("Only here")
 
 	next := old.another(newDataDir(t, t.TempDir()))
-	next.env = append(env, "REPLICA_ACK=wait")
+	next.env = append(slices.Clone(old.env), "REPLICA_ACK=wait")
 	next.Start()
 	next.sendTitled("After")
 	next.Stop()

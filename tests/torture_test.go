@@ -17,7 +17,7 @@ import (
 const shortTorture = 8 * time.Second
 
 var (
-	tortureFor  = flag.Duration("torture", shortTorture, "how long TestTorture, TestThreeNodesTorture and TestAskFaults go on")
+	tortureFor  = flag.Duration("torture", shortTorture, "how long TestTorture, TestThreeNodesTorture and TestAskFaults go on; with more than the default, TestThreeNodes sets clocks too")
 	tortureSeed = flag.Uint64("seed", 0, "of what TestTorture, TestThreeNodesTorture, TestAskFaults and TestLiveQueriesAtRandom do by chance (default: a new one)")
 )
 

@@ -42,13 +42,13 @@ func WriteCerts(dir string, nodes ...string) error {
 			return fmt.Errorf("%s is there already: write the new certificates into another folder, or move that away", folder)
 		}
 	}
-	now := time.Now()
-	return writeCerts(dir, now.Add(-time.Hour), now.AddDate(certYears, 0, 0), nodes...)
+	return writeCerts(dir, time.Now().AddDate(certYears, 0, 0), nodes...)
 }
 
-func writeCerts(dir string, from, until time.Time, nodes ...string) error {
+func writeCerts(dir string, until time.Time, nodes ...string) error {
 	ca := &x509.Certificate{
-		Subject: pkix.Name{CommonName: "replica CA"}, NotBefore: from, NotAfter: until,
+		Subject:   pkix.Name{CommonName: "replica CA"},
+		NotBefore: time.Unix(0, 0), NotAfter: until, // whatever a clock that is behind says, its node is heard
 		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign,
 	}
 	caKey, caPEM, _, err := newCert(ca, ca, nil)
@@ -64,7 +64,7 @@ func writeCerts(dir string, from, until time.Time, nodes ...string) error {
 			return err
 		}
 		_, certPEM, keyPEM, err := newCert(&x509.Certificate{
-			Subject: pkix.Name{CommonName: node}, NotBefore: from, NotAfter: until, DNSNames: []string{serverName},
+			Subject: pkix.Name{CommonName: node}, NotBefore: ca.NotBefore, NotAfter: until, DNSNames: []string{serverName},
 			KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth, x509.ExtKeyUsageServerAuth},
 		}, ca, caKey)
 		if err != nil {
@@ -99,6 +99,11 @@ func newCert(cert, parent *x509.Certificate, parentKey *ecdsa.PrivateKey) (key *
 		return nil, nil, nil, err
 	}
 	return key, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: certDER}), pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: keyDER}), nil
+}
+
+// nameOf returns the name of the node at the other end.
+func nameOf(connection *tls.ConnectionState) string {
+	return connection.PeerCertificates[0].Subject.CommonName
 }
 
 // loadCerts returns what a node connects to others with, and lets them connect with.

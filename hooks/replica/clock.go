@@ -74,8 +74,13 @@ func isAstray(others map[string]*other, now time.Time) bool {
 	return low > maxSkew || high < -maxSkew
 }
 
+// isRight reports whether another node can lead in place of one that is astray: it is there, and its clock isn't far from most.
+func (o *other) isRight() bool { return o.reached && o.Log != "" && !o.Astray }
+
 // handsOver reports whether this node is to have another one lead, because of its clock.
-func (n *Node) handsOver() bool { return n.watch.astray.Load() && n.handed.ago() > handPause }
+func (n *Node) handsOver() bool {
+	return n.watch.astray.Load() && n.watch.right.Load() && n.handed.ago() > handPause
+}
 
 // handOver has another node lead, if one can.
 func (n *Node) handOver(ctx context.Context) error {

@@ -365,3 +365,36 @@ func TestClusterCutsOffTheLog(t *testing.T) {
 	c.start(t, b)
 	c.same(t)
 }
+
+// The log that an earlier program has made is read from the node that leads only, as one that is made today.
+func TestClusterWithTheLogOfAnEarlierProgram(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, "CREATE TABLE a (b)")
+	c.start(t, 0, 1, 2)
+	direct := func(i int) bool {
+		info, err := c.nodes[i].log.info()
+		return err != nil || info.Config.AllowDirect
+	}
+	leader := c.leader(t)
+	info, err := c.nodes[leader].log.info()
+	if err != nil {
+		t.Fatal(err)
+	}
+	info.Config.AllowDirect = true
+	if _, err := c.nodes[leader].log.js.UpdateStream(t.Context(), info.Config); err != nil {
+		t.Fatal(err)
+	}
+	if !direct(leader) {
+		t.Fatal("the log isn't as it was made")
+	}
+	c.insert(t, "before")
+	c.same(t)
+	a, b := others(leader)
+	c.stop(t, a)
+	c.start(t, a)
+	for _, i := range []int{a, b, leader} {
+		apptest.Eventually(t, "it knows", func() bool { return !direct(i) })
+	}
+	c.insert(t, "after")
+	c.same(t)
+}

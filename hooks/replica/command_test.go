@@ -332,6 +332,38 @@ func TestIdleTransactionOfACommand(t *testing.T) {
 	c.same(t)
 }
 
+// Rows that a command leaves open don't keep the WAL from being cut, and are no end of the rows.
+func TestRowsThatACommandLeavesOpen(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, "CREATE TABLE a (b)", "WITH n(i) AS (VALUES (1) UNION ALL SELECT i + 1 FROM n WHERE i < 1000) INSERT INTO a SELECT randomblob(1000) FROM n")
+	c.prepare = func(_ int, node *Node) { node.idleRows = 100 * time.Millisecond }
+	c.start(t, 0, 1, 2)
+	leader := c.leader(t)
+	follower, _ := others(leader)
+	db := c.remote(t, follower)
+	rows, err := db.Query("SELECT b FROM a")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer rows.Close()
+	c.insert(t, "meanwhile")
+	apptest.Eventually(t, "the WAL is cut", func() bool {
+		return query(t, c.dbs[leader], "PRAGMA wal_checkpoint(TRUNCATE)")[0] == "0|0|0"
+	})
+	for rows.Next() {
+	}
+	if err := rows.Err(); err == nil || err.Error() != errIdleRows.Error() {
+		t.Errorf("got %v", err)
+	}
+	if err := rows.Close(); err != nil {
+		t.Error(err)
+	}
+	if got := query(t, db, "SELECT count(*) FROM a"); got[0] != "1001" {
+		t.Errorf("got %s", got)
+	}
+	c.same(t)
+}
+
 // A server doesn't end only once a command's session has: that may wait for what holds the write lock.
 func TestCloseDoesNotWaitForACommand(t *testing.T) {
 	t.Parallel()

@@ -58,6 +58,10 @@ func (n *Node) answerPeer(path string, w http.ResponseWriter, r *http.Request) {
 		n.answerReport(w, r)
 		return
 	}
+	if r.URL.Path == processPath {
+		_, _ = io.WriteString(w, n.log.process) // or whoever has asked asks again
+		return
+	}
 	if r.URL.Path != "/state" || r.Method != http.MethodGet {
 		http.NotFound(w, r)
 		return

@@ -32,7 +32,7 @@ func TestConfigsThatAreRefused(t *testing.T) {
 		t.Fatal(err)
 	}
 	copyFile(t, filepath.Join(good.Certs, caFile), filepath.Join(mixed, "n1", caFile), 1)
-	if err := writeCerts(expired, time.Now().AddDate(0, 0, -2), time.Now().AddDate(0, 0, -1), "n1"); err != nil {
+	if err := writeCerts(expired, time.Now().AddDate(0, 0, -1), "n1"); err != nil {
 		t.Fatal(err)
 	}
 	for _, row := range []struct {
@@ -142,10 +142,10 @@ func (c *cluster) answer(t *testing.T, i int) *Node {
 	if err != nil {
 		t.Fatal(err)
 	}
-	serve := func(w http.ResponseWriter, r *http.Request) { node.servePeer(c.paths[i], w, r) }
-	if node.peer, err = openPeer(node.log.config, serve, slog.Default); err != nil {
+	if node.peer, err = openPeer(node.log.config, node.log.process, slog.Default); err != nil {
 		t.Fatal(err)
 	}
+	node.peer.serve(func(w http.ResponseWriter, r *http.Request) { node.servePeer(c.paths[i], w, r) })
 	return node
 }
 
@@ -355,5 +355,45 @@ func TestStrangersAreShutOut(t *testing.T) {
 				t.Errorf("%s: %d bytes, %v", name, n, err)
 			}
 		}
+	}
+}
+
+// A machine without a battery starts in 1970. Its node reaches the others and is reached, so that all hear how wrong its clock is.
+func TestCertsAreValidForAnyEarlierClock(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	if err := WriteCerts(dir, "n1", "n2", "n3"); err != nil {
+		t.Fatal(err)
+	}
+	var configs [2]*tls.Config
+	for i, name := range []string{"n1", "n2"} {
+		var err error
+		if configs[i], err = loadCerts(filepath.Join(dir, name)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	configs[0].Time = func() time.Time { return time.Unix(1, 0) }
+	for _, server := range []int{0, 1} {
+		listener, err := tls.Listen("tcp", "127.0.0.1:0", configs[server])
+		if err != nil {
+			t.Fatal(err)
+		}
+		answered := make(chan error, 1)
+		go func() {
+			conn, err := listener.Accept()
+			if err == nil {
+				err = conn.(*tls.Conn).Handshake()
+				conn.Close()
+			}
+			answered <- err
+		}()
+		client, asked := tls.Dial("tcp", listener.Addr().String(), configs[1-server])
+		if err := errors.Join(asked, <-answered); err != nil {
+			t.Errorf("n%d asks n%d: %v", 2-server, server+1, err)
+		}
+		if asked == nil {
+			client.Close()
+		}
+		listener.Close()
 	}
 }

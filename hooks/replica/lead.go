@@ -56,6 +56,9 @@ func (n *Node) lead(ctx context.Context) {
 
 // turn follows or leads, until the other one is to be done.
 func (n *Node) turn(ctx context.Context) error {
+	if n.condemned.Load() {
+		return nil
+	}
 	if err := n.log.revive(); err != nil {
 		return err
 	}
@@ -229,13 +232,13 @@ func (n *Node) stayLeading(ctx context.Context) error {
 			}
 			n.heard.set(time.Now()) // it leads, for when it does no more
 			n.caughtUp.set(time.Now())
-			if n.handsOver() {
-				return n.handOver(ctx)
-			}
 		case <-look.C:
 			if n.condemned.Load() || !n.log.leads() {
 				n.logger().Info("This node leads no more")
 				return nil
+			}
+			if n.handsOver() {
+				return n.handOver(ctx)
 			}
 		}
 	}

@@ -92,11 +92,14 @@ func (n *Node) openDatabase(path string) (a *applier, made bool, err error) {
 		}
 	}
 	if n.several() {
-		n.peer, err = openPeer(n.log.config, func(w http.ResponseWriter, r *http.Request) { n.servePeer(path, w, r) }, n.logger)
-		if err != nil {
+		if n.peer, err = openPeer(n.log.config, n.log.process, n.logger); err != nil {
 			return nil, false, err
 		}
+		n.peer.serve(func(w http.ResponseWriter, r *http.Request) { n.servePeer(path, w, r) })
 		n.join(path, &at)
+		if err := n.mustBeOne(path); err != nil {
+			return nil, false, err
+		}
 	}
 	if err := n.log.open(path+logSuffix, at); err != nil {
 		return nil, false, err
@@ -104,7 +107,7 @@ func (n *Node) openDatabase(path string) (a *applier, made bool, err error) {
 	for waits := n.newWait(); ; time.Sleep(healPause) {
 		a, replaced, err := n.openAt(path, at, base, damage)
 		if err != nil && n.several() {
-			err = errors.Join(err, n.log.revive())
+			err = errors.Join(err, n.log.revive(), n.mustBeOne(path))
 		}
 		if err == nil || !n.several() || isFinal(err) {
 			return a, made || replaced, err
@@ -115,7 +118,7 @@ func (n *Node) openDatabase(path string) (a *applier, made bool, err error) {
 
 // isFinal reports whether waiting for other nodes doesn't help.
 func isFinal(err error) bool {
-	return errors.Is(err, errOtherLog) || errors.Is(err, errNoCopy) || errors.Is(err, errNoSnapshot) || isPassedOver(err)
+	return errors.Is(err, errTwin) || errors.Is(err, errOtherLog) || errors.Is(err, errNoCopy) || errors.Is(err, errNoSnapshot) || isPassedOver(err)
 }
 
 // stand returns how far a database has come. One that is missing or damaged is of the log that its snapshots

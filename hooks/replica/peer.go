@@ -27,11 +27,14 @@ const (
 // A peer is what one of several nodes is for the others, on the port after that of the log's server: it
 // takes the requests that only the node that leads can, and has snapshots. Others connect with certificates of the nodes.
 type peer struct {
-	config  Config
-	server  *http.Server
-	client  *http.Transport
-	handler atomic.Pointer[http.Handler] // of the app, once that serves
-	ended   chan struct{}
+	config   Config
+	process  string // this one, of a node: a command is none
+	logger   func() *slog.Logger
+	listener net.Listener
+	server   *http.Server
+	client   *http.Transport
+	handler  atomic.Pointer[http.Handler] // of the app, once that serves
+	ended    chan struct{}
 
 	mu       sync.Mutex
 	closing  bool
@@ -51,8 +54,8 @@ func newPeer(config Config) (*peer, error) {
 	}}, nil
 }
 
-// openPeer listens for the other nodes.
-func openPeer(config Config, serve http.HandlerFunc, logger func() *slog.Logger) (*peer, error) {
+// openPeer listens for the other nodes, which are served from serve on.
+func openPeer(config Config, process string, logger func() *slog.Logger) (*peer, error) {
 	p, err := newPeer(config)
 	if err != nil {
 		return nil, err
@@ -61,22 +64,24 @@ func openPeer(config Config, serve http.HandlerFunc, logger func() *slog.Logger)
 	if err != nil {
 		return nil, err
 	}
-	listener, err := net.Listen("tcp", address)
-	if err != nil {
+	if p.listener, err = net.Listen("tcp", address); err != nil {
 		return nil, fmt.Errorf("listen for other nodes: %w", err)
 	}
-	p.ended = make(chan struct{})
+	p.process, p.logger, p.ended = process, logger, make(chan struct{})
+	return p, nil
+}
+
+func (p *peer) serve(handler http.HandlerFunc) {
 	p.server = &http.Server{
-		Handler: serve, ReadHeaderTimeout: time.Minute, ReadTimeout: peerTimeout, WriteTimeout: peerTimeout,
-		ErrorLog: log.New(errorLog(logger), "", 0),
+		Handler: handler, ReadHeaderTimeout: time.Minute, ReadTimeout: peerTimeout, WriteTimeout: peerTimeout,
+		ErrorLog: log.New(errorLog(p.logger), "", 0),
 	}
 	go func() {
 		defer close(p.ended)
-		if err := p.server.Serve(tls.NewListener(listener, p.client.TLSClientConfig)); !errors.Is(err, http.ErrServerClosed) {
-			logger().Error("Other nodes can't connect any more: restart the server", "error", err)
+		if err := p.server.Serve(tls.NewListener(p.listener, p.client.TLSClientConfig)); !errors.Is(err, http.ErrServerClosed) {
+			p.logger().Error("Other nodes can't connect any more: restart the server", "error", err)
 		}
 	}()
-	return p, nil
 }
 
 // An errorLog puts what the server for other nodes says into the app's logs.

@@ -32,7 +32,8 @@ const healthTimeout = 5 * time.Second
 // The root command tells whether this process serves: if another command of it was called than serve, the process is beside the
 // server. Of several nodes, it has the database of the node that leads then, over that one's port for other nodes, and may run on
 // any machine that has the configuration of a node, whether that one's server runs or not: what it changes is as if the server
-// had, and hooks, which may ask and print, are its own. A transaction in which it does nothing for 10 seconds is rolled back. A node
+// had, and hooks, which may ask and print, are its own. A transaction in which it does nothing for 10 seconds is rolled back, and rows
+// that it reads outside of one are closed when it hasn't read on for 5 minutes. A node
 // without others refuses a command as long as its server runs, which has the log: stop that first. Without a root command, the process serves.
 func (n *Node) Register(app core.App, rootCmd *cobra.Command) {
 	n.app.Store(app)

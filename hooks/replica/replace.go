@@ -27,23 +27,32 @@ func (n *Node) condemn(why string) error {
 	n.condemned.Store(true)
 	n.ready.Store(false)
 	n.logger().Error("The database isn't what the log says: nothing is written until a restart has replaced it", "differs", why)
-	mark := condemnedPath(n.path)
-	file, err := os.OpenFile(mark, os.O_CREATE|os.O_WRONLY|os.O_TRUNC, 0o600)
+	if err := writeMark(condemnedPath(n.path), why); err != nil {
+		return err
+	}
+	n.restartApp()
+	return nil
+}
+
+// writeMark writes a small file that is on disk then.
+func writeMark(path, text string) error {
+	file, err := os.OpenFile(path, os.O_CREATE|os.O_WRONLY|os.O_TRUNC, 0o600)
 	if err != nil {
 		return err
 	}
-	_, err = file.WriteString(why)
-	if err := errors.Join(err, file.Sync(), file.Close(), disk.Sync(filepath.Dir(mark))); err != nil {
-		return err
-	}
+	_, err = file.WriteString(text)
+	return errors.Join(err, file.Sync(), file.Close(), disk.Sync(filepath.Dir(path)))
+}
+
+// restartApp restarts the app, if there is one. What runs beside it goes on until that closes the node.
+func (n *Node) restartApp() {
 	if app, ok := n.app.Load().(core.App); ok {
-		go func() { // which closes the node
+		go func() {
 			if err := app.Restart(); err != nil {
 				n.logger().Error("The server can't restart itself: restart it", "error", err)
 			}
 		}()
 	}
-	return nil
 }
 
 // condemnedPath returns the path of the file that says why a database must be replaced.

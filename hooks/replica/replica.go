@@ -99,7 +99,7 @@ type Node struct {
 	ready     atomic.Bool // to write: for what is known, the database has all of the log, and this node leads
 	starting  atomic.Bool // one of several, whose app looks whether there is something to migrate, in a transaction
 	current   atomic.Bool // one of several has come to the end of the log once
-	condemned atomic.Bool // the database must be replaced
+	condemned atomic.Bool // nothing is written or applied any more: the database must be replaced, or another machine is this node
 	full      atomic.Bool // the log, as far as the last write knows
 
 	asked  chan chan<- error // for a snapshot
@@ -115,7 +115,10 @@ type Node struct {
 	watch    watch            // of the others
 	handed   moment           // when it had another one lead, because of its clock
 	clock    func() time.Time // the time of day, but in a test
+	idleRows time.Duration    // how long a command may not read on: peerTimeout, but in a test
 	asking   atomic.Int32     // how often it has asked whether it may join
+
+	turnedAway atomic.Value // a string, the last process of a twin of another node
 
 	keeps, newest atomic.Uint64     // the positions of the last snapshot but one, and of the last one
 	kept          map[string]uint64 // of all nodes, the first of both
@@ -140,8 +143,9 @@ func Open(config Config) (*Node, error) {
 	if err != nil {
 		return nil, fmt.Errorf("replica: %w", err)
 	}
-	n := &Node{asked: make(chan chan<- error), grew: make(chan struct{}, 1), kept: map[string]uint64{}, clock: time.Now, watch: watch{others: map[string]*other{}}}
+	n := &Node{asked: make(chan chan<- error), grew: make(chan struct{}, 1), kept: map[string]uint64{}, clock: time.Now, idleRows: peerTimeout, watch: watch{others: map[string]*other{}}}
 	n.log, n.command = newStreamLog(config, n.logger), sync.OnceValue(n.findCommand)
+	n.log.admits = n.admits
 	n.connect, n.append, n.read, n.restart, n.shut = n.openDatabase, n.log.append, n.log.read, n.log.restart, n.shutAll
 	return n, nil
 }

@@ -43,6 +43,9 @@ type streamLog struct {
 	logger func() *slog.Logger
 	max    int64 // bytes
 
+	process string // this one: no other has it, nor this node when it runs again
+	admits  admission
+
 	mu     sync.Mutex
 	dir    string
 	lock   *flock.Flock
@@ -58,7 +61,7 @@ type streamLog struct {
 }
 
 func newStreamLog(config Config, logger func() *slog.Logger) *streamLog {
-	return &streamLog{config: config, logger: logger, max: maxLog, told: make(chan *nats.Msg, 256)}
+	return &streamLog{config: config, logger: logger, max: maxLog, process: rand.Text(), told: make(chan *nats.Msg, 256)}
 }
 
 var (
@@ -119,7 +122,7 @@ func (l *streamLog) start() (err error) {
 		ReconnectErrorReports: 600, // about one in ten minutes that another node is away, which sayAway tells
 	}
 	if l.config.several() {
-		if err := l.config.join(options, l.id); err != nil {
+		if err := l.join(options); err != nil {
 			return err
 		}
 	} else if err := l.removeUnfinished(); err != nil {
@@ -163,13 +166,15 @@ func (l *streamLog) start() (err error) {
 // join has the server find those of the other nodes. They know each other by certificates, and one whose
 // database follows another log by the name of that. It tells nobody of addresses but those that are
 // configured.
-func (c Config) join(options *server.Options, id string) error {
+func (l *streamLog) join(options *server.Options) error {
+	c := l.config
 	host, port, err := net.SplitHostPort(c.Listen)
 	if err != nil {
 		return fmt.Errorf("the address %q to listen at: %w", c.Listen, err)
 	}
 	options.ServerName = c.Node
-	options.Cluster = server.ClusterOpts{Name: id, Host: host, NoAdvertise: true, PoolSize: -1, TLSTimeout: 5}
+	options.CustomRouterAuthentication = l.admits
+	options.Cluster = server.ClusterOpts{Name: l.id, Username: l.process, Host: host, NoAdvertise: true, PoolSize: -1, TLSTimeout: 5}
 	if options.Cluster.Port, err = strconv.Atoi(port); err != nil {
 		return fmt.Errorf("the address %q to listen at: %w", c.Listen, err)
 	}
@@ -177,7 +182,7 @@ func (c Config) join(options *server.Options, id string) error {
 		return err
 	}
 	for _, address := range c.Peers { // of which one is this node itself: so the server knows how many there are
-		options.Routes = append(options.Routes, &url.URL{Scheme: "nats", Host: address})
+		options.Routes = append(options.Routes, &url.URL{Scheme: "nats", User: url.User(l.process), Host: address})
 	}
 	return nil
 }
@@ -191,6 +196,12 @@ func (l *streamLog) find() (err error) {
 		err = errNoStream
 		if l.hasMessages() && !l.config.several() {
 			err = fmt.Errorf("the log in %s is damaged: put a copy of it back (the app's own logs say what is wrong)", l.dir)
+		}
+	}
+	if err == nil {
+		if config := l.stream.CachedInfo().Config; config.AllowDirect != l.direct() { // as an earlier program made it
+			config.AllowDirect = l.direct()
+			l.stream, err = l.js.UpdateStream(ctx, config)
 		}
 	}
 	if err != nil {
@@ -213,7 +224,7 @@ func (l *streamLog) create(id string) error {
 	_, err := l.js.CreateStream(ctx, jetstream.StreamConfig{
 		Name: streamName, Subjects: []string{subject}, Storage: jetstream.FileStorage, Replicas: max(1, len(l.config.Peers)),
 		AllowAtomicPublish: true, DenyDelete: true,
-		AllowDirect: !l.config.several(), // of several nodes, any would be asked, also one that stands still
+		AllowDirect: l.direct(),
 		Discard:     jetstream.DiscardNew, MaxBytes: l.max,
 		Metadata: map[string]string{"id": id},
 	})
@@ -222,6 +233,9 @@ func (l *streamLog) create(id string) error {
 	}
 	return l.find()
 }
+
+// direct reports whether any server that has the log is read from. Of several nodes, that could be one that stands still.
+func (l *streamLog) direct() bool { return !l.config.several() }
 
 // look opens the stream if that isn't.
 func (l *streamLog) look() error {
@@ -366,7 +380,7 @@ func (l natsLogger) Warnf(format string, v ...any) {
 }
 
 // usual has parts of what the server of several nodes says at each start, also if all is well, and of what it says again and again of
-// nodes with another log. A node tells itself for which others it waits, and who follows another log.
+// nodes with another log, and of twins. A node tells itself for which others it waits, who follows another log, and which twin it turns away.
 var usual = []string{
 	"Error trying to connect to route (attempt 1)", // to a node that starts a moment later
 	"Waiting for routing to be established",
@@ -376,6 +390,8 @@ var usual = []string{
 	"cluster name from remote server conflicts",
 	"TLS route handshake error", // again each second: see sayAway
 	"TLS handshake timeout",
+	"authentication error",
+	"Authorization Violation",
 }
 
 func (l natsLogger) log(level slog.Level, message, key, text string) {

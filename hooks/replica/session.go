@@ -21,7 +21,10 @@ const (
 	batchBytes = 256 << 10
 )
 
-var errIdle = fmt.Errorf("the transaction did nothing for %s: it was rolled back, so that others can write", idleTransaction)
+var (
+	errIdle     = fmt.Errorf("the transaction did nothing for %s: it was rolled back, so that others can write", idleTransaction)
+	errIdleRows = errors.New("the rows were not read on for too long: they were closed, so that the WAL doesn't grow")
+)
 
 // A session is what a command does on one connection of this node's database.
 type session struct {
@@ -95,14 +98,19 @@ func (s *session) serve(stream net.Conn, in *gob.Decoder) {
 		var idle <-chan time.Time
 		if s.tx != nil {
 			idle = time.After(idleTransaction)
+		} else if len(s.rows) > 0 {
+			idle = time.After(s.conn.node.idleRows)
 		}
 		select {
 		case <-ctx.Done():
 			return
 		case <-idle:
-			s.conn.node.logger().Warn("A command's transaction is rolled back", "because", errIdle)
+			if s.over = s.tx != nil; s.over {
+				s.conn.node.logger().Warn("A command's transaction is rolled back", "because", errIdle)
+			} else {
+				s.conn.node.logger().Warn("A command's rows are closed", "because", errIdleRows)
+			}
 			s.rollBack()
-			s.over = true
 		case r := <-requests:
 			answer, err := s.do(ctx, r)
 			answer.Failure = failureOf(err)
@@ -215,6 +223,9 @@ func given(args []driver.NamedValue) []driver.NamedValue {
 // batch adds the next rows to the answer, and closes them when there are no more.
 func (s *session) batch(a *answer, id int64) error {
 	rows := s.rows[id]
+	if rows == nil && 0 < id && id <= s.last {
+		return errIdleRows
+	}
 	if rows == nil {
 		return errNotAsked
 	}
@@ -245,6 +256,9 @@ func (s *session) batch(a *answer, id int64) error {
 
 func (s *session) closeRows(id int64) error {
 	rows := s.rows[id]
+	if rows == nil && 0 < id && id <= s.last { // they were idle, and are closed
+		return nil
+	}
 	if rows == nil {
 		return errNotAsked
 	}

@@ -40,6 +40,7 @@ type report struct {
 	Format int               `json:"format"` // of the entries that it writes, and the last that it can read
 	Same   map[string]string `json:"same"`   // Config.Same
 	Key    string            `json:"key"`    // a hash of the key that settings are encrypted with
+	Twin   string            `json:"twin"`   // the address of who asks, where another process is that
 
 	// Of a node that has opened its database:
 	Log      string        `json:"log"` // its name, short
@@ -77,14 +78,16 @@ func (n *Node) keyHash(salt string) string {
 }
 
 func (n *Node) answerReport(w http.ResponseWriter, r *http.Request) {
+	told := n.report(r.URL.Query().Get("salt"))
+	told.Twin = n.twin(r.Context(), nameOf(r.TLS), r.Header.Get(processHeader))
 	w.Header().Set("Content-Type", "application/json")
-	_ = json.NewEncoder(w).Encode(n.report(r.URL.Query().Get("salt"))) // whoever has asked asks again
+	_ = json.NewEncoder(w).Encode(told) // whoever has asked asks again
 }
 
 func (p *peer) report(ctx context.Context, name, salt string) (r report, err error) {
 	ctx, cancel := context.WithTimeout(ctx, logTimeout)
 	defer cancel()
-	response, err := p.ask(ctx, name, reportPath+"?salt="+salt, http.Header{})
+	response, err := p.ask(ctx, name, reportPath+"?salt="+salt, http.Header{processHeader: {p.process}})
 	if err != nil {
 		return r, err
 	}
@@ -96,6 +99,7 @@ func (p *peer) report(ctx context.Context, name, salt string) (r report, err err
 type watch struct {
 	states atomic.Pointer[[]NodeState] // which nobody changes
 	astray atomic.Bool                 // this node's clock differs by much from those of most nodes
+	right  atomic.Bool                 // that of another one, which is there, doesn't
 
 	mu     sync.Mutex // is held while they are asked
 	others map[string]*other
@@ -113,26 +117,46 @@ type other struct {
 	said    saying
 }
 
-// watchOthers asks the other nodes again and again how they stand, and says what differs.
+// watchOthers asks the other nodes again and again how they stand, and at once when this one's clock was set, and says what
+// differs.
 func (n *Node) watchOthers(ctx context.Context, p *peer) {
 	pause := time.NewTicker(reportPause)
 	defer pause.Stop()
 	for {
-		n.askOthers(ctx, p)
+		own := clock{said: n.clock().Round(0), at: time.Now()}
+		twin := n.askOthers(ctx, p)
 		if ctx.Err() != nil {
 			return
 		}
-		n.sayDifferences()
-		select {
-		case <-ctx.Done():
+		if twin != "" {
+			n.giveWay(twin)
 			return
-		case <-pause.C:
+		}
+		n.sayDifferences()
+		n.awaitStep(ctx, own, pause.C)
+		if ctx.Err() != nil {
+			return
 		}
 	}
 }
 
-// askOthers asks all other nodes at once; a command asks all, its own server too.
-func (n *Node) askOthers(ctx context.Context, p *peer) {
+// awaitStep returns once this node's clock was set since it said so, or at the end of the pause.
+func (n *Node) awaitStep(ctx context.Context, own clock, pause <-chan time.Time) {
+	look := time.NewTicker(lookPause)
+	defer look.Stop()
+	for own.ahead(n.clock()).Abs() < skewBegins {
+		select {
+		case <-ctx.Done():
+			return
+		case <-pause:
+			return
+		case <-look.C:
+		}
+	}
+}
+
+// askOthers asks all other nodes at once; a command asks all, its own server too. It returns the address of this node's twin, if one knows that.
+func (n *Node) askOthers(ctx context.Context, p *peer) (twin string) {
 	w := &n.watch
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -161,14 +185,18 @@ func (n *Node) askOthers(ctx context.Context, p *peer) {
 	}
 	all.Wait()
 	w.astray.Store(!n.isCommand() && isAstray(w.others, n.clock()))
-	own := n.report(salt)
+	own, right := n.report(salt), false
 	for name, o := range w.others {
+		right = right || o.isRight()
 		if o.reached {
 			o.differs = differences(name, own, o.report)
 			o.clock.look(n.clock())
+			twin = cmp.Or(twin, o.Twin)
 		}
 	}
+	w.right.Store(right)
 	w.states.Store(n.tellStates(own))
+	return twin
 }
 
 // differences tells in which ways another node, by that name, is not as this one is.

@@ -3,6 +3,7 @@ package replica
 import (
 	"fmt"
 	"log/slog"
+	"net"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -160,6 +161,7 @@ func TestServerOfTheLogIsQuiet(t *testing.T) {
 	third := newStreamLog(config, func() *slog.Logger {
 		return slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	})
+	third.admits = func(string, string, net.Addr) bool { return true }
 	if err := third.open(c.paths[2]+logSuffix, at); err != nil {
 		t.Fatal(err)
 	}
@@ -328,6 +330,61 @@ func TestNodeWithAWrongClockDoesNotTakeOver(t *testing.T) {
 	apptest.Eventually(t, "it doesn't reach the one that is gone", func() bool { return !c.state(wrong, leader).Reached })
 	if !c.nodes[right].Leads() || led.Load() > 0 || !c.nodes[wrong].watch.astray.Load() {
 		t.Error("it leads, or would")
+	}
+}
+
+// Of two nodes whose clocks are wrong, one leads, while the third one is gone.
+func TestTwoNodesWithWrongClocks(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, "CREATE TABLE a (b)")
+	clocks := c.setClocks()
+	c.start(t, 0, 1, 2)
+	a, b := others(2)
+	clocks[a].Store(int64(time.Hour))
+	clocks[b].Store(int64(-time.Hour))
+	for _, i := range []int{a, b} {
+		apptest.Eventually(t, "it knows", func() bool { return c.nodes[i].watch.astray.Load() })
+	}
+	c.insert(t, "one")
+	c.stop(t, 2)
+	for i, other := range map[int]int{a: b, b: a} {
+		apptest.Eventually(t, "it knows of the others", func() bool {
+			return !c.state(i, 2).Reached && c.nodes[i].watch.astray.Load() && slices.Contains(c.state(i, other).Differs, astrayClock)
+		})
+	}
+	c.insert(t, "two")
+	leader := c.nodes[c.leader(t)]
+	leader.handed.at.Store(0)
+	for range 3 { // after which it has looked twice at least
+		before := leader.heard.at.Load()
+		apptest.Eventually(t, "it looks whether it may lead", func() bool { return leader.heard.at.Load() != before || leader.handed.at.Load() != 0 })
+	}
+	if !leader.Leads() || leader.handed.at.Load() != 0 {
+		t.Error("it has the other one lead")
+	}
+}
+
+// A node whose clock is set doesn't wait with asking what those of the others say, so that nothing is dated by a wrong one meanwhile.
+func TestNodeSeesAtOnceThatItsClockIsSet(t *testing.T) {
+	t.Parallel()
+	for _, step := range []time.Duration{time.Hour, -time.Hour} {
+		var set atomic.Int64
+		n := &Node{clock: func() time.Time { return time.Now().Round(0).Add(time.Duration(set.Load())) }}
+		own, over := clock{said: n.clock(), at: time.Now()}, make(chan time.Time)
+		seen := make(chan struct{})
+		go func() {
+			n.awaitStep(t.Context(), own, over)
+			close(seen)
+		}()
+		set.Store(int64(step))
+		select {
+		case <-seen:
+		case <-time.After(time.Minute):
+			t.Fatalf("it doesn't see that its clock was set by %s", step)
+		}
+		set.Store(0)
+		go func() { over <- time.Now() }()
+		n.awaitStep(t.Context(), clock{said: n.clock(), at: time.Now()}, over) // which ends with the pause
 	}
 }
 
