@@ -131,6 +131,10 @@ type Node interface {
 	// leads: it deletes what each has of its own.
 	LocalJob(id string)
 
+	// Secret is given, when the plugin is registered, a secret that is to be the same on all nodes, by what it is. State tells
+	// which nodes have another one. No value leaves the process but as a hash with a salt.
+	Secret(what, value string)
+
 	// State returns how each of the nodes stands, for the dashboard's page, the metrics, and the commands
 	// status and doctor.
 	State() []NodeState

@@ -34,6 +34,9 @@ func (n *node) OnLead(lead func()) { n.lead = lead }
 // LocalJob has nothing to do: all jobs run on each node.
 func (n *node) LocalJob(string) {}
 
+// Secret has nothing to do: there is one configuration.
+func (n *node) Secret(string, string) {}
+
 // Applied returns an app of which no hook runs.
 func (n *node) Applied() core.App { return core.NewBaseApp(core.BaseAppConfig{}) }
 

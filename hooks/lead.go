@@ -2,6 +2,8 @@ package hooks
 
 import (
 	"net/http"
+	"slices"
+	"strings"
 
 	"github.com/pocketbase/pocketbase/apis"
 	"github.com/pocketbase/pocketbase/core"
@@ -19,6 +21,8 @@ func (p *plugin) bindNode() {
 	}
 	p.config.Node.OnLead(p.lead)
 	p.config.Node.LocalJob(outbox.RetentionJob)
+	p.config.Node.Secret("webhook secret", strings.Join(slices.Sorted(slices.Values(p.config.WebhookSecrets)), ","))
+	p.config.Node.Secret("ModelRiver key", p.config.APIKey)
 	p.fanOut.Position = p.config.Node.Position
 	p.fanOut.BindApplied(p.config.Node.Applied())
 	p.app.OnBatchRequest().Bind(&hook.Handler[*core.BatchRequestEvent]{

@@ -3,6 +3,7 @@ package tests
 import (
 	"io"
 	"net/http"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -46,19 +47,26 @@ func TestNodesAreSeen(t *testing.T) {
 	p.Wait(nodes + ` === "` + strings.Join(roles, "; ") + `"`)
 	checkDashboard(p, axe, "nodes")
 
-	// A node that has other migrations: the command finds those beside its own data.
+	// A node that has other migrations, and another key: the command finds those beside its own data, and in its environment.
 	other := c.nodes[2]
 	other.Stop()
 	writeBeside(t, other.Dir, "pb_migrations/notes.txt", "one more file")
+	env := other.env
+	other.env = append(slices.Clone(env), "MODELRIVER_API_KEY=another-key")
 	other.Start()
-	sees("one differs", `modelriver_node_reached{node="c"} 1`, `modelriver_node_differences{node="b"} 0`, `modelriver_node_differences{node="c"} 1`)
+	sees("one differs", `modelriver_node_reached{node="c"} 1`, `modelriver_node_differences{node="b"} 0`, `modelriver_node_differences{node="c"} 2`)
 	p.Wait(nodes + `.endsWith(", not as this node")`)
 	p.Wait(`document.querySelector(".modelriver-findings")?.innerText.includes("Warning: nodes – c is not as this node: its pb_migrations is ")`)
 	checkDashboard(p, axe, "nodes-differ")
 	await(t, "the status is told", func() bool {
 		out, _, ok := c.run(2, "modelriver", "status")
-		return ok && strings.Contains(out, "\nnode a") && strings.Contains(out, "; its pb_migrations is none, and here ") && strings.Count(out, "pb_migrations") == 2
+		return ok && strings.Contains(out, "\nnode a") && strings.Contains(out, "; its pb_migrations is none, and here ") && strings.Count(out, "pb_migrations") == 2 &&
+			strings.Count(out, "its ModelRiver key is another one") == 2
 	})
+	other.env = append(env, "MODELRIVER_API_KEY=")
+	if out, _, _ := c.run(2, "modelriver", "status"); strings.Contains(out, "another one") {
+		t.Errorf("a command that has no key compares it: %s", out)
+	}
 
 	other.Kill()
 	sees("one is lost", `modelriver_node_reached{node="c"} 0`, `modelriver_node_leads{node="c"} 0`)

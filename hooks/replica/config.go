@@ -23,8 +23,8 @@ type Config struct {
 	Certs string
 
 	// Same has what must be the same on all nodes, by what it is called: the program's version, and the hashes of folders, as
-	// [HashFiles] returns them. Nodes that differ in it, in the names of their peers, in the key that settings are encrypted
-	// with or in what their clocks say tell so, in their logs and by [Node.State].
+	// [HashFiles] returns them. Nodes that differ in it, in the names of their peers, in a [Node.Secret] or in
+	// what their clocks say tell so, in their logs and by [Node.State].
 	Same map[string]string
 }
 

@@ -75,7 +75,7 @@ func TestNodeIsToldTooMuch(t *testing.T) {
 	c := newCluster(t, "CREATE TABLE a (b)")
 	var apps [3]*loggingApp
 	c.prepare = func(i int, node *Node) {
-		apps[i] = newLoggingApp(node, "HOME")
+		apps[i] = newLoggingApp(node, "secret")
 	}
 	c.start(t, 0, 1, 2)
 	slow, _ := others(c.leader(t))

@@ -39,6 +39,7 @@ func (n *Node) Register(app core.App, rootCmd *cobra.Command) {
 	n.app.Store(app)
 	n.rootCmd.Store(rootCmd)
 	n.bootstrapped.Store(app.IsBootstrapped())
+	n.Secret("encryption key", os.Getenv(app.EncryptionEnv())) // of the settings
 	app.OnBootstrap().Bind(&hook.Handler[*core.BootstrapEvent]{Id: "replicaBootstrap", Func: func(e *core.BootstrapEvent) error {
 		err := e.Next()
 		n.bootstrapped.Store(err == nil)
@@ -133,6 +134,12 @@ var localJobs = []string{"__pbLogsCleanup__", "__pbDBOptimize__", "__pbRateLimit
 // It is called before the app serves.
 func (n *Node) LocalJob(id string) {
 	n.localJobs = append(n.localJobs, id)
+}
+
+// Secret tells the node of a secret that is to be the same on all, by what it is: a node that has another one is told like one that differs in
+// what [Config.Same] has. Of the value, other nodes get a hash with a salt. A command compares those that it has. It is called before the app is bootstrapped.
+func (n *Node) Secret(what, value string) {
+	n.secrets[what] = value
 }
 
 // leaveJobs has only the node that leads run the jobs that the app has by now, but for those of each node.

@@ -11,14 +11,11 @@ import (
 	"fmt"
 	"maps"
 	"net/http"
-	"os"
 	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
-
-	"github.com/pocketbase/pocketbase/core"
 
 	"github.com/pocketriver/pocketriver/hooks/internal/nodes"
 )
@@ -39,8 +36,9 @@ type report struct {
 	Clock  time.Time         `json:"clock"`  // what that says now
 	Format int               `json:"format"` // of the entries that it writes, and the last that it can read
 	Same   map[string]string `json:"same"`   // Config.Same
-	Key    string            `json:"key"`    // a hash of the key that settings are encrypted with
-	Twin   string            `json:"twin"`   // the address of who asks, where another process is that
+
+	Secrets map[string]string `json:"secrets"` // hashes of them
+	Twin    string            `json:"twin"`    // the address of who asks, where another process is that
 
 	// Of a node that has opened its database:
 	Log      string        `json:"log"` // its name, short
@@ -54,7 +52,7 @@ type report struct {
 func (n *Node) report(salt string) report {
 	config := n.log.config
 	r := report{
-		Node: config.Node, Peers: slices.Sorted(maps.Keys(config.Peers)), Clock: n.clock(), Format: entryVersion, Same: config.Same, Key: n.keyHash(salt),
+		Node: config.Node, Peers: slices.Sorted(maps.Keys(config.Peers)), Clock: n.clock(), Format: entryVersion, Same: config.Same, Secrets: n.hashes(salt),
 	}
 	if n.stop.Load() == nil {
 		return r
@@ -66,15 +64,19 @@ func (n *Node) report(salt string) report {
 	return r
 }
 
-// keyHash returns a hash of the key that the app encrypts settings with, that tells nobody the key, nor who has the same elsewhere.
-func (n *Node) keyHash(salt string) string {
-	key := ""
-	if app, ok := n.app.Load().(core.App); ok {
-		key = os.Getenv(app.EncryptionEnv())
+// hashes returns hashes of the secrets, that tell nobody what they are, nor who has the same elsewhere. A command may lack some, as
+// in another user's shell.
+func (n *Node) hashes(salt string) map[string]string {
+	hashes := map[string]string{}
+	for what, secret := range n.secrets {
+		if secret == "" && n.isCommand() {
+			continue
+		}
+		mac := hmac.New(sha256.New, []byte(secret))
+		mac.Write([]byte(salt))
+		hashes[what] = hex.EncodeToString(mac.Sum(nil))[:hashLength]
 	}
-	mac := hmac.New(sha256.New, []byte(key))
-	mac.Write([]byte(salt))
-	return hex.EncodeToString(mac.Sum(nil))[:hashLength]
+	return hashes
 }
 
 func (n *Node) answerReport(w http.ResponseWriter, r *http.Request) {
@@ -221,8 +223,10 @@ func differences(name string, own, other report) (all []string) {
 			add("its %s is %s, and here %s", what, cmp.Or(other.Same[what], "unknown"), cmp.Or(own.Same[what], "unknown"))
 		}
 	}
-	if own.Key != other.Key {
-		add("its encryption key is another one")
+	for _, what := range slices.Sorted(maps.Keys(own.Secrets)) {
+		if own.Secrets[what] != other.Secrets[what] {
+			add("its %s is another one", what)
+		}
 	}
 	return all
 }

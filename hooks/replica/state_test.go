@@ -19,23 +19,22 @@ import (
 	"github.com/pocketriver/pocketriver/hooks/internal/apptest"
 )
 
-// A loggingApp is one that only logs, and has a key.
+// A loggingApp is one that only logs.
 type loggingApp struct {
 	core.App
-	env string // of the key
 	log apptest.Buffer
 }
 
 // newLoggingApp returns one that a node has, as if it had bootstrapped.
-func newLoggingApp(node *Node, env string) *loggingApp {
-	app := &loggingApp{App: core.NewBaseApp(core.BaseAppConfig{}), env: env}
+func newLoggingApp(node *Node, secret string) *loggingApp {
+	app := &loggingApp{App: core.NewBaseApp(core.BaseAppConfig{})}
 	node.app.Store(app)
 	node.bootstrapped.Store(true)
+	node.Secret("key", secret)
 	return app
 }
 
-func (a *loggingApp) Logger() *slog.Logger  { return slog.New(slog.NewTextHandler(&a.log, nil)) }
-func (a *loggingApp) EncryptionEnv() string { return a.env }
+func (a *loggingApp) Logger() *slog.Logger { return slog.New(slog.NewTextHandler(&a.log, nil)) }
 
 // lines returns the lines of the log that tell of one of the other nodes.
 func (a *loggingApp) lines(other string) (lines []string) {
@@ -62,7 +61,7 @@ func TestNodesTellWhatDiffers(t *testing.T) {
 	t.Parallel()
 	c := newCluster(t, "CREATE TABLE a (b)")
 	var apps [3]*loggingApp
-	keys := [3]string{"HOME", "HOME", "HOME"} // of variables that are set, and differ
+	keys := [3]string{"first-secret", "first-secret", "first-secret"}
 	c.prepare = func(i int, node *Node) {
 		apps[i] = newLoggingApp(node, keys[i])
 	}
@@ -72,9 +71,9 @@ func TestNodesTellWhatDiffers(t *testing.T) {
 	like := c.configs[2]
 	c.configs[2].Same = map[string]string{"PocketRiver": "1.3", "pb_hooks": "abc", "pb_migrations": "def"}
 	c.configs[2].Peers = map[string]string{"n1": like.Peers["n1"], "n3": like.Peers["n3"], "n4": like.Peers["n2"]}
-	keys[2] = "PATH"
+	keys[2] = "other-secret"
 	c.start(t, 0, 1, 2)
-	want := "[its peers are n1, n3, n4, and here n1, n2, n3 its PocketRiver is 1.3, and here 1.2 its pb_migrations is def, and here unknown its encryption key is another one]"
+	want := "[its peers are n1, n3, n4, and here n1, n2, n3 its PocketRiver is 1.3, and here 1.2 its pb_migrations is def, and here unknown its key is another one]"
 	told := func(i, of int, want string) {
 		t.Helper()
 		apptest.Eventually(t, fmt.Sprintf("n%d tells of n%d: %s", i+1, of+1, want), func() bool {
@@ -91,13 +90,13 @@ func TestNodesTellWhatDiffers(t *testing.T) {
 	})
 	c.stop(t, 2)
 	apptest.Eventually(t, "n3 is lost", func() bool { s := c.state(0, 2); return !s.Reached && !s.Leads && s.LagSeconds > 0 })
-	c.configs[2], keys[2] = like, "HOME"
+	c.configs[2], keys[2] = like, "first-secret"
 	c.start(t, 2)
 	told(0, 2, "[]")
 	for i := range 2 {
 		apptest.Eventually(t, "the end is said", func() bool { return len(apps[i].lines("n3")) == 2 })
 		lines := apps[i].lines("n3")
-		if begin := fmt.Sprintf("level=WARN msg=\"Another node is not as this one\" node=n%d other=n3 differs=%q", i+1, "its peers are n1, n3, n4, and here n1, n2, n3; its PocketRiver is 1.3, and here 1.2; its pb_migrations is def, and here unknown; its encryption key is another one"); lines[0] != begin {
+		if begin := fmt.Sprintf("level=WARN msg=\"Another node is not as this one\" node=n%d other=n3 differs=%q", i+1, "its peers are n1, n3, n4, and here n1, n2, n3; its PocketRiver is 1.3, and here 1.2; its pb_migrations is def, and here unknown; its key is another one"); lines[0] != begin {
 			t.Errorf("got %s\nwant %s", lines[0], begin)
 		}
 		if end := fmt.Sprintf("level=INFO msg=\"Another node is as this one again\" node=n%d other=n3", i+1); lines[1] != end {
@@ -106,9 +105,9 @@ func TestNodesTellWhatDiffers(t *testing.T) {
 		if lines := apps[i].lines(c.configs[1-i].Node); len(lines) > 0 {
 			t.Errorf("got %q", lines)
 		}
-		for _, value := range []string{os.Getenv("PATH"), os.Getenv("HOME")} {
+		for _, value := range []string{"first-secret", "other-secret"} {
 			if strings.Contains(apps[i].log.String(), value) {
-				t.Error("a key is in the log")
+				t.Error("a secret is in the log")
 			}
 		}
 	}
@@ -119,7 +118,7 @@ func TestNodesTellWhoIsAway(t *testing.T) {
 	t.Parallel()
 	c := newCluster(t, "CREATE TABLE a (b)")
 	var apps [3]*loggingApp
-	c.prepare = func(i int, node *Node) { apps[i] = newLoggingApp(node, "HOME") }
+	c.prepare = func(i int, node *Node) { apps[i] = newLoggingApp(node, "secret") }
 	c.start(t, 0, 1, 2)
 	apptest.Eventually(t, "n3 is known", func() bool { return c.state(0, 2).Reached })
 	c.stop(t, 2)
@@ -191,7 +190,7 @@ func TestOlderProgramTakesNoNewerEntry(t *testing.T) {
 	c := newCluster(t, "CREATE TABLE a (b)")
 	var apps [3]*loggingApp
 	c.prepare = func(i int, node *Node) {
-		apps[i] = newLoggingApp(node, "HOME")
+		apps[i] = newLoggingApp(node, "secret")
 	}
 	c.start(t, 0, 1, 2)
 	c.insert(t, "before")
