@@ -37,6 +37,16 @@ var fresh = sync.OnceValues(func() (map[string][]byte, error) {
 		return nil, err
 	}
 	defer app.Cleanup()
+	for _, name := range []string{"users", core.CollectionNameSuperusers} {
+		c, err := app.FindCollectionByNameOrId(name)
+		if err != nil {
+			return nil, err
+		}
+		c.Fields.GetByName(core.FieldNamePassword).(*core.PasswordField).Cost = 4 // the least: tests hash many
+		if err := app.Save(c); err != nil {
+			return nil, err
+		}
+	}
 	if err := app.ResetBootstrapState(); err != nil { // so that the files are complete
 		return nil, err
 	}
