@@ -23,6 +23,8 @@ import (
 	"github.com/pocketriver/pocketriver/hooks/internal/apptest"
 )
 
+func TestMain(m *testing.M) { apptest.Main(m) }
+
 // A memoryLog is a log that refuses what doesn't follow.
 type memoryLog struct {
 	mu      sync.Mutex
