@@ -353,7 +353,11 @@ func (p *pair) newApp(t testing.TB) *tests.TestApp {
 func newApp(t testing.TB, node *Node, dir string) *tests.TestApp {
 	t.Helper()
 	app := core.NewBaseApp(core.BaseAppConfig{DataDir: dir, DBConnect: node.Connect})
-	if err := errors.Join(app.Bootstrap(), app.RunAllMigrations()); err != nil {
+	err := app.Bootstrap()
+	if err == nil {
+		err = app.RunAllMigrations()
+	}
+	if err != nil {
 		t.Fatal(err)
 	}
 	app.Settings().Logs.MaxDays = 0 // as one of PocketBase's for tests
