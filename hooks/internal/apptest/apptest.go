@@ -273,15 +273,18 @@ func (s *Stream) Take() []string {
 	}
 }
 
+// patience is how long anything may take to come about. It decides nothing but when a test that fails ends.
+const patience = 3 * time.Minute
+
 // Eventually waits until the condition holds.
 func Eventually(t testing.TB, what string, condition func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(time.Minute); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
+	for deadline := time.Now().Add(patience); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
 		if condition() {
 			return
 		}
 	}
-	t.Fatalf("not within a minute: %s", what)
+	t.Fatalf("not within %s: %s", patience, what)
 }
 
 // NewUser adds a user and returns it with a token.
