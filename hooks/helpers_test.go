@@ -36,6 +36,8 @@ func testConfig() Config {
 	}
 }
 
+func TestMain(m *testing.M) { apptest.Main(m) }
+
 // A testServer is a PocketBase app with the plugin behind a real HTTP server.
 type testServer struct {
 	*apptest.Server

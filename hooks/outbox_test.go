@@ -122,7 +122,9 @@ func TestOutboxOverflowsIntoTheTable(t *testing.T) {
 	t.Parallel()
 	release := make(chan struct{})
 	rec := newReceiver(t, func(http.ResponseWriter, *http.Request) { <-release })
-	server := newTestServer(t, testConfig())
+	config := testConfig()
+	config.CallbackTimeout = time.Hour // none is sent again while they wait for the release
+	server := newTestServer(t, config)
 	const n = 3 * outbox.MaxHeld
 	var group sync.WaitGroup
 	for worker := range 8 {

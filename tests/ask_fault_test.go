@@ -133,7 +133,7 @@ func (run *askRun) settleAsked() {
 	settle(run.t, run.Dir, 5*time.Minute)
 	db := openDatabase(run.t, run.Dir)
 	defer db.Close()
-	for deadline := time.Now().Add(time.Minute); ; time.Sleep(50 * time.Millisecond) {
+	for deadline := time.Now().Add(patience); ; time.Sleep(50 * time.Millisecond) {
 		generations, ended := run.gateway.simulated()
 		queued := countRows(run.t, db, "aiRequests WHERE state = 'queued'")
 		if queued == 0 && ended == generations {

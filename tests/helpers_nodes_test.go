@@ -289,7 +289,11 @@ func (f *nodesRun) changes() (n int) {
 // pages show it.
 func (f *nodesRun) run(pause time.Duration, fault func()) {
 	f.t.Helper()
-	f.load(connections, pause, fault)
+	f.load(connections, pause, func() {
+		f.await(200, 1)
+		f.awaitCaughtUp() // so that every node has something to read
+		fault()
+	})
 	settle(f.t, f.nodes[0].Dir, 8*time.Minute)
 	f.mustEqual()
 	for _, p := range f.pages {

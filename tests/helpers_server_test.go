@@ -81,7 +81,7 @@ func (s *server) Start() {
 // awaitStarted returns once a process that was launched answers.
 func (s *server) awaitStarted() {
 	s.t.Helper()
-	deadline := time.Now().Add(60 * time.Second)
+	deadline := time.Now().Add(patience)
 	for time.Now().Before(deadline) {
 		if response, err := http.Get(s.URL + "/api/health"); err == nil {
 			response.Body.Close()

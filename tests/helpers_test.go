@@ -95,14 +95,14 @@ func buildBinary(t testing.TB) string {
 
 // patience is how long anything may take to come about. It decides nothing but when a
 // test that fails ends.
-const patience = 60 * time.Second
+const patience = 3 * time.Minute
 
 // await waits until the condition holds.
 func await(t testing.TB, what string, condition func() bool) {
 	t.Helper()
 	for deadline := time.Now().Add(patience); !condition(); time.Sleep(10 * time.Millisecond) {
 		if time.Now().After(deadline) {
-			t.Fatalf("not within a minute: %s", what)
+			t.Fatalf("not within %s: %s", patience, what)
 		}
 	}
 }

@@ -321,7 +321,7 @@ func TestThreeNodes(t *testing.T) {
 		t.Run(row.name, func(t *testing.T) {
 			t.Parallel()
 			f := newNodesRun(t, binary, t.TempDir(), rand.Uint64())
-			f.run(20*time.Millisecond, func() {
+			f.run(50*time.Millisecond, func() {
 				for range max(1, *nodeKills/4) {
 					f.await(200, 1+f.rng.IntN(50))
 					row.fault(f)

@@ -16,7 +16,7 @@ func TestThreeNodesShowTheSame(t *testing.T) {
 	t.Parallel()
 	f := newNodesRun(t, os.Args[0], t.TempDir(), rand.Uint64())
 	b := f.openPages()
-	f.run(20*time.Millisecond, func() {
+	f.run(100*time.Millisecond, func() {
 		for _, fault := range []func(){
 			func() { // each page comes again, and a node lags
 				for range 3 {

@@ -5,7 +5,6 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"net"
 	"os"
 	"path/filepath"
@@ -70,11 +69,17 @@ func newCluster(t testing.TB, statements ...string) *cluster {
 	return c
 }
 
-// freePorts returns an address whose port and the next one nobody has. (They are below those that are given to connections.)
+// lastPort is the last port that freePorts gave.
+var lastPort atomic.Int32
+
+func init() { lastPort.Store(int32(24000 + os.Getpid()%3000*2)) }
+
+// freePorts returns an address whose port and the next one nobody has. They are given once, and they lie below those that are
+// given to connections, so that nobody takes them meanwhile.
 func freePorts(t testing.TB) string {
 	t.Helper()
-	for {
-		port := 20000 + 2*rand.IntN(5000)
+	for range 1000 {
+		port := lastPort.Add(2)
 		address := fmt.Sprintf("127.0.0.1:%d", port)
 		if a, err := net.Listen("tcp", address); err == nil {
 			a.Close()
@@ -84,6 +89,8 @@ func freePorts(t testing.TB) string {
 			}
 		}
 	}
+	t.Fatal("no free ports")
+	return ""
 }
 
 // start starts nodes, and waits until one leads.
@@ -202,11 +209,17 @@ func newClusterPair(t testing.TB) *pair {
 // others returns the nodes but one.
 func others(i int) (a, b int) { return (i + 1) % 3, (i + 2) % 3 }
 
-// insert writes to the node that leads, as often as another one has to.
+// insert is exec of one row.
 func (c *cluster) insert(t testing.TB, value string) {
 	t.Helper()
+	c.exec(t, "INSERT INTO a VALUES (?)", value)
+}
+
+// exec writes to the node that leads, as often as another one has to.
+func (c *cluster) exec(t testing.TB, statement string, args ...any) {
+	t.Helper()
 	apptest.Eventually(t, "a node takes a write", func() bool {
-		_, err := c.dbs[c.leader(t)].Exec("INSERT INTO a VALUES (?)", value)
+		_, err := c.dbs[c.leader(t)].Exec(statement, args...)
 		if err != nil && !errors.Is(err, ErrUnavailable) {
 			t.Fatal(err)
 		}
@@ -219,13 +232,13 @@ func TestCluster(t *testing.T) {
 	t.Parallel()
 	c := newCluster(t, "CREATE TABLE a (b)", "INSERT INTO a VALUES (1)")
 	c.start(t, 0, 1, 2)
-	leader := c.leader(t)
 	for i := range 100 {
 		c.insert(t, fmt.Sprint(i))
 	}
-	mustExec(t, c.dbs[leader], "CREATE TABLE c (d)", fmt.Sprintf("INSERT INTO c VALUES (randomblob(%d))", 10*maxMessage))
+	c.exec(t, "CREATE TABLE IF NOT EXISTS c (d)")
+	c.exec(t, "INSERT INTO c VALUES (randomblob(?))", 10*maxMessage)
 	c.same(t)
-	a, b := others(leader)
+	a, b := others(c.leader(t))
 	for _, i := range []int{a, b} {
 		if _, err := c.dbs[i].Exec("INSERT INTO a VALUES (1)"); !errors.Is(err, ErrUnavailable) {
 			t.Errorf("got %v", err)

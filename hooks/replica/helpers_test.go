@@ -23,6 +23,8 @@ import (
 	"github.com/pocketriver/pocketriver/hooks/internal/apptest"
 )
 
+func TestMain(m *testing.M) { apptest.Main(m) }
+
 // A memoryLog is a log that refuses what doesn't follow.
 type memoryLog struct {
 	mu      sync.Mutex
@@ -351,7 +353,11 @@ func (p *pair) newApp(t testing.TB) *tests.TestApp {
 func newApp(t testing.TB, node *Node, dir string) *tests.TestApp {
 	t.Helper()
 	app := core.NewBaseApp(core.BaseAppConfig{DataDir: dir, DBConnect: node.Connect})
-	if err := errors.Join(app.Bootstrap(), app.RunAllMigrations()); err != nil {
+	err := app.Bootstrap()
+	if err == nil {
+		err = app.RunAllMigrations()
+	}
+	if err != nil {
 		t.Fatal(err)
 	}
 	app.Settings().Logs.MaxDays = 0 // as one of PocketBase's for tests

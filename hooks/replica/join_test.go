@@ -230,7 +230,7 @@ func TestNodeThatWasAwayForLong(t *testing.T) {
 	c.stop(t, away)
 	for range 3 {
 		for range 3 {
-			mustExec(t, c.dbs[leader], "INSERT INTO a VALUES (randomblob(300000))")
+			c.exec(t, "INSERT INTO a VALUES (randomblob(300000))")
 		}
 		c.same(t)
 		for _, i := range []int{leader, other} {

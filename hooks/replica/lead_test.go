@@ -107,7 +107,7 @@ func TestNodeThatLedKnowsTheSchema(t *testing.T) {
 	c := newCluster(t, "CREATE TABLE a (b, c, d)")
 	c.start(t, 0, 1, 2)
 	insert := func() {
-		mustExec(t, c.dbs[c.leader(t)], "INSERT INTO a (b, c, d) VALUES ('b', 'c', 'd')")
+		c.exec(t, "INSERT INTO a (b, c, d) VALUES ('b', 'c', 'd')")
 		c.same(t)
 	}
 	c.makeLead(t, 0)
@@ -139,15 +139,12 @@ func TestFullLogIsCutOffAfterAnElection(t *testing.T) {
 		}
 		blocked = append(blocked, filepath.Dir(path))
 	}
-	apptest.Eventually(t, "the log is full", func() bool {
-		_, err := c.dbs[c.leader(t)].Exec("INSERT INTO a VALUES (randomblob(100000))")
-		return errors.Is(err, errFull)
-	})
-	// And so full that nothing goes in.
-	apptest.Eventually(t, "the log is full", func() bool {
-		_, err := c.dbs[c.leader(t)].Exec("INSERT INTO a VALUES (1)")
-		return errors.Is(err, errFull)
-	})
+	for _, size := range []int{100_000, 10_000, 1000, 1} { // until nothing goes in
+		apptest.Eventually(t, "the log is full", func() bool {
+			_, err := c.dbs[c.leader(t)].Exec("INSERT INTO a VALUES (randomblob(?))", size)
+			return errors.Is(err, errFull)
+		})
+	}
 	c.same(t)
 	for _, path := range blocked { // and none is tried for a minute where one failed
 		if err := os.RemoveAll(path); err != nil {

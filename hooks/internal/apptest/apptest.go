@@ -6,6 +6,7 @@ import (
 	"bufio"
 	"bytes"
 	"encoding/json"
+	"flag"
 	"fmt"
 	"net"
 	"net/http"
@@ -24,6 +25,15 @@ import (
 	"github.com/pocketbase/pocketbase/tests"
 )
 
+// Main runs the tests of a package four at a time, unless told otherwise: they wait more than they compute.
+func Main(m *testing.M) {
+	flag.Parse()
+	if f := flag.Lookup("test.parallel"); f.Value.String() == f.DefValue {
+		f.Value.Set("4")
+	}
+	m.Run()
+}
+
 // fresh are the databases of an app with every migration applied, by the names of their files:
 // to apply them takes most of the time of making an app.
 var fresh = sync.OnceValues(func() (map[string][]byte, error) {
@@ -37,6 +47,16 @@ var fresh = sync.OnceValues(func() (map[string][]byte, error) {
 		return nil, err
 	}
 	defer app.Cleanup()
+	for _, name := range []string{"users", core.CollectionNameSuperusers} {
+		c, err := app.FindCollectionByNameOrId(name)
+		if err != nil {
+			return nil, err
+		}
+		c.Fields.GetByName(core.FieldNamePassword).(*core.PasswordField).Cost = 4 // the least: tests hash many
+		if err := app.Save(c); err != nil {
+			return nil, err
+		}
+	}
 	if err := app.ResetBootstrapState(); err != nil { // so that the files are complete
 		return nil, err
 	}
@@ -253,15 +273,18 @@ func (s *Stream) Take() []string {
 	}
 }
 
+// patience is how long anything may take to come about. It decides nothing but when a test that fails ends.
+const patience = 3 * time.Minute
+
 // Eventually waits until the condition holds.
 func Eventually(t testing.TB, what string, condition func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(time.Minute); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
+	for deadline := time.Now().Add(patience); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
 		if condition() {
 			return
 		}
 	}
-	t.Fatalf("not within a minute: %s", what)
+	t.Fatalf("not within %s: %s", patience, what)
 }
 
 // NewUser adds a user and returns it with a token.

@@ -14,6 +14,8 @@ import (
 	"github.com/pocketriver/pocketriver/hooks/internal/apptest"
 )
 
+func TestMain(m *testing.M) { apptest.Main(m) }
+
 // A hook that does not call e.Next() stops the broadcast, as in PocketBase.
 func TestBroadcastIsBehindTheAppsHooks(t *testing.T) {
 	t.Parallel()
