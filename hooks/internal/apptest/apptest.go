@@ -29,7 +29,9 @@ import (
 func Main(m *testing.M) {
 	flag.Parse()
 	if f := flag.Lookup("test.parallel"); f.Value.String() == f.DefValue {
-		f.Value.Set("4")
+		if err := f.Value.Set("4"); err != nil {
+			panic(err)
+		}
 	}
 	m.Run()
 }
