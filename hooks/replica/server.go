@@ -1,7 +1,6 @@
 package replica
 
 import (
-	"context"
 	"crypto/rand"
 	"errors"
 	"fmt"
@@ -11,9 +10,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
-	"slices"
 	"strconv"
-	"strings"
 	"sync"
 	"sync/atomic"
 
@@ -187,98 +184,6 @@ func (l *streamLog) join(options *server.Options) error {
 	return nil
 }
 
-// find opens the stream, or fails with errNoStream.
-func (l *streamLog) find() (err error) {
-	ctx, cancel := l.request()
-	defer cancel()
-	l.stream, err = l.js.Stream(ctx, streamName)
-	if errors.Is(err, jetstream.ErrStreamNotFound) {
-		err = errNoStream
-		if l.hasMessages() && !l.config.several() {
-			err = fmt.Errorf("the log in %s is damaged: put a copy of it back (the app's own logs say what is wrong)", l.dir)
-		}
-	}
-	if err == nil {
-		if config := l.stream.CachedInfo().Config; config.AllowDirect != l.direct() { // as an earlier program made it
-			config.AllowDirect = l.direct()
-			l.stream, err = l.js.UpdateStream(ctx, config)
-		}
-	}
-	if err != nil {
-		l.stream = nil
-		return err
-	}
-	l.id = l.stream.CachedInfo().Config.Metadata["id"]
-	return nil
-}
-
-// create creates the stream for a log with that id. One that is there already is as good.
-func (l *streamLog) create(id string) error {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.js == nil {
-		return errClosed
-	}
-	ctx, cancel := l.request()
-	defer cancel()
-	_, err := l.js.CreateStream(ctx, jetstream.StreamConfig{
-		Name: streamName, Subjects: []string{subject}, Storage: jetstream.FileStorage, Replicas: max(1, len(l.config.Peers)),
-		AllowAtomicPublish: true, DenyDelete: true,
-		AllowDirect: l.direct(),
-		Discard:     jetstream.DiscardNew, MaxBytes: l.max,
-		Metadata: map[string]string{"id": id},
-	})
-	if err != nil {
-		return err
-	}
-	return l.find()
-}
-
-// direct reports whether any server that has the log is read from. Of several nodes, that could be one that stands still.
-func (l *streamLog) direct() bool { return !l.config.several() }
-
-// look opens the stream if that isn't.
-func (l *streamLog) look() error {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.js == nil {
-		return errClosed
-	}
-	if l.stream != nil {
-		return nil
-	}
-	return l.find()
-}
-
-func streamDir(dir string) string {
-	return filepath.Join(dir, server.JetStreamStoreDir, server.DEFAULT_GLOBAL_ACCOUNT, "streams", streamName)
-}
-
-// hasBegun reports whether there is, or was, a part of a log.
-func hasBegun(dir string) bool {
-	_, err := os.Stat(streamDir(dir))
-	return err == nil
-}
-
-// hasMessages reports whether a stream was written to, which the server didn't find all the same.
-func (l *streamLog) hasMessages() bool {
-	files, _ := os.ReadDir(filepath.Join(streamDir(l.dir), "msgs"))
-	return slices.ContainsFunc(files, func(file fs.DirEntry) bool {
-		info, err := file.Info()
-		return err == nil && info.Size() > 0 && filepath.Ext(file.Name()) == ".blk"
-	})
-}
-
-// removeUnfinished removes what a first start that was killed has left of a stream, if JetStream would write to it,
-// and not find it any more when it starts again.
-func (l *streamLog) removeUnfinished() error {
-	dir := streamDir(l.dir)
-	if _, err := os.Stat(filepath.Join(dir, server.JetStreamMetaFileSum)); !errors.Is(err, fs.ErrNotExist) || l.hasMessages() {
-		return nil
-	}
-	return os.RemoveAll(dir)
-}
-
 func (l *streamLog) stop() {
 	if l.conn != nil {
 		l.conn.Close()
@@ -361,50 +266,3 @@ func (l *streamLog) close() error {
 	}
 	return l.lock.Close()
 }
-
-// A natsLogger puts what the server says into the app's logs.
-type natsLogger struct{ *streamLog }
-
-// Fatalf is told what a server that is a process of its own ends with.
-func (l natsLogger) Fatalf(format string, v ...any) {
-	l.fatal.Store(true)
-	l.Errorf(format, v...)
-}
-
-func (l natsLogger) Errorf(format string, v ...any) {
-	l.log(slog.LevelError, "The log's server tells of an error", "error", fmt.Sprintf(format, v...))
-}
-
-func (l natsLogger) Warnf(format string, v ...any) {
-	l.log(slog.LevelWarn, "The log's server warns", "warning", fmt.Sprintf(format, v...))
-}
-
-// usual has parts of what the server of several nodes says at each start, also if all is well, and of what it says again and again of
-// nodes with another log, and of twins. A node tells itself for which others it waits, who follows another log, and which twin it turns away.
-var usual = []string{
-	"Error trying to connect to route (attempt 1)", // to a node that starts a moment later
-	"Waiting for routing to be established",
-	"JetStream has not established contact with a meta leader",
-	"Metalayer blocking snapshot",
-	"Rejecting connection, cluster name",
-	"cluster name from remote server conflicts",
-	"TLS route handshake error", // again each second: see sayAway
-	"TLS handshake timeout",
-	"authentication error",
-	"Authorization Violation",
-}
-
-func (l natsLogger) log(level slog.Level, message, key, text string) {
-	if slices.ContainsFunc(usual, func(part string) bool { return strings.Contains(text, part) }) {
-		level = slog.LevelDebug
-	}
-	l.logger().Log(context.Background(), level, message, key, text)
-}
-
-func (l natsLogger) Noticef(format string, v ...any) {
-	l.logger().Debug("The log's server says", "notice", fmt.Sprintf(format, v...))
-}
-
-func (l natsLogger) Debugf(string, ...any) {}
-
-func (l natsLogger) Tracef(string, ...any) {}
