@@ -89,8 +89,8 @@ type Node struct {
 	command func() bool                   // findCommand, once
 	applied *appliedApp                   // the app, for what is applied
 
-	localJobs []string          // ids of cron jobs that run whichever node leads
-	secrets   map[string]string // by what they are
+	localJobs []string // ids of cron jobs that run whichever node leads
+	secrets   []struct{ what, value string }
 
 	bootstrapped atomic.Bool // the app: it has read what it keeps in memory
 
@@ -144,7 +144,7 @@ func Open(config Config) (*Node, error) {
 	if err != nil {
 		return nil, fmt.Errorf("replica: %w", err)
 	}
-	n := &Node{asked: make(chan chan<- error), grew: make(chan struct{}, 1), kept: map[string]uint64{}, secrets: map[string]string{}, clock: time.Now, idleRows: peerTimeout, watch: watch{others: map[string]*other{}}}
+	n := &Node{asked: make(chan chan<- error), grew: make(chan struct{}, 1), kept: map[string]uint64{}, clock: time.Now, idleRows: peerTimeout, watch: watch{others: map[string]*other{}}}
 	n.log, n.command = newStreamLog(config, n.logger), sync.OnceValue(n.findCommand)
 	n.log.admits = n.admits
 	n.connect, n.append, n.read, n.restart, n.shut = n.openDatabase, n.log.append, n.log.read, n.log.restart, n.shutAll

@@ -68,13 +68,13 @@ func (n *Node) report(salt string) report {
 // in another user's shell.
 func (n *Node) hashes(salt string) map[string]string {
 	hashes := map[string]string{}
-	for what, secret := range n.secrets {
-		if secret == "" && n.isCommand() {
+	for _, s := range n.secrets {
+		if s.value == "" && n.isCommand() {
 			continue
 		}
-		mac := hmac.New(sha256.New, []byte(secret))
+		mac := hmac.New(sha256.New, []byte(s.value))
 		mac.Write([]byte(salt))
-		hashes[what] = hex.EncodeToString(mac.Sum(nil))[:hashLength]
+		hashes[s.what] = hex.EncodeToString(mac.Sum(nil))[:hashLength]
 	}
 	return hashes
 }
