@@ -54,6 +54,7 @@ var nodesFaults = []nodesFault{
 
 	{"the leader stands still", func(f *nodesRun) {
 		leader := f.leader()
+		f.stood = true
 		leader.cmd.Process.Signal(syscall.SIGSTOP)
 		f.recovers("the leader stands still")
 		f.await(200, 20)
@@ -68,6 +69,7 @@ var nodesFaults = []nodesFault{
 
 	{"the leader stands still, and who waits has patience", func(f *nodesRun) {
 		leader := f.leader()
+		f.stood = true
 		leader.cmd.Process.Signal(syscall.SIGSTOP)
 		answered := make(chan int)
 		go func() {
