@@ -85,6 +85,9 @@ func (n *Node) openDatabase(path string) (a *applier, made bool, err error) {
 			err = errors.Join(err, n.shutAll())
 		}
 	}()
+	if err := n.log.hold(path+logSuffix, at); err != nil {
+		return nil, false, err
+	}
 	var base snapshot
 	if at.seeded() {
 		if base, err = n.base(path, at); err != nil {
@@ -101,7 +104,7 @@ func (n *Node) openDatabase(path string) (a *applier, made bool, err error) {
 			return nil, false, err
 		}
 	}
-	if err := n.log.open(path+logSuffix, at); err != nil {
+	if err := n.log.open(at.log); err != nil {
 		return nil, false, err
 	}
 	for waits := n.newWait(); ; time.Sleep(healPause) {

@@ -65,10 +65,6 @@ func TestMachineThatWasReplacedComesBack(t *testing.T) {
 	c.insert(t, "after")
 	c.same(t)
 
-	at, err := standingOf(oldPath)
-	if err != nil {
-		t.Fatal(err)
-	}
 	unaware, err := Open(old)
 	if err != nil {
 		t.Fatal(err)
@@ -76,9 +72,7 @@ func TestMachineThatWasReplacedComesBack(t *testing.T) {
 	if unaware.peer, err = newPeer(old); err != nil {
 		t.Fatal(err)
 	}
-	if err := unaware.log.open(oldPath+logSuffix, at); err != nil {
-		t.Fatal(err)
-	}
+	openLog(t, unaware.log, oldPath)
 	defer unaware.log.close()
 	for _, i := range []int{0, 2} {
 		apptest.Eventually(t, "it is turned away", func() bool {
@@ -133,6 +127,21 @@ func TestMachineThatHasACopy(t *testing.T) {
 	mustRefuse(t, config, path, "another machine is the node n2, at "+config.Peers["n2"])
 	c.start(t, 1)
 	c.insert(t, "in the end")
+	c.mustHaveOne(t)
+}
+
+// A second process with a node's data directory, as in another container while the first one still ends, is none, and leaves the node as it is.
+func TestSecondProcessOfANode(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, "CREATE TABLE a (b)")
+	c.start(t, 0, 1, 2)
+	config := c.configs[1]
+	config.Listen = freePorts(t)
+	mustRefuse(t, config, c.paths[1], "another process has the log in "+c.paths[1]+logSuffix+": stop it first")
+	c.insert(t, "beside it")
+	c.mustHaveOne(t)
+	c.stop(t, 1)
+	c.start(t, 1)
 	c.mustHaveOne(t)
 }
 
