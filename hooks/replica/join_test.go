@@ -136,10 +136,12 @@ func (c *cluster) answer(t *testing.T, i int) *Node {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if node.peer, err = openPeer(node.log.config, node.log.process, slog.Default); err != nil {
+	if node.peer, err = newPeer(node.log.config); err != nil {
 		t.Fatal(err)
 	}
-	node.peer.serve(func(w http.ResponseWriter, r *http.Request) { node.servePeer(c.paths[i], w, r) })
+	if err := node.peer.serve(func(w http.ResponseWriter, r *http.Request) { node.servePeer(c.paths[i], w, r) }, slog.Default); err != nil {
+		t.Fatal(err)
+	}
 	return node
 }
 

@@ -95,14 +95,17 @@ func (n *Node) openDatabase(path string) (a *applier, made bool, err error) {
 		}
 	}
 	if n.several() {
-		if n.peer, err = openPeer(n.log.config, n.log.process, n.logger); err != nil {
+		if n.peer, err = newPeer(n.log.config); err != nil {
 			return nil, false, err
 		}
-		n.peer.serve(func(w http.ResponseWriter, r *http.Request) { n.servePeer(path, w, r) })
+		n.peer.process = n.log.process
+		if err := n.mustBeOne(path); err != nil { // before it answers anybody who has its address for that of the node
+			return nil, false, err
+		}
+		if err := n.peer.serve(func(w http.ResponseWriter, r *http.Request) { n.servePeer(path, w, r) }, n.logger); err != nil {
+			return nil, false, err
+		}
 		n.join(path, &at)
-		if err := n.mustBeOne(path); err != nil {
-			return nil, false, err
-		}
 	}
 	if err := n.log.open(at.log); err != nil {
 		return nil, false, err
