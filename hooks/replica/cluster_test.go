@@ -69,6 +69,21 @@ func newCluster(t testing.TB, statements ...string) *cluster {
 	return c
 }
 
+// openLog has a log's server run for a database that nobody opens.
+func openLog(t *testing.T, l *streamLog, path string) {
+	t.Helper()
+	at, err := standingOf(path)
+	if err == nil {
+		err = l.hold(path+logSuffix, at)
+	}
+	if err == nil {
+		err = l.open(at.log)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
 // lastPort is the last port that freePorts gave.
 var lastPort atomic.Int32
 

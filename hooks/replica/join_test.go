@@ -88,15 +88,9 @@ func TestCopyThatWasChanged(t *testing.T) {
 	t.Parallel()
 	c := newCluster(t, "CREATE TABLE a (b)", "INSERT INTO a VALUES (1)")
 	edit(t, c.paths[2], "UPDATE a SET b = 2")
-	at, err := standingOf(c.paths[2])
-	if err != nil {
-		t.Fatal(err)
-	}
 	// Without its servers, the log can't begin.
 	third := c.answer(t, 2)
-	if err := third.log.open(c.paths[2]+logSuffix, at); err != nil {
-		t.Fatal(err)
-	}
+	openLog(t, third.log, c.paths[2])
 	c.open(t, 0, 1)
 	if err := third.shutAll(); err != nil { // whose server may lead the log
 		t.Fatal(err)
@@ -142,10 +136,12 @@ func (c *cluster) answer(t *testing.T, i int) *Node {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if node.peer, err = openPeer(node.log.config, node.log.process, slog.Default); err != nil {
+	if node.peer, err = newPeer(node.log.config); err != nil {
 		t.Fatal(err)
 	}
-	node.peer.serve(func(w http.ResponseWriter, r *http.Request) { node.servePeer(c.paths[i], w, r) })
+	if err := node.peer.serve(func(w http.ResponseWriter, r *http.Request) { node.servePeer(c.paths[i], w, r) }, slog.Default); err != nil {
+		t.Fatal(err)
+	}
 	return node
 }
 

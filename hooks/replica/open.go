@@ -85,6 +85,9 @@ func (n *Node) openDatabase(path string) (a *applier, made bool, err error) {
 			err = errors.Join(err, n.shutAll())
 		}
 	}()
+	if err := n.log.hold(path+logSuffix, at); err != nil {
+		return nil, false, err
+	}
 	var base snapshot
 	if at.seeded() {
 		if base, err = n.base(path, at); err != nil {
@@ -92,16 +95,19 @@ func (n *Node) openDatabase(path string) (a *applier, made bool, err error) {
 		}
 	}
 	if n.several() {
-		if n.peer, err = openPeer(n.log.config, n.log.process, n.logger); err != nil {
+		if n.peer, err = newPeer(n.log.config); err != nil {
 			return nil, false, err
 		}
-		n.peer.serve(func(w http.ResponseWriter, r *http.Request) { n.servePeer(path, w, r) })
+		n.peer.process = n.log.process
+		if err := n.mustBeOne(path); err != nil { // before it answers anybody who has its address for that of the node
+			return nil, false, err
+		}
+		if err := n.peer.serve(func(w http.ResponseWriter, r *http.Request) { n.servePeer(path, w, r) }, n.logger); err != nil {
+			return nil, false, err
+		}
 		n.join(path, &at)
-		if err := n.mustBeOne(path); err != nil {
-			return nil, false, err
-		}
 	}
-	if err := n.log.open(path+logSuffix, at); err != nil {
+	if err := n.log.open(at.log); err != nil {
 		return nil, false, err
 	}
 	for waits := n.newWait(); ; time.Sleep(healPause) {

@@ -27,14 +27,12 @@ const (
 // A peer is what one of several nodes is for the others, on the port after that of the log's server: it
 // takes the requests that only the node that leads can, and has snapshots. Others connect with certificates of the nodes.
 type peer struct {
-	config   Config
-	process  string // this one, of a node: a command is none
-	logger   func() *slog.Logger
-	listener net.Listener
-	server   *http.Server
-	client   *http.Transport
-	handler  atomic.Pointer[http.Handler] // of the app, once that serves
-	ended    chan struct{}
+	config  Config
+	process string // this one, of a node: a command is none
+	server  *http.Server
+	client  *http.Transport
+	handler atomic.Pointer[http.Handler] // of the app, once that serves
+	ended   chan struct{}
 
 	mu       sync.Mutex
 	closing  bool
@@ -54,34 +52,28 @@ func newPeer(config Config) (*peer, error) {
 	}}, nil
 }
 
-// openPeer listens for the other nodes, which are served from serve on.
-func openPeer(config Config, process string, logger func() *slog.Logger) (*peer, error) {
-	p, err := newPeer(config)
+// serve listens for the other nodes, and answers them.
+func (p *peer) serve(handler http.HandlerFunc, logger func() *slog.Logger) error {
+	address, err := peerAddress(p.config.Listen)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	address, err := peerAddress(config.Listen)
+	listener, err := net.Listen("tcp", address)
 	if err != nil {
-		return nil, err
+		return fmt.Errorf("listen for other nodes: %w", err)
 	}
-	if p.listener, err = net.Listen("tcp", address); err != nil {
-		return nil, fmt.Errorf("listen for other nodes: %w", err)
-	}
-	p.process, p.logger, p.ended = process, logger, make(chan struct{})
-	return p, nil
-}
-
-func (p *peer) serve(handler http.HandlerFunc) {
+	p.ended = make(chan struct{})
 	p.server = &http.Server{
 		Handler: handler, ReadHeaderTimeout: time.Minute, ReadTimeout: peerTimeout, WriteTimeout: peerTimeout,
-		ErrorLog: log.New(errorLog(p.logger), "", 0),
+		ErrorLog: log.New(errorLog(logger), "", 0),
 	}
 	go func() {
 		defer close(p.ended)
-		if err := p.server.Serve(tls.NewListener(p.listener, p.client.TLSClientConfig)); !errors.Is(err, http.ErrServerClosed) {
-			p.logger().Error("Other nodes can't connect any more: restart the server", "error", err)
+		if err := p.server.Serve(tls.NewListener(listener, p.client.TLSClientConfig)); !errors.Is(err, http.ErrServerClosed) {
+			logger().Error("Other nodes can't connect any more: restart the server", "error", err)
 		}
 	}()
+	return nil
 }
 
 // An errorLog puts what the server for other nodes says into the app's logs.
@@ -118,6 +110,10 @@ func (p *peer) enter() bool {
 // close waits for requests that are answered, and for commands' sessions, which end once the node leads no more, but for
 // neither for long: SQLite may have a session wait for what holds the write lock.
 func (p *peer) close() {
+	defer p.client.CloseIdleConnections()
+	if p.server == nil { // it only asks
+		return
+	}
 	p.mu.Lock()
 	p.closing = true
 	p.mu.Unlock()
@@ -136,5 +132,4 @@ func (p *peer) close() {
 	case <-ended:
 	case <-ctx.Done():
 	}
-	p.client.CloseIdleConnections()
 }

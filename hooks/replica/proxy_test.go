@@ -370,10 +370,12 @@ func TestRequestIsPassedOnOnce(t *testing.T) {
 		conn.(*net.TCPConn).SetLinger(0) // as one that is killed
 	}()
 	node := &Node{log: newStreamLog(config, slog.Default)}
-	if node.peer, err = openPeer(config, "", slog.Default); err != nil {
+	if node.peer, err = newPeer(config); err != nil {
 		t.Fatal(err)
 	}
-	node.peer.serve(func(w http.ResponseWriter, r *http.Request) { node.servePeer("", w, r) })
+	if err := node.peer.serve(func(w http.ResponseWriter, r *http.Request) { node.servePeer("", w, r) }, slog.Default); err != nil {
+		t.Fatal(err)
+	}
 	defer node.peer.close()
 	var done bool
 	for range 2 {

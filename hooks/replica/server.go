@@ -66,8 +66,8 @@ var (
 	errNoStream = errors.New("there is no log yet")
 )
 
-// open opens a folder for a database that stands there, and starts the log's server.
-func (l *streamLog) open(dir string, at standing) error {
+// hold makes a folder, of a database that stands there, this process's alone, until it's closed.
+func (l *streamLog) hold(dir string, at standing) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.dir = dir
@@ -81,12 +81,19 @@ func (l *streamLog) open(dir string, at standing) error {
 	if locked, err := l.lock.TryLock(); err != nil || !locked {
 		return errors.Join(fmt.Errorf("another process has the log in %s: stop it first", dir), err)
 	}
-	l.id = at.log
-	if err := l.start(); err != nil {
-		l.stop()
-		return errors.Join(err, l.lock.Close())
-	}
 	return nil
+}
+
+// open starts the log's server in the folder that it holds, for a database that follows the log of that id.
+func (l *streamLog) open(id string) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.id = id
+	err := l.start()
+	if err != nil {
+		l.stop()
+	}
+	return err
 }
 
 // checkNodes refuses a log of one node for several, which would delete it, and the other way round.
@@ -261,7 +268,7 @@ func (l *streamLog) close() error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.stop()
-	if l.lock == nil { // it was never open
+	if l.lock == nil { // it never held a folder
 		return nil
 	}
 	return l.lock.Close()

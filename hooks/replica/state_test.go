@@ -152,18 +152,12 @@ func TestServerOfTheLogIsQuiet(t *testing.T) {
 		t.Fatal(err)
 	}
 	config.Certs = filepath.Join(dir, "n3")
-	at, err := standingOf(c.paths[2])
-	if err != nil {
-		t.Fatal(err)
-	}
 	var log apptest.Buffer
 	third := newStreamLog(config, func() *slog.Logger {
 		return slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	})
 	third.admits = func(string, string, net.Addr) bool { return true }
-	if err := third.open(c.paths[2]+logSuffix, at); err != nil {
-		t.Fatal(err)
-	}
+	openLog(t, third, c.paths[2])
 	apptest.Eventually(t, "it has tried", func() bool { return strings.Contains(log.String(), "failed to verify certificate") })
 	if err := third.close(); err != nil {
 		t.Fatal(err)

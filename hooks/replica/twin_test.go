@@ -2,12 +2,15 @@ package replica
 
 import (
 	"fmt"
+	"log/slog"
 	"maps"
 	"net"
+	"net/http"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"github.com/pocketriver/pocketriver/hooks/internal/apptest"
@@ -65,10 +68,6 @@ func TestMachineThatWasReplacedComesBack(t *testing.T) {
 	c.insert(t, "after")
 	c.same(t)
 
-	at, err := standingOf(oldPath)
-	if err != nil {
-		t.Fatal(err)
-	}
 	unaware, err := Open(old)
 	if err != nil {
 		t.Fatal(err)
@@ -76,9 +75,7 @@ func TestMachineThatWasReplacedComesBack(t *testing.T) {
 	if unaware.peer, err = newPeer(old); err != nil {
 		t.Fatal(err)
 	}
-	if err := unaware.log.open(oldPath+logSuffix, at); err != nil {
-		t.Fatal(err)
-	}
+	openLog(t, unaware.log, oldPath)
 	defer unaware.log.close()
 	for _, i := range []int{0, 2} {
 		apptest.Eventually(t, "it is turned away", func() bool {
@@ -133,6 +130,62 @@ func TestMachineThatHasACopy(t *testing.T) {
 	mustRefuse(t, config, path, "another machine is the node n2, at "+config.Peers["n2"])
 	c.start(t, 1)
 	c.insert(t, "in the end")
+	c.mustHaveOne(t)
+}
+
+// A copy of a machine asks before it answers: who has its address for that of the node would take it for that, and turn away the right one.
+func TestCopyOfAMachineAnswersNobody(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, "CREATE TABLE a (b)")
+	c.start(t, 0, 1, 2)
+	c.stop(t, 1)
+	config, path := c.configs[1], filepath.Join(t.TempDir(), "copy", "data.db")
+	config.Listen = freePorts(t)
+	if err := os.CopyFS(filepath.Dir(path), os.DirFS(filepath.Dir(c.paths[1]))); err != nil {
+		t.Fatal(err)
+	}
+	c.start(t, 1)
+	address, err := peerAddress(config.Listen)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.stop(t, 2)
+	third, err := Open(c.configs[2])
+	if err != nil {
+		t.Fatal(err)
+	}
+	if third.peer, err = newPeer(third.log.config); err != nil {
+		t.Fatal(err)
+	}
+	var answers atomic.Bool
+	if err := third.peer.serve(func(w http.ResponseWriter, r *http.Request) {
+		if conn, err := net.Dial("tcp", address); err == nil {
+			conn.Close()
+			answers.Store(true)
+		}
+		third.servePeer(c.paths[2], w, r)
+	}, slog.Default); err != nil {
+		t.Fatal(err)
+	}
+	defer third.peer.close()
+	mustRefuse(t, config, path, "another machine is the node n2, at "+config.Peers["n2"])
+	if answers.Load() {
+		t.Error("it answers")
+	}
+}
+
+// A second process with a node's data directory, as in another container while the first one still ends, is none, and leaves the node as it is.
+func TestSecondProcessOfANode(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, "CREATE TABLE a (b)")
+	c.start(t, 0, 1, 2)
+	config := c.configs[1]
+	config.Listen = freePorts(t)
+	mustRefuse(t, config, c.paths[1], "another process has the log in "+c.paths[1]+logSuffix+": stop it first")
+	c.insert(t, "beside it")
+	c.mustHaveOne(t)
+	c.stop(t, 1)
+	c.start(t, 1)
 	c.mustHaveOne(t)
 }
 
