@@ -29,7 +29,7 @@ type nodesRun struct {
 	pages []*tab
 
 	kills    int
-	stood    bool // the node that leads, still: an attempt that was under way has timed out, and is made again
+	stood    bool                       // the node that leads, still: an attempt that was under way has timed out, and is made again
 	recovery map[string][]time.Duration // by the failure, how long after it a webhook was accepted
 }
 
@@ -72,7 +72,9 @@ func newNodesRun(t testing.TB, binary, base string, seed uint64) *nodesRun {
 		copyDatabase(t, seeded, filepath.Join(dir, "data.db"))
 	}
 	for i, n := range f.nodes {
-		config := replica.Config{Node: names[i], Certs: filepath.Join(certs, names[i]), Peers: map[string]string{names[i]: addresses[i]}}
+		config := replica.Config{Node: names[i], Certs: filepath.Join(certs, names[i]), Listen: addresses[i], Peers: map[string]string{
+			names[i]: freeAddresses(t, 2)[0], // of which nodes tell each other, and at which none is reached past the cables
+		}}
 		for j, other := range f.nodes {
 			if j != i {
 				config.Peers[names[j]] = connect(t, n, other, addresses[j])

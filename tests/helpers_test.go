@@ -14,7 +14,6 @@ import (
 	"regexp"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 )
@@ -107,17 +106,32 @@ func await(t testing.TB, what string, condition func() bool) {
 	}
 }
 
-// lastPort is the last port that freeAddress gave.
-var lastPort atomic.Int32
+// ports are those that freeAddress gives. The first of so many in a row is listened at as long as this process runs, so that no
+// other one gives them meanwhile.
+var ports struct {
+	sync.Mutex
+	first net.Listener
+	next  int
+}
 
-func init() { lastPort.Store(int32(15000 + os.Getpid()%8000)) }
+const portsInARow = 1000
 
-// freeAddress returns an address that nothing listens on. It is given once, and it lies
+// freeAddress returns an address that nothing listens on. It is not given again before all others, and it lies
 // below the ports that the system hands out, so that nobody takes it meanwhile.
 func freeAddress(t testing.TB) string {
 	t.Helper()
-	for range 1000 {
-		address := fmt.Sprintf("127.0.0.1:%d", lastPort.Add(1))
+	ports.Lock()
+	defer ports.Unlock()
+	for first := 12000; ports.first == nil; first += portsInARow {
+		if first == 24000 { // where those of another package's tests begin
+			t.Fatal("no free ports")
+		}
+		ports.first, _ = net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", first))
+	}
+	first := ports.first.Addr().(*net.TCPAddr).Port
+	for range portsInARow {
+		ports.next = ports.next%(portsInARow-1) + 1
+		address := fmt.Sprintf("127.0.0.1:%d", first+ports.next)
 		if listener, err := net.Listen("tcp", address); err == nil {
 			listener.Close()
 			return address

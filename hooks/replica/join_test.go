@@ -1,7 +1,9 @@
 package replica
 
 import (
+	"bufio"
 	"crypto/tls"
+	"encoding/json"
 	"errors"
 	"io"
 	"log/slog"
@@ -11,10 +13,13 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/nats-io/nats-server/v2/server"
 
 	"github.com/pocketriver/pocketriver/hooks/internal/apptest"
 )
@@ -351,6 +356,38 @@ func TestStrangersAreShutOut(t *testing.T) {
 				t.Errorf("%s: %d bytes, %v", name, n, err)
 			}
 		}
+	}
+}
+
+// Nodes that are told of another one by its log's server are told of the address that it's configured with, also where it listens at
+// another one: they would connect to that.
+func TestNodesTellOfTheirAddressesOnly(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, "CREATE TABLE a (b)")
+	config := &c.configs[0]
+	config.Listen = freePorts(t)
+	var cuts atomic.Int32
+	forward(t, config.Peers["n1"], config.Listen, math.MaxInt64, &cuts)
+	c.start(t, 0, 1, 2)
+	certs, err := loadCerts(c.configs[1].Certs)
+	if err != nil {
+		t.Fatal(err)
+	}
+	conn, err := tls.Dial("tcp", config.Listen, certs)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	line, err := bufio.NewReader(conn).ReadString('\n')
+	if err != nil {
+		t.Fatal(err)
+	}
+	var info server.Info
+	if err := json.Unmarshal([]byte(strings.TrimPrefix(line, "INFO ")), &info); err != nil {
+		t.Fatalf("%v: %s", err, line)
+	}
+	if tells := net.JoinHostPort(info.Host, strconv.Itoa(info.Port)); tells != config.Peers["n1"] || len(info.ClientConnectURLs) > 0 {
+		t.Errorf("it tells of %s and %q, and its address is %s", tells, info.ClientConnectURLs, config.Peers["n1"])
 	}
 }
 

@@ -178,7 +178,11 @@ func (l *streamLog) join(options *server.Options) error {
 	}
 	options.ServerName = c.Node
 	options.CustomRouterAuthentication = l.admits
-	options.Cluster = server.ClusterOpts{Name: l.id, Username: l.process, Host: host, NoAdvertise: true, PoolSize: -1, TLSTimeout: 5}
+	options.Cluster = server.ClusterOpts{
+		Name: l.id, Username: l.process, Host: host, PoolSize: -1, TLSTimeout: 5,
+		// Servers tell each other of those they know, also if NoAdvertise, which is of clients: of where one listens, unless told of this.
+		Advertise: c.Peers[c.Node], NoAdvertise: true,
+	}
 	if options.Cluster.Port, err = strconv.Atoi(port); err != nil {
 		return fmt.Errorf("the address %q to listen at: %w", c.Listen, err)
 	}
