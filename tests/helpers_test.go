@@ -114,7 +114,7 @@ var ports struct {
 	next  int
 }
 
-const portsInARow = 1000
+const portsInARow = 3000 // more than all tests take
 
 // freeAddress returns an address that nothing listens on. It is not given again before all others, and it lies
 // below the ports that the system hands out, so that nobody takes it meanwhile.
