@@ -137,8 +137,12 @@ type body struct {
 	rest  io.ReadCloser // nil if that is all of it
 }
 
-// readBody reads all of a body that is repeatable.
+// readBody reads all of a body that is repeatable. It reads past PocketBase's copy of it, which nobody may read any more once the request
+// is answered: what sends the rest to another node may still do so then, where that has answered before it had all.
 func readBody(r io.ReadCloser) (b body, err error) {
+	if copied, ok := r.(*router.RereadableReadCloser); ok {
+		r = copied.ReadCloser
+	}
 	b.start = make([]byte, 0, 512)
 	for err == nil && len(b.start) <= repeatable {
 		var n int
@@ -149,7 +153,7 @@ func readBody(r io.ReadCloser) (b body, err error) {
 	if err == nil {
 		b.rest = r
 	}
-	if errors.Is(err, io.EOF) { // by which PocketBase begins it anew
+	if errors.Is(err, io.EOF) {
 		err = nil
 	}
 	return b, err
