@@ -366,8 +366,17 @@ func TestNodesTellOfTheirAddressesOnly(t *testing.T) {
 	c := newCluster(t, "CREATE TABLE a (b)")
 	config := &c.configs[0]
 	config.Listen = freePorts(t)
+	from, err := peerAddress(config.Peers["n1"])
+	if err != nil {
+		t.Fatal(err)
+	}
+	to, err := peerAddress(config.Listen)
+	if err != nil {
+		t.Fatal(err)
+	}
 	var cuts atomic.Int32
 	forward(t, config.Peers["n1"], config.Listen, math.MaxInt64, &cuts)
+	forward(t, from, to, math.MaxInt64, &cuts)
 	c.start(t, 0, 1, 2)
 	certs, err := loadCerts(c.configs[1].Certs)
 	if err != nil {
