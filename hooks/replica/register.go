@@ -139,7 +139,7 @@ func (n *Node) LocalJob(id string) {
 // Secret tells the node of a secret that is to be the same on all, by what it is: a node that has another one is told like one that differs in
 // what [Config.Same] has. Of the value, other nodes get a hash with a salt. A command compares those that it has. It is called before the app is bootstrapped.
 func (n *Node) Secret(what, value string) {
-	n.secrets = append(n.secrets, struct{ what, value string }{what, value})
+	n.secrets.Store(what, value)
 }
 
 // leaveJobs has only the node that leads run the jobs that the app has by now, but for those of each node.

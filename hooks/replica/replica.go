@@ -90,7 +90,7 @@ type Node struct {
 	applied *appliedApp                   // the app, for what is applied
 
 	localJobs []string // ids of cron jobs that run whichever node leads
-	secrets   []struct{ what, value string }
+	secrets   sync.Map // by what they are
 
 	bootstrapped atomic.Bool // the app: it has read what it keeps in memory
 

@@ -68,14 +68,14 @@ func (n *Node) report(salt string) report {
 // in another user's shell.
 func (n *Node) hashes(salt string) map[string]string {
 	hashes := map[string]string{}
-	for _, s := range n.secrets {
-		if s.value == "" && n.isCommand() {
-			continue
+	n.secrets.Range(func(what, value any) bool {
+		if value != "" || !n.isCommand() {
+			mac := hmac.New(sha256.New, []byte(value.(string)))
+			mac.Write([]byte(salt))
+			hashes[what.(string)] = hex.EncodeToString(mac.Sum(nil))[:hashLength]
 		}
-		mac := hmac.New(sha256.New, []byte(s.value))
-		mac.Write([]byte(salt))
-		hashes[s.what] = hex.EncodeToString(mac.Sum(nil))[:hashLength]
-	}
+		return true
+	})
 	return hashes
 }
 
