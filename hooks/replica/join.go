@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -24,128 +23,6 @@ import (
 
 // fetchTries is how often a node goes on with a snapshot of another one that was cut off.
 const fetchTries = 10
-
-// A peerState is what a node tells another one that asks.
-type peerState struct {
-	Begun     bool     `json:"begun"`     // the log has
-	Leads     bool     `json:"leads"`     // this node does
-	Starting  bool     `json:"starting"`  // the app doesn't serve yet
-	Behind    []string `json:"behind"`    // if so: nodes that don't have all of the log on disk, as far as it knows
-	Snapshots []string `json:"snapshots"` // their files, the newest first
-}
-
-// answerPeer tells another node what it asks, about the node whose database is at path.
-func (n *Node) answerPeer(path string, w http.ResponseWriter, r *http.Request) {
-	if name, ok := strings.CutPrefix(r.URL.Path, "/snapshots/"); ok {
-		if !slices.ContainsFunc(snapshots(snapshotDir(path)), func(s snapshot) bool { return filepath.Base(s.path) == name }) {
-			http.NotFound(w, r)
-			return
-		}
-		http.ServeFile(w, r, filepath.Join(snapshotDir(path), name))
-		return
-	}
-	if id, ok := strings.CutPrefix(r.URL.Path, streamsPath); ok {
-		if !n.serving.Load() || !n.hasStream(id) {
-			http.NotFound(w, r)
-		}
-		return
-	}
-	if r.URL.Path == sqlPath {
-		n.serveSQL(path, w, r)
-		return
-	}
-	if r.URL.Path == reportPath {
-		n.answerReport(w, r)
-		return
-	}
-	if r.URL.Path == processPath {
-		_, _ = io.WriteString(w, n.log.process) // or whoever has asked asks again
-		return
-	}
-	if r.URL.Path != "/state" || r.Method != http.MethodGet {
-		http.NotFound(w, r)
-		return
-	}
-	state := peerState{Begun: hasBegun(path + logSuffix), Leads: n.Leads(), Starting: !n.serving.Load()}
-	for _, s := range snapshots(snapshotDir(path)) {
-		state.Snapshots = append(state.Snapshots, filepath.Base(s.path))
-	}
-	if state.Leads {
-		info, err := n.log.info()
-		if err != nil {
-			http.Error(w, err.Error(), http.StatusServiceUnavailable)
-			return
-		}
-		state.Behind = n.log.config.behind(info.Cluster.Replicas)
-	}
-	w.Header().Set("Content-Type", "application/json")
-	_ = json.NewEncoder(w).Encode(state) // whoever has asked asks again
-}
-
-// behind returns the nodes but this one that aren't among those that have all of the log. Servers that started while a node was
-// away don't know its name.
-func (c Config) behind(replicas []*jetstream.PeerInfo) (names []string) {
-	for _, name := range slices.Sorted(maps.Keys(c.Peers)) {
-		if name != c.Node && !slices.ContainsFunc(replicas, func(r *jetstream.PeerInfo) bool {
-			return r.Name == name && r.Current && !r.Offline && r.Active <= quorumTimeout
-		}) {
-			names = append(names, name)
-		}
-	}
-	return names
-}
-
-// ask asks another node for its state, for one of its snapshots, or for a connection of its database.
-func (p *peer) ask(ctx context.Context, name, path string, header http.Header) (*http.Response, error) {
-	address, err := peerAddress(p.config.Peers[name])
-	if err != nil {
-		return nil, err
-	}
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "https://"+address+path, nil)
-	if err != nil {
-		return nil, err
-	}
-	maps.Copy(request.Header, header)
-	response, err := p.client.RoundTrip(request)
-	if err == nil && response.StatusCode >= 300 {
-		response.Body.Close()
-		err = fmt.Errorf("the node %s answers %s", name, response.Status)
-	}
-	return response, err
-}
-
-// first asks nodes, all at once, and returns the first of which the answer is no error.
-func (p *peer) first(names []string, ask func(name string) error) (string, error) {
-	type answer struct {
-		name string
-		err  error
-	}
-	answers := make(chan answer, len(names))
-	for _, name := range names {
-		go func() { answers <- answer{name, ask(name)} }()
-	}
-	var errs []error
-	for range names {
-		a := <-answers
-		if a.err == nil {
-			return a.name, nil
-		}
-		errs = append(errs, fmt.Errorf("the node %s: %w", a.name, a.err))
-	}
-	slices.SortFunc(errs, func(a, b error) int { return strings.Compare(a.Error(), b.Error()) })
-	return "", errors.Join(errs...)
-}
-
-func (p *peer) state(name string) (s peerState, err error) {
-	ctx, cancel := context.WithTimeout(context.Background(), logTimeout)
-	defer cancel()
-	response, err := p.ask(ctx, name, "/state", nil)
-	if err != nil {
-		return s, err
-	}
-	defer response.Body.Close()
-	return s, json.NewDecoder(response.Body).Decode(&s)
-}
 
 // states asks all other nodes.
 func (p *peer) states() (map[string]peerState, error) {
