@@ -222,12 +222,9 @@ func given(args []driver.NamedValue) []driver.NamedValue {
 
 // batch adds the next rows to the answer, and closes them when there are no more.
 func (s *session) batch(a *answer, id int64) error {
-	rows := s.rows[id]
-	if rows == nil && 0 < id && id <= s.last {
-		return errIdleRows
-	}
-	if rows == nil {
-		return errNotAsked
+	rows, err := s.rowsOf(id)
+	if err != nil {
+		return err
 	}
 	for size := 0; size < batchBytes; {
 		row := make([]driver.Value, len(rows.Columns()))
@@ -254,13 +251,25 @@ func (s *session) batch(a *answer, id int64) error {
 	return nil
 }
 
-func (s *session) closeRows(id int64) error {
+// rowsOf returns rows that are open. Those that were, and no more, were idle.
+func (s *session) rowsOf(id int64) (driver.Rows, error) {
 	rows := s.rows[id]
-	if rows == nil && 0 < id && id <= s.last { // they were idle, and are closed
+	switch {
+	case rows != nil:
+		return rows, nil
+	case 0 < id && id <= s.last:
+		return nil, errIdleRows
+	}
+	return nil, errNotAsked
+}
+
+func (s *session) closeRows(id int64) error {
+	rows, err := s.rowsOf(id)
+	if errors.Is(err, errIdleRows) { // and are closed
 		return nil
 	}
-	if rows == nil {
-		return errNotAsked
+	if err != nil {
+		return err
 	}
 	delete(s.rows, id)
 	return rows.Close()
