@@ -120,8 +120,8 @@ RACE = -race $(UNWATCHED:%=-gcflags=%=-race=false)
 # Of what go test -v says, every test that has ended, and all that failed ones say.
 test: SHELL = bash
 test: .SHELLFLAGS = -o pipefail -c
-test: tools $(SDK) ## run all tests, about 15 minutes
-	@echo "Type check, vet, and all tests with the race detector: about 15 minutes on two cores."
+test: tools $(SDK) ## run all tests, about 20 minutes
+	@echo "Type check, vet, and all tests with the race detector: about 20 minutes on two cores."
 	node_modules/.bin/tsc --noEmit -p npm
 	go vet ./...
 	go vet -tags no_ui ./...

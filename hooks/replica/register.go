@@ -137,7 +137,7 @@ func (n *Node) LocalJob(id string) {
 }
 
 // Secret tells the node of a secret that is to be the same on all, by what it is: a node that has another one is told like one that differs in
-// what [Config.Same] has. Of the value, other nodes get a hash with a salt. A command compares those that it has. It is called before the app is bootstrapped.
+// what [Config.Same] has. Of the value, other nodes get a hash with a salt. A command compares those that it has.
 func (n *Node) Secret(what, value string) {
 	n.secrets.Store(what, value)
 }
