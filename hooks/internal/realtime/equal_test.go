@@ -187,6 +187,9 @@ func TestDeleteThatPanics(t *testing.T) {
 				panic("no")
 			})
 		}},
+		{"behind it", func(app core.App) {
+			app.OnRecordAfterDeleteSuccess(collectionName).BindFunc(func(*core.RecordEvent) error { panic("no") })
+		}, func(app core.App, record *core.Record) { _ = app.Delete(record) }},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			t.Parallel()

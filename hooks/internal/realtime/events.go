@@ -85,7 +85,7 @@ func (f *FanOut) aroundUpdate(e *core.ModelEvent) error {
 	if known || record == nil {
 		return e.Next()
 	}
-	return inTransaction(e, func(tx core.App) error {
+	return inTransaction(e, func() error {
 		if err := e.Next(); err != nil {
 			return err
 		}
@@ -93,8 +93,8 @@ func (f *FanOut) aroundUpdate(e *core.ModelEvent) error {
 		f.mu.Lock()
 		f.updating[key] = &before
 		f.mu.Unlock()
-		// Behind a panic PocketBase calls nobody.
-		runtime.AddCleanup(tx.TxInfo(), func(before *state) { f.forgetUpdate(key, before) }, &before)
+		// Behind a panic PocketBase calls nobody. Else the event lives until its last hook has ended.
+		runtime.AddCleanup(e, func(before *state) { f.forgetUpdate(key, before) }, &before)
 		return nil
 	})
 }
@@ -108,7 +108,7 @@ func (f *FanOut) aroundDelete(e *core.ModelEvent) error {
 	if c == nil {
 		return e.Next()
 	}
-	return inTransaction(e, func(core.App) error {
+	return inTransaction(e, func() error {
 		if err := e.Next(); err != nil {
 			return err
 		}
@@ -150,15 +150,15 @@ func (f *FanOut) beforeAppliedDelete(e *core.ModelEvent) error {
 
 // inTransaction gives the event a transaction if it has none: from its change of the row on,
 // it keeps others from committing.
-func inTransaction(e *core.ModelEvent, change func(tx core.App) error) error {
+func inTransaction(e *core.ModelEvent, change func() error) error {
 	if e.App.TxInfo() != nil {
-		return change(e.App)
+		return change()
 	}
 	app := e.App
 	defer func() { e.App = app }()
 	return app.RunInTransaction(func(tx core.App) error {
 		e.App = tx
-		return change(tx)
+		return change()
 	})
 }
 
@@ -220,20 +220,9 @@ func (f *FanOut) beforeDelete(e *core.ModelEvent) error {
 	f.mu.Lock()
 	f.deleting[key] = c
 	f.mu.Unlock()
-	// Behind a panic, here or later in the transaction, PocketBase calls nobody: what is
-	// left of the transaction is collected then.
-	if tx := e.App.TxInfo(); tx != nil {
-		runtime.AddCleanup(tx, func(c *change) { f.forgetDelete(key, c) }, c)
-	}
-	returned := false
-	defer func() {
-		if !returned {
-			f.forgetDelete(key, c)
-		}
-	}()
-	err := e.Next()
-	returned = true
-	return err
+	// Behind a panic PocketBase calls nobody. Else the event lives until its last hook has ended.
+	runtime.AddCleanup(e, func(c *change) { f.forgetDelete(key, c) }, c)
+	return e.Next()
 }
 
 // forgetDelete forgets the change unless it is no longer waited for.

@@ -2,6 +2,7 @@ package realtime
 
 import (
 	"errors"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -152,6 +153,63 @@ func TestUpdatesTellWhatLeftThoughItIsGone(t *testing.T) {
 	}
 	if event := next(t, plain); !strings.Contains(event, "end0") {
 		t.Errorf("a plain subscriber got %s", event)
+	}
+}
+
+// Garbage may be collected while the app's hooks behind a change run: what the row was is
+// known still.
+func TestHooksDuringWhichGarbageIsCollected(t *testing.T) {
+	t.Parallel()
+	collect := func(e *core.RecordEvent) error {
+		collected := make(chan struct{})
+		runtime.AddCleanup(new([64]byte), func(c chan struct{}) { close(c) }, collected)
+		for range 3 {
+			runtime.GC()
+		}
+		<-collected
+		return e.Next()
+	}
+	hide := func(app core.App, record *core.Record) error {
+		record.Set("userId", "somebody")
+		return app.Save(record)
+	}
+	remove := func(app core.App, record *core.Record) error { return app.Delete(record) }
+	for name, row := range map[string]struct {
+		change        func(core.App, *core.Record) error
+		inTransaction bool
+		want          string
+	}{
+		"an update":                  {hide, false, "leave"},
+		"an update in a transaction": {hide, true, "leave"},
+		"a delete":                   {remove, false, "delete"},
+		"a delete in a transaction":  {remove, true, "delete"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			app, _ := newTest(t)
+			const id = "record000000001"
+			saveRecord(t, app, id, nil)
+			server := apptest.Serve(t, app)
+			s := server.Subscribe(t, "", liveTopic("aiContent/*", ""))
+			app.OnRecordAfterUpdateSuccess(collectionName).BindFunc(collect)
+			app.OnRecordAfterDeleteSuccess(collectionName).BindFunc(collect)
+			record, err := app.FindRecordById(collectionName, id)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if row.inTransaction {
+				err = app.RunInTransaction(func(tx core.App) error { return row.change(tx, record) })
+			} else {
+				err = row.change(app, record)
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			saveRecord(t, app, "end000000000000", nil)
+			if event := next(t, s); !strings.Contains(event, `"`+row.want+`"`) || !strings.Contains(event, id) {
+				t.Errorf("got %s, want its %s", event, row.want)
+			}
+		})
 	}
 }
 
