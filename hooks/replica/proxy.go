@@ -12,7 +12,6 @@ import (
 	"net/url"
 	"slices"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/pocketbase/pocketbase/apis"
@@ -41,13 +40,6 @@ const (
 )
 
 type passedOn struct{}
-
-// positionHeader is what [Node.Position] tells, of answers to clients and of what they ask then, and positionQuery the same
-// where no header can be set.
-const (
-	positionHeader = "Replica-Position"
-	positionQuery  = "replicaPosition"
-)
 
 // passOn has the node that leads answer what may write, so that every node takes it, and what is about a stream of events
 // the one that has it. It answers nobody with less than they have seen of another node.
@@ -284,79 +276,4 @@ func (n *Node) servePeer(path string, w http.ResponseWriter, r *http.Request) {
 	r.Header.Del(schemeHeader)
 	r.Header.Del(streamHeader)
 	(*handler).ServeHTTP(w, r)
-}
-
-// positioned tells with the answer how far the database has come by then: what was read or written for it is there.
-type positioned struct {
-	http.ResponseWriter
-	node *Node
-}
-
-// tell does so unless another node has, which has answered.
-func (p *positioned) tell() {
-	if p.Header().Get(positionHeader) == "" {
-		p.Header().Set(positionHeader, p.node.Position())
-		p.Header().Add("Access-Control-Expose-Headers", positionHeader)
-	}
-}
-
-func (p *positioned) WriteHeader(status int) {
-	if status >= http.StatusOK { // others come before the answer
-		p.tell()
-	}
-	p.ResponseWriter.WriteHeader(status)
-}
-
-func (p *positioned) Write(b []byte) (int, error) {
-	p.tell()
-	return p.ResponseWriter.Write(b)
-}
-
-func (p *positioned) Unwrap() http.ResponseWriter { return p.ResponseWriter }
-
-// reached is the position that a database is known to be at.
-type reached struct {
-	mu       sync.Mutex
-	position uint64
-	moved    chan struct{} // closed when it is; nil if nobody waits
-}
-
-func (r *reached) at() uint64 {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return r.position
-}
-
-func (r *reached) set(position uint64) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if position <= r.position {
-		return
-	}
-	r.position = position
-	if r.moved != nil {
-		close(r.moved)
-		r.moved = nil
-	}
-}
-
-// wait reports whether the position is reached, before ctx ends.
-func (r *reached) wait(ctx context.Context, position uint64) bool {
-	for {
-		r.mu.Lock()
-		if r.position >= position {
-			r.mu.Unlock()
-			return true
-		}
-		if r.moved == nil {
-			r.moved = make(chan struct{})
-		}
-		moved := r.moved
-		r.mu.Unlock()
-		select {
-		case <-ctx.Done():
-			return false
-		case <-moved:
-		}
-	}
 }

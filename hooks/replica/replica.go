@@ -56,8 +56,6 @@ import (
 	"log/slog"
 	"path/filepath"
 	"runtime/debug"
-	"strconv"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -304,23 +302,6 @@ func (n *Node) begins() {
 	for _, f := range n.onLead {
 		go f()
 	}
-}
-
-// Position tells how far this node's database has come: what was written before is there. A request with it in the
-// header Replica-Position, or the query's replicaPosition, is answered by a node that has come as far, and every answer of one of several nodes
-// has that header. It's the same on all nodes, and says nothing to those of another log.
-func (n *Node) Position() string {
-	return n.name + "-" + strconv.FormatUint(n.reached.at(), 10)
-}
-
-// has reports whether this node's database has come to what Position says, or will never.
-func (n *Node) has(ctx context.Context, position string) bool {
-	number, ok := strings.CutPrefix(position, n.name+"-")
-	at, err := strconv.ParseUint(number, 10, 64)
-	if !ok || err != nil {
-		return true
-	}
-	return n.reached.wait(ctx, at)
 }
 
 var errNotConnected = errors.New("the node has no database yet")
