@@ -44,7 +44,7 @@ func (b *bench) measureServer(v variant, s *server, connections, first int) (res
 		}
 	}
 	config := loadConfig{
-		Addr: s.addr, Kind: v.kind.request, Conns: connections, First: first,
+		Addr: s.addr, Also: s.also, Kind: v.kind.request, Conns: connections, First: first,
 		Count: int(maxRate * (b.duration + b.duration/5).Seconds()), Reuse: v.reuse,
 	}
 	var receiver *helper

@@ -22,6 +22,7 @@ import (
 // before it reports ready.
 type loadConfig struct {
 	Addr     string
+	Also     []string // other servers, which get as many of the connections
 	Kind     string
 	Callback string
 	Token    string // of the user who sends; empty for a guest
@@ -103,8 +104,9 @@ func runLoad() error {
 		}
 		l.requests = append(l.requests, r...)
 	}
-	for range l.config.Conns {
-		conn, err := net.Dial("tcp", l.config.Addr)
+	servers := append([]string{l.config.Addr}, l.config.Also...)
+	for i := range l.config.Conns {
+		conn, err := net.Dial("tcp", servers[i%len(servers)])
 		if err != nil {
 			return err
 		}

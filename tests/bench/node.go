@@ -30,6 +30,7 @@ const logEnv = "BENCH_LOG"
 const (
 	leader   = "leader"
 	follower = "follower"
+	eachOne  = "each" // requests come to all of them
 )
 
 // node measures what it costs one server that its database has a log, and three that they share one, on one machine.
@@ -42,8 +43,10 @@ func (b *bench) node() error {
 			toLeader := v.with("of 3, to the one that leads")
 			v.kind.nodes = follower
 			toFollower := v.with("of 3, to another one")
+			v.kind.nodes = eachOne
+			toEach := v.with("of 3, to each")
 			v.kind.nodes = ""
-			groups = append(groups, []variant{v.with("off"), one, toLeader, toFollower})
+			groups = append(groups, []variant{v.with("off"), one, toLeader, toFollower, toEach})
 		}
 		return groups
 	})
@@ -63,22 +66,22 @@ func (b *bench) node() error {
 
 // nodes measures what viewers wait for at each of three nodes, and how long one that has lost everything takes to be one again.
 func (b *bench) nodes() error {
-	phase := loadPhase{Duration: max(b.duration, 5*time.Second), Rate: webhookRate}
 	t := &table{
-		title: fmt.Sprintf("Viewers at three nodes, all on this machine: %d webhooks a second", webhookRate),
-		head:  []string{"viewers at each node", "measured at", "answer p50 ms", "p99 ms", "to the last viewer p50 ms", "p99 ms", "faults"},
+		title: "Viewers at three nodes, all on this machine",
+		head:  []string{"viewers at each node", "webhooks/s", "measured at", "answer p50 ms", "p99 ms", "to the last viewer p50 ms", "p99 ms", "faults"},
 	}
-	for _, count := range []int{200, 2000} {
+	for _, row := range []struct{ viewers, rate int }{{200, webhookRate}, {2000, 5}, {2000, webhookRate}} {
+		phase := loadPhase{Duration: max(b.duration, 5*time.Second), Rate: float64(row.rate)}
 		for _, which := range []string{"", leader, follower} {
 			kind := b.nodeKind(which)
 			kind.fresh = false
-			s, err := b.show(variant{name: "nodes", kind: kind, rows: 1}, audience{count: count}, fanoutConns, phase)
+			s, err := b.show(variant{name: "nodes", kind: kind, rows: 1}, audience{count: row.viewers}, fanoutConns, phase)
 			if err != nil {
-				return fmt.Errorf("%d viewers at the %s: %w", count, which, err)
+				return fmt.Errorf("%d viewers at the %s: %w", row.viewers, which, err)
 			}
 			name := cmp.Or(which, "one server without others")
-			progress("nodes  %5d viewers  %-25s answer p50 %s ms  last p50 %s p99 %s ms  %+v", count, name, ms(s.ack50), ms(s.last50), ms(s.last99), s.faults)
-			t.add(fmt.Sprint(count), name, ms(s.ack50), ms(s.ack99), ms(s.last50), ms(s.last99), fmt.Sprintf("%+v", s.faults))
+			progress("nodes  %5d viewers  %2d/s  %-25s answer p50 %s ms  last p50 %s p99 %s ms  %+v", row.viewers, row.rate, name, ms(s.ack50), ms(s.last50), ms(s.last99), s.faults)
+			t.add(fmt.Sprint(row.viewers), fmt.Sprint(row.rate), name, ms(s.ack50), ms(s.ack99), ms(s.last50), ms(s.last99), fmt.Sprintf("%+v", s.faults))
 		}
 	}
 	b.tables = append(b.tables, t)
@@ -198,7 +201,12 @@ func (b *bench) serveNodes(kind serverKind, dir string) (s *server, took time.Du
 	}
 	for deadline := time.Now().Add(time.Minute); time.Now().Before(deadline); time.Sleep(100 * time.Millisecond) {
 		for _, node := range all {
-			if leads, err := node.leads(); err == nil && leads == (kind.nodes == leader) {
+			if leads, err := node.leads(); err == nil && leads == (kind.nodes != follower) {
+				for _, other := range all {
+					if kind.nodes == eachOne && other != node {
+						node.also = append(node.also, other.addr)
+					}
+				}
 				return node, time.Since(began), nil
 			}
 		}

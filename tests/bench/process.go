@@ -199,6 +199,7 @@ type server struct {
 	addr string
 	dir  string // with pb_data and pb_hooks; empty if it has none
 
+	also   []string  // where the others take requests, if those go to each
 	root   string    // of nodes that keep one database: where all are
 	others []*server // of them
 	kind   serverKind
@@ -211,7 +212,7 @@ type serverKind struct {
 	env     []string
 	script  bool   // with webhook.pb.js in pb_hooks
 	fresh   bool   // on an empty data directory
-	nodes   string // which one of three it is; empty for a server alone
+	nodes   string // which of three requests come to; empty for a server alone
 	request string
 }
 
