@@ -30,7 +30,7 @@ const logEnv = "BENCH_LOG"
 const (
 	leader   = "leader"
 	follower = "follower"
-	eachOne  = "each" // requests come to all of them
+	eachNode = "each" // requests come to all of them
 )
 
 // node measures what it costs one server that its database has a log, and three that they share one, on one machine.
@@ -43,7 +43,7 @@ func (b *bench) node() error {
 			toLeader := v.with("of 3, to the one that leads")
 			v.kind.nodes = follower
 			toFollower := v.with("of 3, to another one")
-			v.kind.nodes = eachOne
+			v.kind.nodes = eachNode
 			toEach := v.with("of 3, to each")
 			v.kind.nodes = ""
 			groups = append(groups, []variant{v.with("off"), one, toLeader, toFollower, toEach})
@@ -203,7 +203,7 @@ func (b *bench) serveNodes(kind serverKind, dir string) (s *server, took time.Du
 		for _, node := range all {
 			if leads, err := node.leads(); err == nil && leads == (kind.nodes != follower) {
 				for _, other := range all {
-					if kind.nodes == eachOne && other != node {
+					if kind.nodes == eachNode && other != node {
 						node.also = append(node.also, other.addr)
 					}
 				}
