@@ -118,7 +118,7 @@ func loadCerts(dir string) (*tls.Config, error) {
 		err = errors.New(caFile + " has no certificate")
 	}
 	if err != nil {
-		return nil, fmt.Errorf("the certificates in %s: %w: \"cluster certs\" makes a folder of them for each node", dir, err)
+		return nil, fmt.Errorf("the certificates in %s: %w: \"cluster certs\" makes a folder of them for each node, beside the data directory (--dir)", dir, err)
 	}
 	return &tls.Config{
 		Certificates: []tls.Certificate{cert}, RootCAs: pool, ClientCAs: pool, ServerName: serverName,

@@ -137,7 +137,7 @@ func (d *dispatch) awaitCallback(ctx context.Context, sent time.Time) error {
 		return err
 	}
 	if received == nil {
-		return fmt.Errorf("no callback within %s: the server must run with MODELRIVER_API_KEY, and with 127.0.0.1 in MODELRIVER_CALLBACK_HOSTS; a duplicate gets none", d.options.Wait)
+		return fmt.Errorf("no callback within %s: the server must run with MODELRIVER_API_KEY, and with 127.0.0.1 in MODELRIVER_CALLBACK_HOSTS; of several nodes, this machine's must lead; a duplicate gets none", d.options.Wait)
 	}
 	fmt.Fprintf(d.out, "Callback %s after the webhook was sent, %s:\n%s\n",
 		received.at.Sub(sent).Round(precision), d.describeKey(received.authorization), indented(received.body))
