@@ -69,6 +69,16 @@ func newCluster(t testing.TB, statements ...string) *cluster {
 	return c
 }
 
+// startCluster returns nodes that run, with a table a that has a row "before" on each.
+func startCluster(t testing.TB) *cluster {
+	t.Helper()
+	c := newCluster(t, "CREATE TABLE a (b)")
+	c.start(t, 0, 1, 2)
+	c.insert(t, "before")
+	c.same(t)
+	return c
+}
+
 // openLog has a log's server run for a database that nobody opens.
 func openLog(t *testing.T, l *streamLog, path string) {
 	t.Helper()
@@ -296,10 +306,7 @@ func TestClusterGoesOnWithoutOne(t *testing.T) {
 // One node of three takes nothing, and is read from.
 func TestMostOfTheNodesAreGone(t *testing.T) {
 	t.Parallel()
-	c := newCluster(t, "CREATE TABLE a (b)")
-	c.start(t, 0, 1, 2)
-	c.insert(t, "before")
-	c.same(t)
+	c := startCluster(t)
 	left := c.leader(t)
 	a, b := others(left)
 	c.stop(t, a)

@@ -23,10 +23,7 @@ import (
 // A node that believes that it leads, while another one does, changes nothing.
 func TestNodeThatLedIsFenced(t *testing.T) {
 	t.Parallel()
-	c := newCluster(t, "CREATE TABLE a (b)")
-	c.start(t, 0, 1, 2)
-	c.insert(t, "before")
-	c.same(t)
+	c := startCluster(t)
 	leader := c.leader(t)
 	_, believes := others(leader)
 	// It has not applied what the leader wrote since.
@@ -161,10 +158,7 @@ func TestFullLogIsCutOffAfterAnElection(t *testing.T) {
 // A node that leads without the others, whose marker may get into the log later, waits between its attempts.
 func TestLeaderWithoutTheOthersWaits(t *testing.T) {
 	t.Parallel()
-	c := newCluster(t, "CREATE TABLE a (b)")
-	c.start(t, 0, 1, 2)
-	c.insert(t, "before")
-	c.same(t)
+	c := startCluster(t)
 	leader := c.leader(t)
 	a, b := others(leader)
 	began := time.Now()
@@ -242,10 +236,7 @@ func TestCloseDoesNotWaitForWhatIsApplied(t *testing.T) {
 // Another node leads while the database of the one that should can't be written to.
 func TestNodeThatCannotWriteLetsAnotherOneLead(t *testing.T) {
 	t.Parallel()
-	c := newCluster(t, "CREATE TABLE a (b)")
-	c.start(t, 0, 1, 2)
-	c.insert(t, "before")
-	c.same(t)
+	c := startCluster(t)
 	locked, _ := others(c.leader(t))
 	db, err := sql.Open("sqlite", c.paths[locked])
 	if err != nil {

@@ -269,10 +269,7 @@ func TestRequestWaitsForANodeThatLeads(t *testing.T) {
 // What changes nothing is answered at once by a node that has all of the log since it started.
 func TestAnswerThatChangedNothingIsNotWaitedFor(t *testing.T) {
 	t.Parallel()
-	c := newCluster(t, "CREATE TABLE a (b)")
-	c.start(t, 0, 1, 2)
-	c.insert(t, "before")
-	c.same(t)
+	c := startCluster(t)
 	follower, _ := others(c.leader(t))
 	c.stop(t, follower)
 	c.start(t, follower)

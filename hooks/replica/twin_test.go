@@ -101,10 +101,7 @@ func TestMachineThatWasReplacedComesBack(t *testing.T) {
 // The copy of a machine, with all that is configured there, ends when that is back, and doesn't start any more.
 func TestMachineThatHasACopy(t *testing.T) {
 	t.Parallel()
-	c := newCluster(t, "CREATE TABLE a (b)")
-	c.start(t, 0, 1, 2)
-	c.insert(t, "before")
-	c.same(t)
+	c := startCluster(t)
 	c.stop(t, 1)
 	config, path := c.configs[1], filepath.Join(t.TempDir(), "copy", "data.db")
 	config.Listen = freePorts(t)
