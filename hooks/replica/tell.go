@@ -101,6 +101,7 @@ type toldRow struct {
 	was, is         place
 	existed, exists bool
 	record          *core.Record
+	event           *core.ModelEvent // the same before and behind, as PocketBase's: what hooks know of it may go with it
 }
 
 var errUntold = fmt.Errorf("more than %d rows changed, or rows and collections", maxTold)
@@ -279,9 +280,11 @@ func (t *telling) take(rows []*toldRow, because error) (err error) {
 }
 
 func (t *telling) event(row *toldRow, kind string) *core.ModelEvent {
-	event := &core.ModelEvent{App: t.app, Context: context.Background(), Type: kind}
-	event.Model = row.record
-	return event
+	if row.event == nil {
+		row.event = &core.ModelEvent{App: t.app, Context: context.Background(), Type: kind}
+		row.event.Model = row.record
+	}
+	return row.event
 }
 
 func (t *telling) collectionEvent(collection *core.Collection, kind string) *core.CollectionEvent {
