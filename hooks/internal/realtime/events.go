@@ -5,7 +5,9 @@ import (
 	"errors"
 	"runtime"
 	"time"
+	"weak"
 
+	"github.com/pocketbase/dbx"
 	"github.com/pocketbase/pocketbase/core"
 )
 
@@ -23,7 +25,7 @@ func (f *FanOut) hooksBegin(e *core.RecordEvent) error {
 // PocketBase's own broadcast, which gets the rest.
 func (f *FanOut) afterSave(action string) func(e *core.ModelEvent) error {
 	return func(e *core.ModelEvent) error {
-		before := f.takeUpdating(e.Model)
+		before := f.takeUpdating(e)
 		record := f.recordOf(e)
 		if record == nil || !f.hasSubscribers() {
 			return e.Next()
@@ -77,33 +79,34 @@ func (f *FanOut) settle(app core.App, action string, record *core.Record, place 
 // can be told who loses sight of it: a record's Original is what its saver had loaded, and
 // what the transaction made of the row meanwhile, nobody has seen.
 func (f *FanOut) aroundUpdate(e *core.ModelEvent) error {
-	key := changeKey(e.Model)
-	f.mu.Lock()
-	known := f.updating[key] != nil
-	f.mu.Unlock()
 	record := f.recordOf(e)
-	if known || record == nil {
+	if record == nil {
 		return e.Next()
 	}
 	return inTransaction(e, func() error {
 		if err := e.Next(); err != nil {
 			return err
 		}
-		before := f.lookBack(record)
-		f.mu.Lock()
-		f.updating[key] = &before
-		f.mu.Unlock()
-		// Behind a panic PocketBase calls nobody. Else the event lives until its last hook has ended.
-		runtime.AddCleanup(e, func(before *state) { f.forgetUpdate(key, before) }, &before)
+		f.noteUpdating(e, f.lookBack(record))
 		return nil
 	})
+}
+
+// noteUpdating keeps what the row was as long as the event lives: until its last hook has ended.
+// Of a transaction that is undone, and behind a panic, nobody is called with this event.
+func (f *FanOut) noteUpdating(e *core.ModelEvent, before state) {
+	key := weak.Make(e)
+	f.mu.Lock()
+	f.updating[key] = &before
+	f.mu.Unlock()
+	runtime.AddCleanup(e, f.forgetUpdate, key)
 }
 
 // aroundDelete finds out the same before the transaction that deletes the row: another one
 // may have committed since it was decided who hears of the delete.
 func (f *FanOut) aroundDelete(e *core.ModelEvent) error {
 	f.mu.Lock()
-	c := f.deleting[changeKey(e.Model)]
+	c := f.deleting[weak.Make(e)]
 	f.mu.Unlock()
 	if c == nil {
 		return e.Next()
@@ -126,17 +129,14 @@ func (f *FanOut) beforeAppliedUpdate(e *core.ModelEvent) error {
 	if record == nil {
 		return e.Next()
 	}
-	before := f.lookBack(record) // also for who subscribes meanwhile
-	f.mu.Lock()
-	f.updating[changeKey(e.Model)] = &before
-	f.mu.Unlock()
+	f.noteUpdating(e, f.lookBack(record)) // also for who subscribes meanwhile
 	return e.Next()
 }
 
 // beforeAppliedDelete finds out the same before a delete is applied.
 func (f *FanOut) beforeAppliedDelete(e *core.ModelEvent) error {
 	f.mu.Lock()
-	c := f.deleting[changeKey(e.Model)]
+	c := f.deleting[weak.Make(e)]
 	f.mu.Unlock()
 	if c == nil {
 		return e.Next()
@@ -151,7 +151,7 @@ func (f *FanOut) beforeAppliedDelete(e *core.ModelEvent) error {
 // inTransaction gives the event a transaction if it has none: from its change of the row on,
 // it keeps others from committing.
 func inTransaction(e *core.ModelEvent, change func() error) error {
-	if e.App.TxInfo() != nil {
+	if _, none := e.App.NonconcurrentDB().(*dbx.DB); !none { // it may have one of the other database only
 		return change()
 	}
 	app := e.App
@@ -181,8 +181,8 @@ func (f *FanOut) lookBack(record *core.Record) state {
 }
 
 // takeUpdating returns what the row was before the update that has ended, or nil.
-func (f *FanOut) takeUpdating(model core.Model) *state {
-	key := changeKey(model)
+func (f *FanOut) takeUpdating(e *core.ModelEvent) *state {
+	key := weak.Make(e)
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	before := f.updating[key]
@@ -190,18 +190,10 @@ func (f *FanOut) takeUpdating(model core.Model) *state {
 	return before
 }
 
-// forgetUpdate forgets what the row was before the update, unless another one has begun.
-func (f *FanOut) forgetUpdate(key any, before *state) {
+func (f *FanOut) forgetUpdate(key weak.Pointer[core.ModelEvent]) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if f.updating[key] == before {
-		delete(f.updating, key)
-	}
-}
-
-func (f *FanOut) afterUpdateError(e *core.ModelErrorEvent) error {
-	f.takeUpdating(e.Model)
-	return e.Next()
+	delete(f.updating, key)
 }
 
 // beforeDelete decides who hears of a delete while the record is there, outside of the
@@ -216,59 +208,39 @@ func (f *FanOut) beforeDelete(e *core.ModelEvent) error {
 	if c == nil {
 		return e.Next()
 	}
-	key := changeKey(e.Model)
+	key := weak.Make(e)
 	f.mu.Lock()
 	f.deleting[key] = c
 	f.mu.Unlock()
-	// Behind a panic PocketBase calls nobody. Else the event lives until its last hook has ended.
-	runtime.AddCleanup(e, func(c *change) { f.forgetDelete(key, c) }, c)
-	return e.Next()
+	runtime.AddCleanup(e, f.forgetDelete, key) // as of an update
+	err := e.Next()
+	if err != nil {
+		f.forgetDelete(key)
+	}
+	return err
 }
 
 // forgetDelete forgets the change unless it is no longer waited for.
-func (f *FanOut) forgetDelete(key any, c *change) {
+func (f *FanOut) forgetDelete(key weak.Pointer[core.ModelEvent]) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	delete(f.decided, c)
-	if f.deleting[key] == c {
-		delete(f.deleting, key)
-	}
+	delete(f.decided, f.deleting[key])
+	delete(f.deleting, key)
 }
 
+// afterDelete gives the change its place. The lock is not given up meanwhile: a change that is
+// nowhere has no view.
 func (f *FanOut) afterDelete(e *core.ModelEvent) error {
+	key := weak.Make(e)
 	f.mu.Lock()
-	if c := f.takeDeleting(e.Model); c != nil {
+	if c := f.deleting[key]; c != nil {
+		delete(f.deleting, key)
 		c.until = f.moment + 1 // any view of now
 		c.outdated = f.isOutdated(c.record)
 		f.append(c)
 	}
 	f.mu.Unlock()
 	return e.Next()
-}
-
-func (f *FanOut) afterDeleteError(e *core.ModelErrorEvent) error {
-	f.mu.Lock()
-	delete(f.decided, f.takeDeleting(e.Model))
-	f.mu.Unlock()
-	return e.Next()
-}
-
-// takeDeleting returns the change that waits for the outcome of its delete, or nil. The
-// lock is held, and not given up before the change has its place among the others: what
-// is in none of them has no view.
-func (f *FanOut) takeDeleting(model core.Model) *change {
-	key := changeKey(model)
-	c := f.deleting[key]
-	delete(f.deleting, key)
-	return c
-}
-
-// changeKey is the same before and after a change.
-func changeKey(model core.Model) any {
-	if record := asRecord(model); record != nil {
-		return record
-	}
-	return [2]any{model.TableName(), model.PK()}
 }
 
 func (f *FanOut) hasSubscribers() bool {

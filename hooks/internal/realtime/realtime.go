@@ -16,6 +16,7 @@ import (
 	"slices"
 	"sync"
 	"time"
+	"weak"
 
 	"github.com/pocketbase/pocketbase/core"
 	"github.com/pocketbase/pocketbase/tools/hook"
@@ -75,9 +76,12 @@ type FanOut struct {
 	draining    bool
 	timer       *time.Timer              // that wakes those who wait for hooks
 	places      map[*core.Record]*change // by the record whose after-success hooks still run
-	deleting    map[any]*change          // by what is being deleted: see changeKey
-	updating    map[any]*state           // rows before their update, by what is saved: see changeKey
 	decided     map[*change]struct{}     // and in neither changes nor log
+
+	// What is being deleted, and rows before their update, by PocketBase's event, which is the same
+	// before and behind a change.
+	deleting map[weak.Pointer[core.ModelEvent]]*change
+	updating map[weak.Pointer[core.ModelEvent]]*state
 
 	log       []*change
 	behind    map[*subscriber]struct{} // those with a position in it, beside those that hear all
@@ -116,8 +120,8 @@ func New(app core.App, collections ...string) *FanOut {
 		subscribers: map[*subscriber]struct{}{},
 		byKey:       map[string]*subscriber{},
 		places:      map[*core.Record]*change{},
-		deleting:    map[any]*change{},
-		updating:    map[any]*state{},
+		deleting:    map[weak.Pointer[core.ModelEvent]]*change{},
+		updating:    map[weak.Pointer[core.ModelEvent]]*state{},
 		behind:      map[*subscriber]struct{}{},
 		index:       index{},
 		demanded:    map[equality]int{}, filterFields: map[string]int{},
@@ -172,17 +176,11 @@ func (f *FanOut) bindEvents(app core.App) {
 		saved.Bind(&hook.Handler[*core.ModelEvent]{Id: "modelriverRealtime", Func: f.afterSave(action), Priority: -99})
 		saved.Bind(&hook.Handler[*core.ModelEvent]{Id: "modelriverRealtimeEnd", Func: f.withEverybody, Priority: -98})
 	}
-	app.OnModelAfterUpdateError(f.collections...).Bind(&hook.Handler[*core.ModelErrorEvent]{
-		Id: "modelriverRealtime", Func: f.afterUpdateError, Priority: -98,
-	})
 	app.OnModelDelete(f.collections...).Bind(&hook.Handler[*core.ModelEvent]{
 		Id: "modelriverRealtime", Func: f.beforeDelete, Priority: 99,
 	})
 	app.OnModelAfterDeleteSuccess(f.collections...).Bind(&hook.Handler[*core.ModelEvent]{
 		Id: "modelriverRealtime", Func: f.afterDelete, Priority: -98,
-	})
-	app.OnModelAfterDeleteError(f.collections...).Bind(&hook.Handler[*core.ModelErrorEvent]{
-		Id: "modelriverRealtime", Func: f.afterDeleteError, Priority: -98,
 	})
 	app.OnCollectionAfterUpdateSuccess().Bind(&hook.Handler[*core.CollectionEvent]{
 		Id: "modelriverRealtime", Func: f.renewAll,

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/pocketbase/pocketbase/core"
+	"github.com/pocketbase/pocketbase/tests"
 	"github.com/pocketbase/pocketbase/tools/types"
 
 	"github.com/pocketriver/pocketriver/hooks/internal/apptest"
@@ -208,6 +209,62 @@ func TestHooksDuringWhichGarbageIsCollected(t *testing.T) {
 			saveRecord(t, app, "end000000000000", nil)
 			if event := next(t, s); !strings.Contains(event, `"`+row.want+`"`) || !strings.Contains(event, id) {
 				t.Errorf("got %s, want its %s", event, row.want)
+			}
+		})
+	}
+}
+
+// What a row was before an update is known of that update alone, though hooks have kept the one
+// before it from being told, or the same record is saved again within the hooks.
+func TestEachUpdateGoesByWhatItsRowWas(t *testing.T) {
+	t.Parallel()
+	set := func(app core.App, record *core.Record, userId string) error {
+		record.Set("userId", userId)
+		return app.Save(record)
+	}
+	for name, row := range map[string]struct {
+		was    string
+		change func(app *tests.TestApp, record *core.Record) error
+	}{
+		"behind one that is not told": {"somebody", func(app *tests.TestApp, record *core.Record) error {
+			id := app.OnRecordAfterUpdateSuccess(collectionName).BindFunc(func(*core.RecordEvent) error { return nil })
+			err := set(app, record, "")
+			app.OnRecordAfterUpdateSuccess(collectionName).Unbind(id)
+			return errors.Join(err, set(app, record, "somebody"))
+		}},
+		"around one of a hook": {"", func(app *tests.TestApp, record *core.Record) error {
+			app.OnRecordAfterUpdateSuccess(collectionName).BindFunc(func(e *core.RecordEvent) error {
+				if e.Record.GetString("title") == "" {
+					e.Record.Set("title", "x")
+					if err := e.App.Save(e.Record); err != nil {
+						return err
+					}
+				}
+				return e.Next()
+			})
+			return set(app, record, "somebody")
+		}},
+		"in a transaction of the other database": {"", func(app *tests.TestApp, record *core.Record) error {
+			return app.AuxRunInTransaction(func(tx core.App) error { return set(tx, record, "somebody") })
+		}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			app, _ := newTest(t)
+			const id = "record000000001"
+			saveRecord(t, app, id, map[string]any{"userId": row.was})
+			server := apptest.Serve(t, app)
+			s := server.Subscribe(t, "", liveTopic("aiContent/*", ""))
+			record, err := app.FindRecordById(collectionName, id)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := row.change(app, record); err != nil {
+				t.Fatal(err)
+			}
+			saveRecord(t, app, "end000000000000", nil)
+			if event := next(t, s); !strings.Contains(event, `"leave"`) || !strings.Contains(event, id) {
+				t.Errorf("got %s, want that it left", event)
 			}
 		})
 	}
