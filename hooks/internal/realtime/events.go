@@ -228,19 +228,31 @@ func (f *FanOut) forgetDelete(key weak.Pointer[core.ModelEvent]) {
 	delete(f.deleting, key)
 }
 
-// afterDelete gives the change its place. The lock is not given up meanwhile: a change that is
-// nowhere has no view.
 func (f *FanOut) afterDelete(e *core.ModelEvent) error {
-	key := weak.Make(e)
-	f.mu.Lock()
-	if c := f.deleting[key]; c != nil {
-		delete(f.deleting, key)
-		c.until = f.moment + 1 // any view of now
-		c.outdated = f.isOutdated(c.record)
-		f.append(c)
-	}
-	f.mu.Unlock()
+	f.settleDelete(weak.Make(e))
 	return e.Next()
+}
+
+// settleDelete gives a delete its place, behind what was decided while the row was there.
+func (f *FanOut) settleDelete(key weak.Pointer[core.ModelEvent]) {
+	f.settling.Lock()
+	defer f.settling.Unlock()
+	f.mu.Lock()
+	c := f.deleting[key]
+	if c == nil {
+		f.mu.Unlock()
+		return
+	}
+	fields := f.comparedFields(c)
+	f.mu.Unlock()
+	_, err := f.rows.read(f.app, c.record.Collection(), c.record.Id, fields)
+	c.outdated = f.isOutdated(c.record) || !errors.Is(err, sql.ErrNoRows)
+
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	delete(f.deleting, key)
+	c.until = f.moment + 1 // any view of now
+	f.append(c)
 }
 
 func (f *FanOut) hasSubscribers() bool {

@@ -21,7 +21,7 @@ type change struct {
 	state            // as committed
 	before     state // an update or a delete
 	overtaken  bool  // by another commit to the record, of which another change tells
-	outdated   bool  // the rules it was decided by
+	outdated   bool  // the rules it was decided by, or a delete: there is such a row again
 	gone       bool  // the row, meanwhile: it is shown to nobody
 
 	// Set when it is published.
