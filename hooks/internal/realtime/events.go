@@ -27,7 +27,7 @@ func (f *FanOut) afterSave(action string) func(e *core.ModelEvent) error {
 	return func(e *core.ModelEvent) error {
 		before := f.takeUpdating(e)
 		record := f.recordOf(e)
-		if record == nil || !f.hasSubscribers() {
+		if record == nil || f.passesUnheard() {
 			return e.Next()
 		}
 		f.mu.Lock()
@@ -251,14 +251,21 @@ func (f *FanOut) settleDelete(key weak.Pointer[core.ModelEvent]) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	delete(f.deleting, key)
-	c.until = f.moment + 1 // any view of now
+	f.moment++ // which those miss who set their topics just now
+	c.until = f.moment
 	f.append(c)
 }
 
-func (f *FanOut) hasSubscribers() bool {
+// passesUnheard reports whether there is no subscriber to decide for. One that sets its topics just
+// now has missed the change.
+func (f *FanOut) passesUnheard() bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return len(f.subscribers) > 0
+	if len(f.subscribers) > 0 {
+		return false
+	}
+	f.moment++
+	return true
 }
 
 // recordOf returns the event's record if it is told of here.
