@@ -160,6 +160,25 @@ func TestStreamsThatExpectLeaveAreToldWhenNoneCan(t *testing.T) {
 				t.Fatal(err)
 			}
 		},
+		"with the collection": func(t *testing.T, app core.App, _ *core.Record) {
+			content, err := app.FindCollectionByNameOrId(collectionName)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := app.Delete(content); err != nil {
+				t.Fatal(err)
+			}
+		},
+		"with its name": func(t *testing.T, app core.App, _ *core.Record) {
+			content, err := app.FindCollectionByNameOrId(collectionName)
+			if err != nil {
+				t.Fatal(err)
+			}
+			content.Name = "another"
+			if err := app.Save(content); err != nil {
+				t.Fatal(err)
+			}
+		},
 		"with the user": func(t *testing.T, app core.App, user *core.Record) {
 			if err := app.Delete(user); err != nil {
 				t.Fatal(err)
@@ -179,7 +198,7 @@ func TestStreamsThatExpectLeaveAreToldWhenNoneCan(t *testing.T) {
 			user, token := apptest.NewUser(t, app, "user@example.com")
 			live, plain := server.Subscribe(t, token, liveTopic("aiContent/*", "")), server.Subscribe(t, token, "aiContent/*")
 			change(t, app, user)
-			if name == "with the rules" {
+			if name != "with the user" && name != "with the password" {
 				select {
 				case <-live.Ended:
 				case <-time.After(time.Minute):

@@ -101,14 +101,21 @@ func (f *FanOut) connected(s *subscriber) subscriptions.Message {
 
 // renewAll follows a change of a collection: what is named by its id is served by
 // PocketBase while it has another name, and filters are compiled for its fields. No event
-// tells what its rules show and hide now, so whoever counts on that fetches again.
+// tells what its rules show and hide now, or that none has its name any more, so whoever
+// counts on that fetches again.
 func (f *FanOut) renewAll(e *core.CollectionEvent) error {
 	if err := e.Next(); err != nil {
 		return err
 	}
+	changed := []string{e.Collection.Name}
+	for _, name := range f.collections {
+		if _, err := f.app.FindCachedCollectionByNameOrId(name); err != nil {
+			changed = append(changed, name)
+		}
+	}
 	f.mu.Lock()
 	for s := range f.subscribers {
-		if s.away != nil || s.leaveTopic(e.Collection.Name) != nil {
+		if s.away != nil || slices.ContainsFunc(changed, func(name string) bool { return s.leaveTopic(name) != nil }) {
 			f.cut(s)
 		}
 	}

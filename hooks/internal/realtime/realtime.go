@@ -185,6 +185,9 @@ func (f *FanOut) bindEvents(app core.App) {
 	app.OnCollectionAfterUpdateSuccess().Bind(&hook.Handler[*core.CollectionEvent]{
 		Id: "modelriverRealtime", Func: f.renewAll,
 	})
+	app.OnCollectionAfterDeleteSuccess().Bind(&hook.Handler[*core.CollectionEvent]{
+		Id: "modelriverRealtime", Func: f.renewAll,
+	})
 }
 
 // takesOver reports whether subscriptions without options are served here.
