@@ -130,7 +130,7 @@ func (f *FanOut) renewAll(e *core.CollectionEvent) error {
 // by one prefix that ends in "?" (apis/realtime.go, realtimeBroadcastRecord).
 func (s *subscriber) Subscriptions(prefixes ...string) map[string]subscriptions.SubscriptionOptions {
 	topics := *s.topics.Load()
-	if s.tellings.Load()%2 == 1 { // what PocketBase sent of new ones meanwhile would have no place among their events
+	if s.tellings.Load() != s.tellingsEnded.Load() { // what PocketBase sent of new ones meanwhile would have no place among their events
 		asked := s.fanOut.ownTopics(s.DefaultClient.Subscriptions())
 		topics = append(slices.DeleteFunc(asked, func(t topic) bool { return !t.leave }), topics...)
 	}

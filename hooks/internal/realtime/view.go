@@ -103,7 +103,7 @@ func (s *subscriber) Subscribe(names ...string) {
 	s.DefaultClient.Subscribe(names...)
 	s.renew()
 	s.tellWhatIsLive()
-	s.tellings.Add(1)
+	s.tellingsEnded.Add(1)
 	s.wake()
 }
 
