@@ -1,6 +1,7 @@
 package realtime
 
 import (
+	"errors"
 	"fmt"
 	"maps"
 	"net/http"
@@ -11,6 +12,7 @@ import (
 	"time"
 
 	"github.com/pocketbase/pocketbase/core"
+	"github.com/pocketbase/pocketbase/tools/hook"
 	"github.com/pocketbase/pocketbase/tools/types"
 
 	"github.com/pocketriver/pocketriver/hooks/internal/apptest"
@@ -159,6 +161,32 @@ func TestStreamsThatExpectLeaveAreToldWhenNoneCan(t *testing.T) {
 			if err := app.Save(content); err != nil {
 				t.Fatal(err)
 			}
+		},
+		"with the rules, behind which a hook fails": func(t *testing.T, app core.App, _ *core.Record) {
+			app.OnCollectionAfterUpdateSuccess().Bind(&hook.Handler[*core.CollectionEvent]{
+				Func: func(*core.CollectionEvent) error { return errors.New("no") }, Priority: -1,
+			})
+			content, err := app.FindCollectionByNameOrId(collectionName)
+			if err != nil {
+				t.Fatal(err)
+			}
+			content.ListRule = types.Pointer(`userId = "nobody"`)
+			if err := app.Save(content); err == nil {
+				t.Fatal("no hook has failed")
+			}
+		},
+		"with rules that are not committed": func(t *testing.T, app core.App, _ *core.Record) { // which PocketBase goes by until then
+			_ = app.RunInTransaction(func(tx core.App) error {
+				content, err := tx.FindCollectionByNameOrId(collectionName)
+				if err != nil {
+					t.Fatal(err)
+				}
+				content.ListRule = types.Pointer(`userId = "nobody"`)
+				if err := tx.Save(content); err != nil {
+					t.Fatal(err)
+				}
+				return errors.New("undo")
+			})
 		},
 		"with the collection": func(t *testing.T, app core.App, _ *core.Record) {
 			content, err := app.FindCollectionByNameOrId(collectionName)

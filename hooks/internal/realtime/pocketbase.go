@@ -102,12 +102,15 @@ func (f *FanOut) connected(s *subscriber) subscriptions.Message {
 // renewAll follows a change of a collection: what is named by its id is served by
 // PocketBase while it has another name, and filters are compiled for its fields. No event
 // tells what its rules show and hide now, or that none has its name any more, so whoever
-// counts on that fetches again.
+// counts on that fetches again. PocketBase goes by a change already before it is committed
+// (core/collection_model.go, onCollectionSaveExecute), so this follows when it is undone, too.
 func (f *FanOut) renewAll(e *core.CollectionEvent) error {
-	if err := e.Next(); err != nil {
-		return err
-	}
-	changed := []string{e.Collection.Name}
+	defer f.renewBehind(e.Collection.Name)
+	return e.Next()
+}
+
+func (f *FanOut) renewBehind(name string) {
+	changed := []string{name}
 	for _, name := range f.collections {
 		if _, err := f.app.FindCachedCollectionByNameOrId(name); err != nil {
 			changed = append(changed, name)
@@ -123,7 +126,6 @@ func (f *FanOut) renewAll(e *core.CollectionEvent) error {
 	for _, s := range f.all() {
 		s.renew()
 	}
-	return nil
 }
 
 // Subscriptions hides what the fan-out sends from PocketBase's broadcast, which alone asks

@@ -139,6 +139,12 @@ func (f *FanOut) Bind() {
 		Id: "modelriverRealtimeBegin", Func: f.hooksBegin, Priority: -9999, // around the app's own
 	})
 
+	for _, undone := range []*hook.TaggedHook[*core.CollectionErrorEvent]{f.app.OnCollectionAfterUpdateError(), f.app.OnCollectionAfterDeleteError()} {
+		undone.Bind(&hook.Handler[*core.CollectionErrorEvent]{
+			Id: "modelriverRealtime", Func: func(e *core.CollectionErrorEvent) error { return f.renewAll(&e.CollectionEvent) }, Priority: -10000,
+		})
+	}
+
 	const innermost = 10000 // right around the change of the row
 	f.app.OnModelUpdateExecute(f.collections...).Bind(&hook.Handler[*core.ModelEvent]{Id: "modelriverRealtime", Func: f.aroundUpdate, Priority: innermost})
 	f.app.OnModelDeleteExecute(f.collections...).Bind(&hook.Handler[*core.ModelEvent]{Id: "modelriverRealtime", Func: f.aroundDelete, Priority: innermost})
@@ -182,12 +188,9 @@ func (f *FanOut) bindEvents(app core.App) {
 	app.OnModelAfterDeleteSuccess(f.collections...).Bind(&hook.Handler[*core.ModelEvent]{
 		Id: "modelriverRealtime", Func: f.afterDelete, Priority: -98,
 	})
-	app.OnCollectionAfterUpdateSuccess().Bind(&hook.Handler[*core.CollectionEvent]{
-		Id: "modelriverRealtime", Func: f.renewAll,
-	})
-	app.OnCollectionAfterDeleteSuccess().Bind(&hook.Handler[*core.CollectionEvent]{
-		Id: "modelriverRealtime", Func: f.renewAll,
-	})
+	for _, changed := range []*hook.TaggedHook[*core.CollectionEvent]{app.OnCollectionAfterUpdateSuccess(), app.OnCollectionAfterDeleteSuccess()} {
+		changed.Bind(&hook.Handler[*core.CollectionEvent]{Id: "modelriverRealtime", Func: f.renewAll, Priority: -10000}) // around the app's own
+	}
 }
 
 // takesOver reports whether subscriptions without options are served here.
