@@ -364,12 +364,23 @@ func TestStreamsEndThatCannotBeTold(t *testing.T) {
 		c.nodes[follower].listened.at.Store(0)
 		return !c.nodes[follower].isHeard()
 	})
+	const topic = "aiContent/*?leave=1"
 	release := c.hold(t, follower)
 	clients[leader].call(t, "POST", posts, `{"title":"one"}`)
 	c.awaitApplying(t, follower)
-	stream := clients[follower].Subscribe(t, "", "posts/*")
+	stream, lost := clients[follower].Subscribe(t, "", "posts/*"), clients[follower].Subscribe(t, "", topic)
+	apptest.Eventually(t, "there is something to come back to", func() bool { return lost.LastEventID() != "" })
+	lost.Close()
+	apptest.Eventually(t, "it is lost", func() bool { return apps[follower].SubscriptionsBroker().TotalClients() == 1 })
 	release()
 	mustEnd(t, stream)
+	lost = clients[follower].ConnectAfter(t, lost.LastEventID())
+	if status := clients[follower].SetTopics(t, lost.ID, "", topic); status != http.StatusNoContent {
+		t.Errorf("got %d", status)
+	}
+	if says := <-lost.Events; strings.Contains(says, `"continued":true`) { // before the other one is forgotten
+		mustEnd(t, lost)
+	}
 
 	t.Log("many rows")
 	stream = clients[follower].Subscribe(t, "", "posts/*")
@@ -417,7 +428,6 @@ func TestStreamsEndThatCannotBeTold(t *testing.T) {
 	c.settle(t)
 
 	t.Log("whoever has lost a stream, and comes back to it")
-	const topic = "aiContent/*?leave=1"
 	stream = clients[follower].Subscribe(t, "", topic)
 	apptest.Eventually(t, "there is something to come back to", func() bool { return stream.LastEventID() != "" })
 	stream.Close()
