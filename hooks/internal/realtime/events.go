@@ -25,7 +25,7 @@ func (f *FanOut) hooksBegin(e *core.RecordEvent) error {
 // PocketBase's own broadcast, which gets the rest.
 func (f *FanOut) afterSave(action string) func(e *core.ModelEvent) error {
 	return func(e *core.ModelEvent) error {
-		before := f.takeUpdating(e)
+		u := f.takeUpdating(e)
 		record := f.recordOf(e)
 		if record == nil || f.passesUnheard() {
 			return e.Next()
@@ -37,7 +37,7 @@ func (f *FanOut) afterSave(action string) func(e *core.ModelEvent) error {
 			place.batch.progress = time.Time{}
 		}
 		f.mu.Unlock()
-		f.settle(e.App, action, record, place, before)
+		f.settle(e.App, action, record, place, u)
 		f.mu.Lock()
 		narrowed := f.withoutOurs(e.App)
 		if place != nil {
@@ -52,14 +52,18 @@ func (f *FanOut) afterSave(action string) func(e *core.ModelEvent) error {
 
 // settle decides about the change and gives it its place, before any later decision: of
 // two of one record, the last must be by the last look at its row.
-func (f *FanOut) settle(app core.App, action string, record *core.Record, place *change, before *state) {
+func (f *FanOut) settle(app core.App, action string, record *core.Record, place *change, u *update) {
 	f.settling.Lock()
 	defer f.settling.Unlock()
 	c := f.decide(app, action, record)
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if before != nil && c != nil {
-		c.before = *before
+	if u != nil && c != nil {
+		c.before = u.before
+		c.overtaken = c.overtaken || u.overtaken
+		for _, other := range f.updating {
+			other.overtaken = other.overtaken || other.of == u.of && other.number < u.number
+		}
 	}
 	switch {
 	case place == nil || place.dropped: // another writer's, or its hooks took too long
@@ -87,17 +91,19 @@ func (f *FanOut) aroundUpdate(e *core.ModelEvent) error {
 		if err := e.Next(); err != nil {
 			return err
 		}
-		f.noteUpdating(e, f.lookBack(record))
+		f.noteUpdating(e, record)
 		return nil
 	})
 }
 
 // noteUpdating keeps what the row was as long as the event lives: until its last hook has ended.
 // Of a transaction that is undone, and behind a panic, nobody is called with this event.
-func (f *FanOut) noteUpdating(e *core.ModelEvent, before state) {
-	key := weak.Make(e)
+func (f *FanOut) noteUpdating(e *core.ModelEvent, record *core.Record) {
+	key, u := weak.Make(e), &update{of: [2]string{record.Collection().Id, record.Id}, before: f.lookBack(record)}
 	f.mu.Lock()
-	f.updating[key] = &before
+	f.updates++
+	u.number = f.updates
+	f.updating[key] = u
 	f.mu.Unlock()
 	runtime.AddCleanup(e, f.forgetUpdate, key)
 }
@@ -129,7 +135,7 @@ func (f *FanOut) beforeAppliedUpdate(e *core.ModelEvent) error {
 	if record == nil {
 		return e.Next()
 	}
-	f.noteUpdating(e, f.lookBack(record)) // also for who subscribes meanwhile
+	f.noteUpdating(e, record) // also for who subscribes meanwhile
 	return e.Next()
 }
 
@@ -180,14 +186,14 @@ func (f *FanOut) lookBack(record *core.Record) state {
 	return state{read, ask(f.app, record, asked)}
 }
 
-// takeUpdating returns what the row was before the update that has ended, or nil.
-func (f *FanOut) takeUpdating(e *core.ModelEvent) *state {
+// takeUpdating returns the update that has ended, or nil.
+func (f *FanOut) takeUpdating(e *core.ModelEvent) *update {
 	key := weak.Make(e)
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	before := f.updating[key]
+	u := f.updating[key]
 	delete(f.updating, key)
-	return before
+	return u
 }
 
 func (f *FanOut) forgetUpdate(key weak.Pointer[core.ModelEvent]) {

@@ -29,6 +29,14 @@ type change struct {
 	superuser func() []byte // the same with hidden fields
 }
 
+// An update is one whose hooks have not ended.
+type update struct {
+	of        [2]string // the ids of the collection and the record
+	number    int64     // in the order of the commits to the record
+	before    state
+	overtaken bool // by a later one, which was told
+}
+
 // A batch is the places of the records that were committed together, whose
 // after-success hooks run one after the other.
 type batch struct {

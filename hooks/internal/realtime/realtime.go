@@ -78,10 +78,11 @@ type FanOut struct {
 	places      map[*core.Record]*change // by the record whose after-success hooks still run
 	decided     map[*change]struct{}     // and in neither changes nor log
 
-	// What is being deleted, and rows before their update, by PocketBase's event, which is the same
-	// before and behind a change.
+	// What is being deleted and updated, by PocketBase's event, which is the same before and behind a
+	// change.
 	deleting map[weak.Pointer[core.ModelEvent]]*change
-	updating map[weak.Pointer[core.ModelEvent]]*state
+	updating map[weak.Pointer[core.ModelEvent]]*update
+	updates  int64 // counts them
 
 	log       []*change
 	behind    map[*subscriber]struct{} // those with a position in it, beside those that hear all
@@ -121,7 +122,7 @@ func New(app core.App, collections ...string) *FanOut {
 		byKey:       map[string]*subscriber{},
 		places:      map[*core.Record]*change{},
 		deleting:    map[weak.Pointer[core.ModelEvent]]*change{},
-		updating:    map[weak.Pointer[core.ModelEvent]]*state{},
+		updating:    map[weak.Pointer[core.ModelEvent]]*update{},
 		behind:      map[*subscriber]struct{}{},
 		index:       index{},
 		demanded:    map[equality]int{}, filterFields: map[string]int{},
