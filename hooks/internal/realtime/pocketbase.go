@@ -2,7 +2,9 @@ package realtime
 
 import (
 	"context"
+	"database/sql"
 	"encoding/json"
+	"errors"
 	"log/slog"
 	"slices"
 	"strings"
@@ -215,11 +217,11 @@ func (f *FanOut) serve(e *core.RealtimeConnectRequestEvent) error {
 }
 
 // passesFilter is the second half of PocketBase's check of a subscription (apis/realtime.go,
-// realtimeCanAccessRecord).
-func passesFilter(app core.App, record *core.Record, info *core.RequestInfo) bool {
+// realtimeCanAccessRecord). An error is that the database could not be asked.
+func passesFilter(app core.App, record *core.Record, info *core.RequestInfo) (bool, error) {
 	text := info.Query[search.FilterQueryParam]
 	if !info.HasSuperuserAuth() && isForSuperusers(text) {
-		return false
+		return false, nil
 	}
 	collection := record.Collection()
 	query := app.ConcurrentDB().Select("(1)").From(collection.Name).
@@ -227,14 +229,17 @@ func passesFilter(app core.App, record *core.Record, info *core.RequestInfo) boo
 	resolver := core.NewRecordFieldResolver(app, collection, info, false)
 	expr, err := search.FilterData(text).BuildExpr(resolver)
 	if err != nil {
-		return false
+		return false, nil
 	}
 	query.AndWhere(expr)
 	if err := resolver.UpdateQuery(query); err != nil {
-		return false
+		return false, nil
 	}
 	var exists int
-	return query.Limit(1).Row(&exists) == nil && exists > 0
+	if err := query.Limit(1).Row(&exists); err != nil && !errors.Is(err, sql.ErrNoRows) {
+		return false, err
+	}
+	return exists > 0, nil
 }
 
 // isForSuperusers reports whether PocketBase refuses the filter to everybody else, by its

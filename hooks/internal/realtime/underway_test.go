@@ -1,6 +1,7 @@
 package realtime
 
 import (
+	"context"
 	"errors"
 	"runtime"
 	"slices"
@@ -365,4 +366,33 @@ func awaitEnd(t *testing.T, s *apptest.Stream) {
 	case <-time.After(time.Minute):
 		t.Errorf("the stream goes on, with %q", s.Take())
 	}
+}
+
+// What the database could not be asked about a record is not known: whoever is told what leaves
+// fetches instead.
+func TestQuestionsThatFail(t *testing.T) {
+	t.Parallel()
+	app, _ := newTest(t)
+	setRule(t, app, `title:lower != "x"`) // which the database is asked
+	server := apptest.Serve(t, app)
+	live, plain := server.Subscribe(t, "", liveTopic("aiContent/*", "")), server.Subscribe(t, "", "aiContent/*")
+	app.OnRecordAfterCreateSuccess(collectionName).BindFunc(func(e *core.RecordEvent) error {
+		if e.Record.Id != "end000000000000" {
+			e.App = failingApp{e.App}
+		}
+		return e.Next()
+	})
+	saveRecord(t, app, "record000000001", nil)
+	saveRecord(t, app, "end000000000000", nil)
+	if event := next(t, plain); !strings.Contains(event, "end0") {
+		t.Errorf("plain: got %s", event)
+	}
+	awaitEnd(t, live)
+}
+
+// A failingApp can't find out who may see a record.
+type failingApp struct{ core.App }
+
+func (failingApp) CanAccessRecord(*core.Record, *core.RequestInfo, *string) (bool, error) {
+	return false, context.DeadlineExceeded
 }
