@@ -3,6 +3,7 @@ package realtime
 import (
 	"database/sql"
 	"errors"
+	"maps"
 	"runtime"
 	"time"
 	"weak"
@@ -62,7 +63,7 @@ func (f *FanOut) settle(app core.App, action string, record *core.Record, place 
 		c.before = u.before
 		c.overtaken = c.overtaken || u.overtaken
 		for _, other := range f.updating {
-			other.overtaken = other.overtaken || other.of == u.of && other.number < u.number
+			other.overtaken = other.overtaken || sameRow(other.record, u.record) && other.number < u.number
 		}
 	}
 	switch {
@@ -78,6 +79,8 @@ func (f *FanOut) settle(app core.App, action string, record *core.Record, place 
 	}
 	f.wake()
 }
+
+func sameRow(a, b *core.Record) bool { return a.Id == b.Id && a.Collection().Id == b.Collection().Id }
 
 // aroundUpdate finds out what the row is before the transaction that updates it, so that it
 // can be told who loses sight of it: a record's Original is what its saver had loaded, and
@@ -99,7 +102,7 @@ func (f *FanOut) aroundUpdate(e *core.ModelEvent) error {
 // noteUpdating keeps what the row was as long as the event lives: until its last hook has ended.
 // Of a transaction that is undone, and behind a panic, nobody is called with this event.
 func (f *FanOut) noteUpdating(e *core.ModelEvent, record *core.Record) {
-	key, u := weak.Make(e), &update{of: [2]string{record.Collection().Id, record.Id}, before: f.lookBack(record)}
+	key, u := weak.Make(e), &update{model: e.Model, record: record, before: f.lookBack(record)}
 	f.mu.Lock()
 	f.updates++
 	u.number = f.updates
@@ -112,11 +115,12 @@ func (f *FanOut) noteUpdating(e *core.ModelEvent, record *core.Record) {
 // may have committed since it was decided who hears of the delete.
 func (f *FanOut) aroundDelete(e *core.ModelEvent) error {
 	f.mu.Lock()
-	c := f.deleting[weak.Make(e)]
+	d := f.deleting[weak.Make(e)]
 	f.mu.Unlock()
-	if c == nil {
+	if d == nil {
 		return e.Next()
 	}
+	c := d.change
 	return inTransaction(e, func() error {
 		if err := e.Next(); err != nil {
 			return err
@@ -142,11 +146,12 @@ func (f *FanOut) beforeAppliedUpdate(e *core.ModelEvent) error {
 // beforeAppliedDelete finds out the same before a delete is applied.
 func (f *FanOut) beforeAppliedDelete(e *core.ModelEvent) error {
 	f.mu.Lock()
-	c := f.deleting[weak.Make(e)]
+	d := f.deleting[weak.Make(e)]
 	f.mu.Unlock()
-	if c == nil {
+	if d == nil {
 		return e.Next()
 	}
+	c := d.change
 	before := f.lookBack(c.record)
 	f.mu.Lock()
 	c.before = before
@@ -216,22 +221,20 @@ func (f *FanOut) beforeDelete(e *core.ModelEvent) error {
 	}
 	key := weak.Make(e)
 	f.mu.Lock()
-	f.deleting[key] = c
+	f.deleting[key] = &deletion{e.Model, c}
 	f.mu.Unlock()
 	runtime.AddCleanup(e, f.forgetDelete, key) // as of an update
-	err := e.Next()
-	if err != nil {
-		f.forgetDelete(key)
-	}
-	return err
+	return e.Next()
 }
 
 // forgetDelete forgets the change unless it is no longer waited for.
 func (f *FanOut) forgetDelete(key weak.Pointer[core.ModelEvent]) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	delete(f.decided, f.deleting[key])
-	delete(f.deleting, key)
+	if d := f.deleting[key]; d != nil {
+		delete(f.decided, d.change)
+		delete(f.deleting, key)
+	}
 }
 
 func (f *FanOut) afterDelete(e *core.ModelEvent) error {
@@ -244,14 +247,13 @@ func (f *FanOut) settleDelete(key weak.Pointer[core.ModelEvent]) {
 	f.settling.Lock()
 	defer f.settling.Unlock()
 	f.mu.Lock()
-	c := f.deleting[key]
-	if c == nil {
-		f.mu.Unlock()
+	d := f.deleting[key]
+	f.mu.Unlock()
+	if d == nil {
 		return
 	}
-	fields := f.comparedFields(c)
-	f.mu.Unlock()
-	_, err := f.rows.read(f.app, c.record.Collection(), c.record.Id, fields)
+	c := d.change
+	_, err := f.readNow(c.record)
 	c.outdated = f.isOutdated(c.record) || !errors.Is(err, sql.ErrNoRows)
 
 	f.mu.Lock()
@@ -260,6 +262,68 @@ func (f *FanOut) settleDelete(key weak.Pointer[core.ModelEvent]) {
 	f.moment++ // which those miss who set their topics just now
 	c.until = f.moment
 	f.append(c)
+}
+
+// afterError follows a change that has failed. If a hook of the app did so behind the commit,
+// PocketBase tells nobody of it, and whoever counts on being told fetches again.
+func (f *FanOut) afterError(e *core.ModelErrorEvent) error {
+	record, before := f.takeFailed(e.Model)
+	if record != nil && f.isCommitted(record, before) {
+		f.mu.Lock()
+		for s := range f.subscribers {
+			if s.leaveTopic(record.Collection().Name) != nil {
+				f.cut(s)
+			}
+		}
+		f.mu.Unlock()
+	}
+	return e.Next()
+}
+
+// takeFailed returns the record of the model's last change, and what its row was before that, or
+// nil if the row was not changed.
+func (f *FanOut) takeFailed(model core.Model) (record *core.Record, before row) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for key, d := range f.deleting {
+		if d.model == model {
+			delete(f.deleting, key)
+			delete(f.decided, d.change)
+			if d.change.before.row != nil {
+				record, before = d.change.record, d.change.before.row
+			}
+		}
+	}
+	var last weak.Pointer[core.ModelEvent]
+	for key, u := range f.updating {
+		if u.model == model && (f.updating[last] == nil || u.number > f.updating[last].number) {
+			last = key
+		}
+	}
+	if u := f.updating[last]; u != nil {
+		delete(f.updating, last)
+		record, before = u.record, u.before.row
+	}
+	return record, before
+}
+
+// isCommitted reports whether the row is not what it was, as far as is known.
+func (f *FanOut) isCommitted(record *core.Record, before row) bool {
+	now, err := f.readNow(record)
+	if errors.Is(err, sql.ErrNoRows) {
+		return before != nil
+	}
+	return err != nil || len(before) == 0 || !maps.EqualFunc(before, now, func(v, w *value) bool { return *v == *w })
+}
+
+// readNow reads what the database has of the record.
+func (f *FanOut) readNow(record *core.Record) (row, error) {
+	c := &change{record: record}
+	c.list, c.view = f.accessTo(record.Collection())
+	f.mu.Lock()
+	fields := f.comparedFields(c)
+	f.mu.Unlock()
+	return f.rows.read(f.app, record.Collection(), record.Id, fields)
 }
 
 // passesUnheard reports whether there is no subscriber to decide for. One that sets its topics just

@@ -31,10 +31,17 @@ type change struct {
 
 // An update is one whose hooks have not ended.
 type update struct {
-	of        [2]string // the ids of the collection and the record
-	number    int64     // in the order of the commits to the record
+	model     core.Model
+	record    *core.Record
+	number    int64 // in the order of the commits to the record
 	before    state
 	overtaken bool // by a later one, which was told
+}
+
+// A deletion is a delete whose hooks have not ended.
+type deletion struct {
+	model  core.Model
+	change *change
 }
 
 // A batch is the places of the records that were committed together, whose

@@ -80,7 +80,7 @@ type FanOut struct {
 
 	// What is being deleted and updated, by PocketBase's event, which is the same before and behind a
 	// change.
-	deleting map[weak.Pointer[core.ModelEvent]]*change
+	deleting map[weak.Pointer[core.ModelEvent]]*deletion
 	updating map[weak.Pointer[core.ModelEvent]]*update
 	updates  int64 // counts them
 
@@ -121,7 +121,7 @@ func New(app core.App, collections ...string) *FanOut {
 		subscribers: map[*subscriber]struct{}{},
 		byKey:       map[string]*subscriber{},
 		places:      map[*core.Record]*change{},
-		deleting:    map[weak.Pointer[core.ModelEvent]]*change{},
+		deleting:    map[weak.Pointer[core.ModelEvent]]*deletion{},
 		updating:    map[weak.Pointer[core.ModelEvent]]*update{},
 		behind:      map[*subscriber]struct{}{},
 		index:       index{},
@@ -182,6 +182,11 @@ func (f *FanOut) bindEvents(app core.App) {
 	} {
 		saved.Bind(&hook.Handler[*core.ModelEvent]{Id: "modelriverRealtime", Func: f.afterSave(action), Priority: -99})
 		saved.Bind(&hook.Handler[*core.ModelEvent]{Id: "modelriverRealtimeEnd", Func: f.withEverybody, Priority: -98})
+	}
+	for _, failed := range []*hook.TaggedHook[*core.ModelErrorEvent]{
+		app.OnModelAfterUpdateError(f.collections...), app.OnModelAfterDeleteError(f.collections...),
+	} {
+		failed.Bind(&hook.Handler[*core.ModelErrorEvent]{Id: "modelriverRealtime", Func: f.afterError, Priority: -10000}) // around the app's own
 	}
 	app.OnModelDelete(f.collections...).Bind(&hook.Handler[*core.ModelEvent]{
 		Id: "modelriverRealtime", Func: f.beforeDelete, Priority: 99,

@@ -271,6 +271,57 @@ func TestEachUpdateGoesByWhatItsRowWas(t *testing.T) {
 	}
 }
 
+// A hook of the app may fail behind the commit. PocketBase tells nobody then, so whoever counts on
+// being told fetches again.
+func TestHooksThatFailBehindTheCommit(t *testing.T) {
+	t.Parallel()
+	fail := func(e *core.RecordEvent) error { return errors.Join(e.Next(), errors.New("no")) }
+	for name, change := range map[string]func(core.App, *core.Record) error{
+		"an update": func(app core.App, record *core.Record) error {
+			record.Set("userId", "somebody")
+			return app.Save(record)
+		},
+		"a delete": func(app core.App, record *core.Record) error { return app.Delete(record) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			app, f := newTest(t)
+			const id = "record000000001"
+			saveRecord(t, app, id, nil)
+			server := apptest.Serve(t, app)
+			live, plain := server.Subscribe(t, "", liveTopic("aiContent/*", "")), server.Subscribe(t, "", "aiContent/*")
+			app.OnRecordUpdate(collectionName).BindFunc(fail)
+			app.OnRecordDelete(collectionName).BindFunc(fail)
+			record, err := app.FindRecordById(collectionName, id)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := app.RunInTransaction(func(tx core.App) error { return change(tx, record.Fresh()) }); err == nil {
+				t.Fatal("it has not failed")
+			}
+			saveRecord(t, app, "undone000000000", nil)
+			if event := next(t, live); !strings.Contains(event, "undone") {
+				t.Errorf("of what was undone: got %s", event)
+			}
+			if err := change(app, record); err == nil {
+				t.Fatal("it has not failed")
+			}
+			awaitEnd(t, live)
+			saveRecord(t, app, "end000000000000", nil)
+			for _, want := range []string{"undone", "end0"} {
+				if event := next(t, plain); !strings.Contains(event, want) {
+					t.Errorf("plain: got %s, want %s", event, want)
+				}
+			}
+			f.mu.Lock()
+			defer f.mu.Unlock()
+			if len(f.updating)+len(f.deleting)+len(f.decided) > 0 {
+				t.Errorf("left behind: %d, %d, %d", len(f.updating), len(f.deleting), len(f.decided))
+			}
+		})
+	}
+}
+
 // The rule may change while a save is under way, whose record has the rule of before, by
 // which PocketBase sends its event. Whoever is told what leaves fetches instead.
 func TestSavesByAnOldRule(t *testing.T) {
