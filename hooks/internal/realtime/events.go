@@ -5,6 +5,7 @@ import (
 	"errors"
 	"maps"
 	"runtime"
+	"slices"
 	"time"
 	"weak"
 
@@ -26,7 +27,7 @@ func (f *FanOut) hooksBegin(e *core.RecordEvent) error {
 // PocketBase's own broadcast, which gets the rest.
 func (f *FanOut) afterSave(action string) func(e *core.ModelEvent) error {
 	return func(e *core.ModelEvent) error {
-		u := f.takeUpdating(e)
+		u := f.take(weak.Make(e))
 		record := f.recordOf(e)
 		if record == nil || f.passesUnheard() {
 			return e.Next()
@@ -53,7 +54,7 @@ func (f *FanOut) afterSave(action string) func(e *core.ModelEvent) error {
 
 // settle decides about the change and gives it its place, before any later decision: of
 // two of one record, the last must be by the last look at its row.
-func (f *FanOut) settle(app core.App, action string, record *core.Record, place *change, u *update) {
+func (f *FanOut) settle(app core.App, action string, record *core.Record, place *change, u *underway) {
 	f.settling.Lock()
 	defer f.settling.Unlock()
 	c := f.decide(app, action, record)
@@ -62,8 +63,8 @@ func (f *FanOut) settle(app core.App, action string, record *core.Record, place 
 	if u != nil && c != nil {
 		c.before = u.before
 		c.overtaken = c.overtaken || u.overtaken
-		for _, other := range f.updating {
-			other.overtaken = other.overtaken || sameRow(other.record, u.record) && other.number < u.number
+		for _, other := range f.ofRow[u.row] {
+			other.overtaken = other.overtaken || other.number < u.number
 		}
 	}
 	switch {
@@ -80,8 +81,6 @@ func (f *FanOut) settle(app core.App, action string, record *core.Record, place 
 	f.wake()
 }
 
-func sameRow(a, b *core.Record) bool { return a.Id == b.Id && a.Collection().Id == b.Collection().Id }
-
 // aroundUpdate finds out what the row is before the transaction that updates it, so that it
 // can be told who loses sight of it: a record's Original is what its saver had loaded, and
 // what the transaction made of the row meanwhile, nobody has seen.
@@ -94,40 +93,40 @@ func (f *FanOut) aroundUpdate(e *core.ModelEvent) error {
 		if err := e.Next(); err != nil {
 			return err
 		}
-		f.noteUpdating(e, record)
+		f.begin(e, &underway{record: record, before: f.lookBack(record)})
 		return nil
 	})
 }
 
-// noteUpdating keeps what the row was as long as the event lives: until its last hook has ended.
-// Of a transaction that is undone, and behind a panic, nobody is called with this event.
-func (f *FanOut) noteUpdating(e *core.ModelEvent, record *core.Record) {
-	key, u := weak.Make(e), &update{model: e.Model, record: record, before: f.lookBack(record)}
+// begin keeps a change as long as its event lives: until its last hook has ended. Of a transaction
+// that is undone, and behind a panic, nobody is called with this event.
+func (f *FanOut) begin(e *core.ModelEvent, u *underway) {
+	u.event, u.model, u.row = weak.Make(e), e.Model, rowOf(e.Model)
 	f.mu.Lock()
-	f.updates++
-	u.number = f.updates
-	f.updating[key] = u
+	f.begun++
+	u.number = f.begun
+	f.underway[u.event] = u
+	f.ofRow[u.row] = append(f.ofRow[u.row], u)
 	f.mu.Unlock()
-	runtime.AddCleanup(e, f.forgetUpdate, key)
+	runtime.AddCleanup(e, func(event weak.Pointer[core.ModelEvent]) { f.take(event) }, u.event)
 }
 
 // aroundDelete finds out the same before the transaction that deletes the row: another one
 // may have committed since it was decided who hears of the delete.
 func (f *FanOut) aroundDelete(e *core.ModelEvent) error {
 	f.mu.Lock()
-	d := f.deleting[weak.Make(e)]
+	u := f.underway[weak.Make(e)]
 	f.mu.Unlock()
-	if d == nil {
+	if u == nil {
 		return e.Next()
 	}
-	c := d.change
 	return inTransaction(e, func() error {
 		if err := e.Next(); err != nil {
 			return err
 		}
-		before := f.lookBack(c.record)
+		before := f.lookBack(u.record)
 		f.mu.Lock()
-		c.before = before
+		u.deletes.before = before
 		f.mu.Unlock()
 		return nil
 	})
@@ -139,22 +138,21 @@ func (f *FanOut) beforeAppliedUpdate(e *core.ModelEvent) error {
 	if record == nil {
 		return e.Next()
 	}
-	f.noteUpdating(e, record) // also for who subscribes meanwhile
+	f.begin(e, &underway{record: record, before: f.lookBack(record)}) // also for who subscribes meanwhile
 	return e.Next()
 }
 
 // beforeAppliedDelete finds out the same before a delete is applied.
 func (f *FanOut) beforeAppliedDelete(e *core.ModelEvent) error {
 	f.mu.Lock()
-	d := f.deleting[weak.Make(e)]
+	u := f.underway[weak.Make(e)]
 	f.mu.Unlock()
-	if d == nil {
+	if u == nil {
 		return e.Next()
 	}
-	c := d.change
-	before := f.lookBack(c.record)
+	before := f.lookBack(u.record)
 	f.mu.Lock()
-	c.before = before
+	u.deletes.before = before
 	f.mu.Unlock()
 	return e.Next()
 }
@@ -191,21 +189,29 @@ func (f *FanOut) lookBack(record *core.Record) state {
 	return state{read, ask(f.app, record, asked)}
 }
 
-// takeUpdating returns the update that has ended, or nil.
-func (f *FanOut) takeUpdating(e *core.ModelEvent) *update {
-	key := weak.Make(e)
+// take returns the change that has ended, or nil.
+func (f *FanOut) take(event weak.Pointer[core.ModelEvent]) *underway {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	u := f.updating[key]
-	delete(f.updating, key)
+	u := f.underway[event]
+	if u != nil {
+		f.remove(u)
+	}
 	return u
 }
 
-func (f *FanOut) forgetUpdate(key weak.Pointer[core.ModelEvent]) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	delete(f.updating, key)
+// remove removes a change that has ended, of which nobody is told yet. The lock is held.
+func (f *FanOut) remove(u *underway) {
+	delete(f.decided, u.deletes)
+	delete(f.underway, u.event)
+	others := slices.DeleteFunc(f.ofRow[u.row], func(other *underway) bool { return other == u })
+	if f.ofRow[u.row] = others; len(others) == 0 {
+		delete(f.ofRow, u.row)
+	}
 }
+
+// rowOf is the table and the id.
+func rowOf(model core.Model) [2]any { return [2]any{model.TableName(), model.PK()} }
 
 // beforeDelete decides who hears of a delete while the record is there, outside of the
 // transaction that deletes it, as PocketBase does. Whoever comes before that commits, and
@@ -219,22 +225,8 @@ func (f *FanOut) beforeDelete(e *core.ModelEvent) error {
 	if c == nil {
 		return e.Next()
 	}
-	key := weak.Make(e)
-	f.mu.Lock()
-	f.deleting[key] = &deletion{e.Model, c}
-	f.mu.Unlock()
-	runtime.AddCleanup(e, f.forgetDelete, key) // as of an update
+	f.begin(e, &underway{record: c.record, deletes: c})
 	return e.Next()
-}
-
-// forgetDelete forgets the change unless it is no longer waited for.
-func (f *FanOut) forgetDelete(key weak.Pointer[core.ModelEvent]) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if d := f.deleting[key]; d != nil {
-		delete(f.decided, d.change)
-		delete(f.deleting, key)
-	}
 }
 
 func (f *FanOut) afterDelete(e *core.ModelEvent) error {
@@ -243,22 +235,22 @@ func (f *FanOut) afterDelete(e *core.ModelEvent) error {
 }
 
 // settleDelete gives a delete its place, behind what was decided while the row was there.
-func (f *FanOut) settleDelete(key weak.Pointer[core.ModelEvent]) {
+func (f *FanOut) settleDelete(event weak.Pointer[core.ModelEvent]) {
 	f.settling.Lock()
 	defer f.settling.Unlock()
 	f.mu.Lock()
-	d := f.deleting[key]
+	u := f.underway[event]
 	f.mu.Unlock()
-	if d == nil {
+	if u == nil {
 		return
 	}
-	c := d.change
+	c := u.deletes
 	_, err := f.readNow(c.record)
 	c.outdated = f.isOutdated(c.record) || !errors.Is(err, sql.ErrNoRows)
 
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	delete(f.deleting, key)
+	f.remove(u)
 	f.moment++ // which those miss who set their topics just now
 	c.until = f.moment
 	f.append(c)
@@ -267,11 +259,11 @@ func (f *FanOut) settleDelete(key weak.Pointer[core.ModelEvent]) {
 // afterError follows a change that has failed. If a hook of the app did so behind the commit,
 // PocketBase tells nobody of it, and whoever counts on being told fetches again.
 func (f *FanOut) afterError(e *core.ModelErrorEvent) error {
-	record, before := f.takeFailed(e.Model)
-	if record != nil && f.isCommitted(record, before) {
+	u := f.takeFailed(e)
+	if u != nil && f.isCommitted(u) {
 		f.mu.Lock()
 		for s := range f.subscribers {
-			if s.leaveTopic(record.Collection().Name) != nil {
+			if s.leaveTopic(u.record.Collection().Name) != nil {
 				f.cut(s)
 			}
 		}
@@ -280,36 +272,28 @@ func (f *FanOut) afterError(e *core.ModelErrorEvent) error {
 	return e.Next()
 }
 
-// takeFailed returns the record of the model's last change, and what its row was before that, or
-// nil if the row was not changed.
-func (f *FanOut) takeFailed(model core.Model) (record *core.Record, before row) {
+// takeFailed returns the change that has failed, or nil. PocketBase tells of it by another event.
+func (f *FanOut) takeFailed(e *core.ModelErrorEvent) *underway {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	for key, d := range f.deleting {
-		if d.model == model {
-			delete(f.deleting, key)
-			delete(f.decided, d.change)
-			if d.change.before.row != nil {
-				record, before = d.change.record, d.change.before.row
-			}
+	for _, u := range slices.Backward(f.ofRow[rowOf(e.Model)]) {
+		if u.model == e.Model && (u.deletes != nil) == (e.Type == core.ModelEventTypeDelete) {
+			f.remove(u)
+			return u
 		}
 	}
-	var last weak.Pointer[core.ModelEvent]
-	for key, u := range f.updating {
-		if u.model == model && (f.updating[last] == nil || u.number > f.updating[last].number) {
-			last = key
-		}
-	}
-	if u := f.updating[last]; u != nil {
-		delete(f.updating, last)
-		record, before = u.record, u.before.row
-	}
-	return record, before
+	return nil
 }
 
 // isCommitted reports whether the row is not what it was, as far as is known.
-func (f *FanOut) isCommitted(record *core.Record, before row) bool {
-	now, err := f.readNow(record)
+func (f *FanOut) isCommitted(u *underway) bool {
+	before := u.before.row
+	if u.deletes != nil {
+		if before = u.deletes.before.row; before == nil { // it did not come to its row
+			return false
+		}
+	}
+	now, err := f.readNow(u.record)
 	if errors.Is(err, sql.ErrNoRows) {
 		return before != nil
 	}

@@ -328,7 +328,7 @@ func TestConcerned(t *testing.T) {
 	server.SetTopics(t, all.ID, "")
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if len(f.index)+len(f.demanded)+len(f.filterFields)+f.asking+f.leaving+len(f.subscribers)+len(f.behind)+len(f.updating) > 0 {
+	if len(f.index)+len(f.demanded)+len(f.filterFields)+f.asking+f.leaving+len(f.subscribers)+len(f.behind)+len(f.underway)+len(f.ofRow) > 0 {
 		t.Errorf("left behind: %v %v %v %d %d", f.index, f.demanded, f.filterFields, f.asking, f.leaving)
 	}
 }

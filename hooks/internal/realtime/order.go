@@ -2,6 +2,7 @@ package realtime
 
 import (
 	"time"
+	"weak"
 
 	"github.com/pocketbase/pocketbase/core"
 	"github.com/pocketbase/pocketbase/tools/routine"
@@ -29,19 +30,16 @@ type change struct {
 	superuser func() []byte // the same with hidden fields
 }
 
-// An update is one whose hooks have not ended.
-type update struct {
+// An underway is an update or a delete whose hooks have not ended.
+type underway struct {
+	event     weak.Pointer[core.ModelEvent]
 	model     core.Model
+	row       [2]any // see rowOf
 	record    *core.Record
-	number    int64 // in the order of the commits to the record
-	before    state
-	overtaken bool // by a later one, which was told
-}
-
-// A deletion is a delete whose hooks have not ended.
-type deletion struct {
-	model  core.Model
-	change *change
+	deletes   *change // nil for an update
+	number    int64   // of updates of one row, in the order of the commits
+	before    state   // an update
+	overtaken bool    // an update, by a later one, which was told
 }
 
 // A batch is the places of the records that were committed together, whose

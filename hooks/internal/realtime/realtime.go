@@ -78,11 +78,9 @@ type FanOut struct {
 	places      map[*core.Record]*change // by the record whose after-success hooks still run
 	decided     map[*change]struct{}     // and in neither changes nor log
 
-	// What is being deleted and updated, by PocketBase's event, which is the same before and behind a
-	// change.
-	deleting map[weak.Pointer[core.ModelEvent]]*deletion
-	updating map[weak.Pointer[core.ModelEvent]]*update
-	updates  int64 // counts them
+	underway map[weak.Pointer[core.ModelEvent]]*underway // by PocketBase's event, which is the same before and behind a change
+	ofRow    map[[2]any][]*underway                      // the same by rowOf
+	begun    int64                                       // counts them
 
 	log       []*change
 	behind    map[*subscriber]struct{} // those with a position in it, beside those that hear all
@@ -121,8 +119,8 @@ func New(app core.App, collections ...string) *FanOut {
 		subscribers: map[*subscriber]struct{}{},
 		byKey:       map[string]*subscriber{},
 		places:      map[*core.Record]*change{},
-		deleting:    map[weak.Pointer[core.ModelEvent]]*deletion{},
-		updating:    map[weak.Pointer[core.ModelEvent]]*update{},
+		underway:    map[weak.Pointer[core.ModelEvent]]*underway{},
+		ofRow:       map[[2]any][]*underway{},
 		behind:      map[*subscriber]struct{}{},
 		index:       index{},
 		demanded:    map[equality]int{}, filterFields: map[string]int{},

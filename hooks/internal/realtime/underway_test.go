@@ -315,10 +315,38 @@ func TestHooksThatFailBehindTheCommit(t *testing.T) {
 			}
 			f.mu.Lock()
 			defer f.mu.Unlock()
-			if len(f.updating)+len(f.deleting)+len(f.decided) > 0 {
-				t.Errorf("left behind: %d, %d, %d", len(f.updating), len(f.deleting), len(f.decided))
+			if len(f.underway)+len(f.ofRow)+len(f.decided) > 0 {
+				t.Errorf("left behind: %d, %d, %d", len(f.underway), len(f.ofRow), len(f.decided))
 			}
 		})
+	}
+}
+
+// An update that fails within the hooks of a delete of the same record is not that delete.
+func TestUpdateThatFailsWithinADelete(t *testing.T) {
+	t.Parallel()
+	app, _ := newTest(t)
+	app.OnRecordUpdate(collectionName).BindFunc(func(*core.RecordEvent) error { return errors.New("no") })
+	app.OnRecordDeleteExecute(collectionName).BindFunc(func(e *core.RecordEvent) error {
+		if err := e.App.Save(e.Record); err == nil {
+			t.Error("it has not failed")
+		}
+		return e.Next()
+	})
+	const id = "record000000001"
+	saveRecord(t, app, id, nil)
+	server := apptest.Serve(t, app)
+	live := server.Subscribe(t, "", liveTopic("aiContent/*", ""))
+	record, err := app.FindRecordById(collectionName, id)
+	if err == nil {
+		err = app.Delete(record)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	saveRecord(t, app, "end000000000000", nil)
+	if event := next(t, live); !strings.Contains(event, `"delete"`) {
+		t.Errorf("got %s", event)
 	}
 }
 
