@@ -259,17 +259,27 @@ func (f *FanOut) settleDelete(event weak.Pointer[core.ModelEvent]) {
 // afterError follows a change that has failed. If a hook of the app did so behind the commit,
 // PocketBase tells nobody of it, and whoever counts on being told fetches again.
 func (f *FanOut) afterError(e *core.ModelErrorEvent) error {
-	u := f.takeFailed(e)
-	if u != nil && f.isCommitted(u) {
-		f.mu.Lock()
-		for s := range f.subscribers {
-			if s.leaveTopic(u.record.Collection().Name) != nil {
-				f.cut(s)
-			}
+	if u := f.takeFailed(e); u != nil {
+		if tx := e.App.TxInfo(); tx != nil { // which may be committed all the same
+			tx.OnComplete(func(error) error { f.endIfCommitted(u); return nil })
+		} else {
+			f.endIfCommitted(u)
 		}
-		f.mu.Unlock()
 	}
 	return e.Next()
+}
+
+func (f *FanOut) endIfCommitted(u *underway) {
+	if !f.isCommitted(u) {
+		return
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for s := range f.subscribers {
+		if s.leaveTopic(u.record.Collection().Name) != nil {
+			f.cut(s)
+		}
+	}
 }
 
 // takeFailed returns the change that has failed, or nil. PocketBase tells of it by another event.

@@ -282,6 +282,15 @@ func TestHooksThatFailBehindTheCommit(t *testing.T) {
 			return app.Save(record)
 		},
 		"a delete": func(app core.App, record *core.Record) error { return app.Delete(record) },
+		"an update of a transaction that goes on": func(app core.App, record *core.Record) error {
+			var failed error
+			err := app.RunInTransaction(func(tx core.App) error {
+				record.Set("userId", "somebody")
+				failed = tx.Save(record)
+				return nil
+			})
+			return errors.Join(err, failed)
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
