@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"net/url"
+	"runtime"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -15,6 +16,7 @@ import (
 	"time"
 
 	"github.com/pocketbase/pocketbase/core"
+	"github.com/pocketbase/pocketbase/tools/hook"
 
 	"github.com/pocketriver/pocketriver/hooks"
 	"github.com/pocketriver/pocketriver/hooks/internal/apptest"
@@ -362,12 +364,23 @@ func TestStreamsEndThatCannotBeTold(t *testing.T) {
 		c.nodes[follower].listened.at.Store(0)
 		return !c.nodes[follower].isHeard()
 	})
+	const topic = "aiContent/*?leave=1"
 	release := c.hold(t, follower)
 	clients[leader].call(t, "POST", posts, `{"title":"one"}`)
 	c.awaitApplying(t, follower)
-	stream := clients[follower].Subscribe(t, "", "posts/*")
+	stream, lost := clients[follower].Subscribe(t, "", "posts/*"), clients[follower].Subscribe(t, "", topic)
+	apptest.Eventually(t, "there is something to come back to", func() bool { return lost.LastEventID() != "" })
+	lost.Close()
+	apptest.Eventually(t, "it is lost", func() bool { return apps[follower].SubscriptionsBroker().TotalClients() == 1 })
 	release()
 	mustEnd(t, stream)
+	lost = clients[follower].ConnectAfter(t, lost.LastEventID())
+	if status := clients[follower].SetTopics(t, lost.ID, "", topic); status != http.StatusNoContent {
+		t.Errorf("got %d", status)
+	}
+	if says := <-lost.Events; strings.Contains(says, `"continued":true`) { // before the other one is forgotten
+		mustEnd(t, lost)
+	}
 
 	t.Log("many rows")
 	stream = clients[follower].Subscribe(t, "", "posts/*")
@@ -415,7 +428,6 @@ func TestStreamsEndThatCannotBeTold(t *testing.T) {
 	c.settle(t)
 
 	t.Log("whoever has lost a stream, and comes back to it")
-	const topic = "aiContent/*?leave=1"
 	stream = clients[follower].Subscribe(t, "", topic)
 	apptest.Eventually(t, "there is something to come back to", func() bool { return stream.LastEventID() != "" })
 	stream.Close()
@@ -499,6 +511,50 @@ func TestFirstViewerIsToldWhatLeaves(t *testing.T) {
 	stream := clients[follower].Subscribe(t, "", filtered("aiContent/*?leave=1", "title = 'in'"))
 	release()
 	mustHear(t, stream, `"action":"leave"`)
+}
+
+// Garbage may be collected while a change is applied: what its row was is known still.
+func TestGarbageIsCollectedWhileAChangeIsApplied(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t)
+	c.withPlugin()
+	withPlugin := c.register
+	c.register = func(app core.App, node *Node) {
+		withPlugin(app, node)
+		for _, behind := range []*hook.TaggedHook[*core.ModelEvent]{
+			node.Applied().OnModelAfterUpdateSuccess("aiContent"), node.Applied().OnModelAfterDeleteSuccess("aiContent"),
+		} {
+			behind.Bind(&hook.Handler[*core.ModelEvent]{Priority: -1000, Func: func(e *core.ModelEvent) error {
+				collected := make(chan struct{})
+				runtime.AddCleanup(new([64]byte), func(c chan struct{}) { close(c) }, collected)
+				for range 3 {
+					runtime.GC()
+				}
+				<-collected
+				return e.Next()
+			}})
+		}
+	}
+	_, clients := c.apps(t)
+	leader := c.leader(t)
+	follower, _ := others(leader)
+	clients[leader].call(t, "PATCH", "/api/collections/aiContent", `{"listRule":"userId = ''"}`)
+	for _, id := range []string{"record000000001", "record000000002"} {
+		clients[leader].call(t, "POST", "/api/collections/aiContent/records", `{"id":"`+id+`","title":"in","channelId":"`+id+`"}`)
+	}
+	c.settle(t)
+	stream := clients[follower].Subscribe(t, "", "aiContent/*?leave=1")
+	clients[leader].call(t, "PATCH", "/api/collections/aiContent/records/record000000001", `{"userId":"somebody"}`)
+	clients[leader].call(t, "DELETE", "/api/collections/aiContent/records/record000000002", "")
+	clients[leader].call(t, "POST", "/api/collections/aiContent/records", `{"title":"end","channelId":"end"}`)
+	var got []string
+	apptest.Eventually(t, "the end is told", func() bool {
+		got = append(got, changesOf(stream.Take())...)
+		return len(got) > 0 && strings.Contains(got[len(got)-1], `"title":"end"`)
+	})
+	if len(got) != 3 || !strings.Contains(got[0], `"leave"`) || !strings.Contains(got[1], `"delete"`) {
+		t.Errorf("got %s, want what left, and what was deleted", strings.Join(got, "\n"))
+	}
 }
 
 // A node that couldn't read collections or settings again is where the log is once it could.

@@ -33,11 +33,11 @@ func (n *Node) tellAround(entry []byte, change func(applied func()) error) error
 	if !n.isHeard() {
 		err := change(func() {})
 		if err == nil && n.isHeard() { // by who may have listed before it, and subscribed after
-			n.endStreams()
+			n.newTelling().endStreams(errUnheard)
 		}
 		return err
 	}
-	t := &telling{node: n, app: n.applied.App, rowids: map[*core.Collection]string{}}
+	t := n.newTelling()
 	untold := routine.SafeWrap(func() error { return t.before(entry) })()
 	applied := false
 	err := change(func() {
@@ -46,13 +46,18 @@ func (n *Node) tellAround(entry []byte, change func(applied func()) error) error
 	})
 	untold = errors.Join(untold, routine.SafeWrap(func() error { return t.after(errors.Join(err, untold)) })())
 	if untold != nil || applied && err != nil {
-		n.logger().Debug("Streams of events end, as what has changed can't be told", "because", errors.Join(untold, err))
-		n.endStreams()
-		if err := routine.SafeWrap(t.all)(); err != nil {
-			n.logger().Error("Streams of events may go on without what has changed", "error", err)
-		}
+		t.endStreams(errors.Join(untold, err))
 	}
 	return err
+}
+
+// endStreams ends all streams of events, and has those forgotten that may come back.
+func (t *telling) endStreams(because error) {
+	t.node.logger().Debug("Streams of events end, as what has changed can't be told", "because", because)
+	t.node.endStreams()
+	if err := routine.SafeWrap(t.all)(); err != nil {
+		t.node.logger().Error("Streams of events may go on without what has changed", "error", err)
+	}
 }
 
 // applyAndReload applies an entry, and has PocketBase read again what it has in memory of that.
@@ -90,6 +95,10 @@ type telling struct {
 	rowids map[*core.Collection]string // what they are called
 }
 
+func (n *Node) newTelling() *telling {
+	return &telling{node: n, app: n.applied.App, rowids: map[*core.Collection]string{}}
+}
+
 // A place is where a row is.
 type place struct {
 	collection *core.Collection
@@ -101,7 +110,10 @@ type toldRow struct {
 	was, is         place
 	existed, exists bool
 	record          *core.Record
+	event           *core.ModelEvent // the same before and behind, as PocketBase's: what hooks know of it may go with it
 }
+
+var errUnheard = errors.New("nobody had a stream when the change began")
 
 var errUntold = fmt.Errorf("more than %d rows changed, or rows and collections", maxTold)
 
@@ -279,9 +291,11 @@ func (t *telling) take(rows []*toldRow, because error) (err error) {
 }
 
 func (t *telling) event(row *toldRow, kind string) *core.ModelEvent {
-	event := &core.ModelEvent{App: t.app, Context: context.Background(), Type: kind}
-	event.Model = row.record
-	return event
+	if row.event == nil {
+		row.event = &core.ModelEvent{App: t.app, Context: context.Background(), Type: kind}
+		row.event.Model = row.record
+	}
+	return row.event
 }
 
 func (t *telling) collectionEvent(collection *core.Collection, kind string) *core.CollectionEvent {

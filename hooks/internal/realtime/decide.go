@@ -132,7 +132,7 @@ func (f *FanOut) questions(c *change) map[question]struct{} {
 	return asked
 }
 
-// ask has the database answer.
+// ask has the database answer. What it fails to is not among the answers.
 func ask(app core.App, record *core.Record, questions map[question]struct{}) map[question]bool {
 	answers := make(map[question]bool, len(questions))
 	for q := range questions {
@@ -142,13 +142,17 @@ func ask(app core.App, record *core.Record, questions map[question]struct{}) map
 		}
 		if q.filter {
 			info.Query[search.FilterQueryParam] = q.text
-			answers[q] = passesFilter(app, record, info)
+			if passes, err := passesFilter(app, record, info); err == nil {
+				answers[q] = passes
+			}
 			continue
 		}
 		if q.query != "" {
 			info.Query[search.FilterQueryParam] = q.query
 		}
-		answers[q], _ = app.CanAccessRecord(record, info, &q.text)
+		if granted, err := app.CanAccessRecord(record, info, &q.text); err == nil {
+			answers[q] = granted
+		}
 	}
 	return answers
 }

@@ -212,7 +212,7 @@ func TestDeleteThatPanics(t *testing.T) {
 				runtime.GC()
 				f.mu.Lock()
 				defer f.mu.Unlock()
-				return len(f.deleting) == 0 && len(f.decided) == 0
+				return len(f.underway)+len(f.ofRow)+len(f.decided) == 0
 			})
 		})
 	}

@@ -3,9 +3,13 @@ package realtime
 import (
 	"database/sql"
 	"errors"
+	"maps"
 	"runtime"
+	"slices"
 	"time"
+	"weak"
 
+	"github.com/pocketbase/dbx"
 	"github.com/pocketbase/pocketbase/core"
 )
 
@@ -23,9 +27,9 @@ func (f *FanOut) hooksBegin(e *core.RecordEvent) error {
 // PocketBase's own broadcast, which gets the rest.
 func (f *FanOut) afterSave(action string) func(e *core.ModelEvent) error {
 	return func(e *core.ModelEvent) error {
-		before := f.takeUpdating(e.Model)
+		u := f.take(weak.Make(e))
 		record := f.recordOf(e)
-		if record == nil || !f.hasSubscribers() {
+		if record == nil || f.passesUnheard() {
 			return e.Next()
 		}
 		f.mu.Lock()
@@ -35,7 +39,7 @@ func (f *FanOut) afterSave(action string) func(e *core.ModelEvent) error {
 			place.batch.progress = time.Time{}
 		}
 		f.mu.Unlock()
-		f.settle(e.App, action, record, place, before)
+		f.settle(e.App, action, record, place, u)
 		f.mu.Lock()
 		narrowed := f.withoutOurs(e.App)
 		if place != nil {
@@ -50,14 +54,18 @@ func (f *FanOut) afterSave(action string) func(e *core.ModelEvent) error {
 
 // settle decides about the change and gives it its place, before any later decision: of
 // two of one record, the last must be by the last look at its row.
-func (f *FanOut) settle(app core.App, action string, record *core.Record, place *change, before *state) {
+func (f *FanOut) settle(app core.App, action string, record *core.Record, place *change, u *underway) {
 	f.settling.Lock()
 	defer f.settling.Unlock()
 	c := f.decide(app, action, record)
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if before != nil && c != nil {
-		c.before = *before
+	if u != nil && c != nil {
+		c.before = u.before
+		c.overtaken = c.overtaken || u.overtaken
+		for _, other := range f.ofRow[u.row] {
+			other.overtaken = other.overtaken || other.number < u.number
+		}
 	}
 	switch {
 	case place == nil || place.dropped: // another writer's, or its hooks took too long
@@ -77,44 +85,48 @@ func (f *FanOut) settle(app core.App, action string, record *core.Record, place 
 // can be told who loses sight of it: a record's Original is what its saver had loaded, and
 // what the transaction made of the row meanwhile, nobody has seen.
 func (f *FanOut) aroundUpdate(e *core.ModelEvent) error {
-	key := changeKey(e.Model)
-	f.mu.Lock()
-	known := f.updating[key] != nil
-	f.mu.Unlock()
 	record := f.recordOf(e)
-	if known || record == nil {
+	if record == nil {
 		return e.Next()
 	}
 	return inTransaction(e, func() error {
 		if err := e.Next(); err != nil {
 			return err
 		}
-		before := f.lookBack(record)
-		f.mu.Lock()
-		f.updating[key] = &before
-		f.mu.Unlock()
-		// Behind a panic PocketBase calls nobody. Else the event lives until its last hook has ended.
-		runtime.AddCleanup(e, func(before *state) { f.forgetUpdate(key, before) }, &before)
+		f.begin(e, &underway{record: record, before: f.lookBack(record)})
 		return nil
 	})
+}
+
+// begin keeps a change as long as its event lives: until its last hook has ended. Of a transaction
+// that is undone, and behind a panic, nobody is called with this event.
+func (f *FanOut) begin(e *core.ModelEvent, u *underway) {
+	u.event, u.model, u.row = weak.Make(e), e.Model, rowOf(e.Model)
+	f.mu.Lock()
+	f.begun++
+	u.number = f.begun
+	f.underway[u.event] = u
+	f.ofRow[u.row] = append(f.ofRow[u.row], u)
+	f.mu.Unlock()
+	runtime.AddCleanup(e, func(event weak.Pointer[core.ModelEvent]) { f.take(event) }, u.event)
 }
 
 // aroundDelete finds out the same before the transaction that deletes the row: another one
 // may have committed since it was decided who hears of the delete.
 func (f *FanOut) aroundDelete(e *core.ModelEvent) error {
 	f.mu.Lock()
-	c := f.deleting[changeKey(e.Model)]
+	u := f.underway[weak.Make(e)]
 	f.mu.Unlock()
-	if c == nil {
+	if u == nil {
 		return e.Next()
 	}
 	return inTransaction(e, func() error {
 		if err := e.Next(); err != nil {
 			return err
 		}
-		before := f.lookBack(c.record)
+		before := f.lookBack(u.record)
 		f.mu.Lock()
-		c.before = before
+		u.deletes.before = before
 		f.mu.Unlock()
 		return nil
 	})
@@ -126,24 +138,21 @@ func (f *FanOut) beforeAppliedUpdate(e *core.ModelEvent) error {
 	if record == nil {
 		return e.Next()
 	}
-	before := f.lookBack(record) // also for who subscribes meanwhile
-	f.mu.Lock()
-	f.updating[changeKey(e.Model)] = &before
-	f.mu.Unlock()
+	f.begin(e, &underway{record: record, before: f.lookBack(record)}) // also for who subscribes meanwhile
 	return e.Next()
 }
 
 // beforeAppliedDelete finds out the same before a delete is applied.
 func (f *FanOut) beforeAppliedDelete(e *core.ModelEvent) error {
 	f.mu.Lock()
-	c := f.deleting[changeKey(e.Model)]
+	u := f.underway[weak.Make(e)]
 	f.mu.Unlock()
-	if c == nil {
+	if u == nil {
 		return e.Next()
 	}
-	before := f.lookBack(c.record)
+	before := f.lookBack(u.record)
 	f.mu.Lock()
-	c.before = before
+	u.deletes.before = before
 	f.mu.Unlock()
 	return e.Next()
 }
@@ -151,7 +160,7 @@ func (f *FanOut) beforeAppliedDelete(e *core.ModelEvent) error {
 // inTransaction gives the event a transaction if it has none: from its change of the row on,
 // it keeps others from committing.
 func inTransaction(e *core.ModelEvent, change func() error) error {
-	if e.App.TxInfo() != nil {
+	if _, none := e.App.NonconcurrentDB().(*dbx.DB); !none { // it may have one of the other database only
 		return change()
 	}
 	app := e.App
@@ -180,29 +189,29 @@ func (f *FanOut) lookBack(record *core.Record) state {
 	return state{read, ask(f.app, record, asked)}
 }
 
-// takeUpdating returns what the row was before the update that has ended, or nil.
-func (f *FanOut) takeUpdating(model core.Model) *state {
-	key := changeKey(model)
+// take returns the change that has ended, or nil.
+func (f *FanOut) take(event weak.Pointer[core.ModelEvent]) *underway {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	before := f.updating[key]
-	delete(f.updating, key)
-	return before
+	u := f.underway[event]
+	if u != nil {
+		f.remove(u)
+	}
+	return u
 }
 
-// forgetUpdate forgets what the row was before the update, unless another one has begun.
-func (f *FanOut) forgetUpdate(key any, before *state) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if f.updating[key] == before {
-		delete(f.updating, key)
+// remove removes a change that has ended, of which nobody is told yet. The lock is held.
+func (f *FanOut) remove(u *underway) {
+	delete(f.decided, u.deletes)
+	delete(f.underway, u.event)
+	others := slices.DeleteFunc(f.ofRow[u.row], func(other *underway) bool { return other == u })
+	if f.ofRow[u.row] = others; len(others) == 0 {
+		delete(f.ofRow, u.row)
 	}
 }
 
-func (f *FanOut) afterUpdateError(e *core.ModelErrorEvent) error {
-	f.takeUpdating(e.Model)
-	return e.Next()
-}
+// rowOf is the table and the id.
+func rowOf(model core.Model) [2]any { return [2]any{model.TableName(), model.PK()} }
 
 // beforeDelete decides who hears of a delete while the record is there, outside of the
 // transaction that deletes it, as PocketBase does. Whoever comes before that commits, and
@@ -216,65 +225,111 @@ func (f *FanOut) beforeDelete(e *core.ModelEvent) error {
 	if c == nil {
 		return e.Next()
 	}
-	key := changeKey(e.Model)
-	f.mu.Lock()
-	f.deleting[key] = c
-	f.mu.Unlock()
-	// Behind a panic PocketBase calls nobody. Else the event lives until its last hook has ended.
-	runtime.AddCleanup(e, func(c *change) { f.forgetDelete(key, c) }, c)
+	f.begin(e, &underway{record: c.record, deletes: c})
 	return e.Next()
-}
-
-// forgetDelete forgets the change unless it is no longer waited for.
-func (f *FanOut) forgetDelete(key any, c *change) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	delete(f.decided, c)
-	if f.deleting[key] == c {
-		delete(f.deleting, key)
-	}
 }
 
 func (f *FanOut) afterDelete(e *core.ModelEvent) error {
-	f.mu.Lock()
-	if c := f.takeDeleting(e.Model); c != nil {
-		c.until = f.moment + 1 // any view of now
-		c.outdated = f.isOutdated(c.record)
-		f.append(c)
-	}
-	f.mu.Unlock()
+	f.settleDelete(weak.Make(e))
 	return e.Next()
 }
 
-func (f *FanOut) afterDeleteError(e *core.ModelErrorEvent) error {
+// settleDelete gives a delete its place, behind what was decided while the row was there.
+func (f *FanOut) settleDelete(event weak.Pointer[core.ModelEvent]) {
+	f.settling.Lock()
+	defer f.settling.Unlock()
 	f.mu.Lock()
-	delete(f.decided, f.takeDeleting(e.Model))
+	u := f.underway[event]
 	f.mu.Unlock()
-	return e.Next()
-}
-
-// takeDeleting returns the change that waits for the outcome of its delete, or nil. The
-// lock is held, and not given up before the change has its place among the others: what
-// is in none of them has no view.
-func (f *FanOut) takeDeleting(model core.Model) *change {
-	key := changeKey(model)
-	c := f.deleting[key]
-	delete(f.deleting, key)
-	return c
-}
-
-// changeKey is the same before and after a change.
-func changeKey(model core.Model) any {
-	if record := asRecord(model); record != nil {
-		return record
+	if u == nil {
+		return
 	}
-	return [2]any{model.TableName(), model.PK()}
-}
+	c := u.deletes
+	_, err := f.readNow(c.record)
+	c.outdated = f.isOutdated(c.record) || !errors.Is(err, sql.ErrNoRows)
 
-func (f *FanOut) hasSubscribers() bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return len(f.subscribers) > 0
+	f.remove(u)
+	f.moment++ // which those miss who set their topics just now
+	c.until = f.moment
+	f.append(c)
+}
+
+// afterError follows a change that has failed. If a hook of the app did so behind the commit,
+// PocketBase tells nobody of it, and whoever counts on being told fetches again.
+func (f *FanOut) afterError(e *core.ModelErrorEvent) error {
+	if u := f.takeFailed(e); u != nil {
+		if tx := e.App.TxInfo(); tx != nil { // which may be committed all the same
+			tx.OnComplete(func(error) error { f.endIfCommitted(u); return nil })
+		} else {
+			f.endIfCommitted(u)
+		}
+	}
+	return e.Next()
+}
+
+func (f *FanOut) endIfCommitted(u *underway) {
+	if !f.isCommitted(u) {
+		return
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for s := range f.subscribers {
+		if s.leaveTopic(u.record.Collection().Name) != nil {
+			f.cut(s)
+		}
+	}
+}
+
+// takeFailed returns the change that has failed, or nil. PocketBase tells of it by another event.
+func (f *FanOut) takeFailed(e *core.ModelErrorEvent) *underway {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, u := range slices.Backward(f.ofRow[rowOf(e.Model)]) {
+		if u.model == e.Model && (u.deletes != nil) == (e.Type == core.ModelEventTypeDelete) {
+			f.remove(u)
+			return u
+		}
+	}
+	return nil
+}
+
+// isCommitted reports whether the row is not what it was, as far as is known.
+func (f *FanOut) isCommitted(u *underway) bool {
+	before := u.before.row
+	if u.deletes != nil {
+		if before = u.deletes.before.row; before == nil { // it did not come to its row
+			return false
+		}
+	}
+	now, err := f.readNow(u.record)
+	if errors.Is(err, sql.ErrNoRows) {
+		return before != nil
+	}
+	return err != nil || len(before) == 0 || !maps.EqualFunc(before, now, func(v, w *value) bool { return *v == *w })
+}
+
+// readNow reads what the database has of the record.
+func (f *FanOut) readNow(record *core.Record) (row, error) {
+	c := &change{record: record}
+	c.list, c.view = f.accessTo(record.Collection())
+	f.mu.Lock()
+	fields := f.comparedFields(c)
+	f.mu.Unlock()
+	return f.rows.read(f.app, record.Collection(), record.Id, fields)
+}
+
+// passesUnheard reports whether there is no subscriber to decide for. One that sets its topics just
+// now has missed the change.
+func (f *FanOut) passesUnheard() bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if len(f.subscribers) > 0 {
+		return false
+	}
+	f.moment++
+	return true
 }
 
 // recordOf returns the event's record if it is told of here.

@@ -174,6 +174,61 @@ func TestTopicThatWasAwayDoesNotGoOn(t *testing.T) {
 	}
 }
 
+// PocketBase drops all topics before it sets new ones. What happens meanwhile is missed, even by the
+// only subscriber there is.
+func TestTopicsMissWhatHappensWhileTheyAreSet(t *testing.T) {
+	t.Parallel()
+	for name, row := range map[string]struct {
+		happens func(t *testing.T, app core.App, drop func())
+		goesOn  bool
+	}{
+		"nothing":  {func(_ *testing.T, _ core.App, drop func()) { drop() }, true},
+		"a create": {func(t *testing.T, app core.App, drop func()) { drop(); saveRecord(t, app, "record000000002", nil) }, false},
+		"the end of a delete": {func(t *testing.T, app core.App, drop func()) {
+			app.OnRecordAfterDeleteSuccess(collectionName).BindFunc(func(e *core.RecordEvent) error {
+				drop()
+				return e.Next()
+			})
+			record, err := app.FindRecordById(collectionName, "record000000001")
+			if err == nil {
+				err = app.Delete(record)
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+		}, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			app, f := newTest(t)
+			server := apptest.Serve(t, app)
+			topic := liveTopic("aiContent/*", "")
+			stream := server.Subscribe(t, "", topic)
+			saveRecord(t, app, "record000000001", nil)
+			next(t, stream)
+			client, err := app.SubscriptionsBroker().ClientById(stream.ID)
+			if err != nil {
+				t.Fatal(err)
+			}
+			row.happens(t, app, func() { client.Unsubscribe() })
+			apptest.Eventually(t, "all is sent", func() bool {
+				f.mu.Lock()
+				defer f.mu.Unlock()
+				return !f.draining && len(f.changes) == 0 && client.(*subscriber).position.Load() == f.end()
+			})
+			client.Subscribe(topic)
+			select {
+			case event := <-stream.Events:
+				if strings.Contains(event, `"continued":true`) != row.goesOn {
+					t.Errorf("got %s", event)
+				}
+			case <-time.After(time.Minute):
+				t.Fatal("no event within a minute")
+			}
+		})
+	}
+}
+
 // A filter means what the collection's fields are now.
 func TestFiltersFollowTheCollection(t *testing.T) {
 	t.Parallel()

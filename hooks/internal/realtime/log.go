@@ -89,13 +89,14 @@ func (c *change) dataFor(v view, t topic) []byte {
 }
 
 // unsure reports whether nobody knows what the topic is to be told, since the rules have
-// changed, or since it is younger than the look at the row before.
+// changed, since the database could not be asked, or since it is younger than the look at the
+// row before.
 func (c *change) unsure(v view, t topic) bool {
 	access, about := t.access(c)
 	switch {
 	case !t.leave || !about:
 		return false
-	case c.outdated:
+	case c.outdated, c.action != "delete" && !c.gone && !c.knows(v, t, access):
 		return true
 	case c.before.row == nil || c.before.knows(v, t, access):
 		return false

@@ -2,7 +2,9 @@ package realtime
 
 import (
 	"context"
+	"database/sql"
 	"encoding/json"
+	"errors"
 	"log/slog"
 	"slices"
 	"strings"
@@ -101,14 +103,24 @@ func (f *FanOut) connected(s *subscriber) subscriptions.Message {
 
 // renewAll follows a change of a collection: what is named by its id is served by
 // PocketBase while it has another name, and filters are compiled for its fields. No event
-// tells what its rules show and hide now, so whoever counts on that fetches again.
+// tells what its rules show and hide now, or that none has its name any more, so whoever
+// counts on that fetches again. PocketBase goes by a change already before it is committed
+// (core/collection_model.go, onCollectionSaveExecute), so this follows when it is undone, too.
 func (f *FanOut) renewAll(e *core.CollectionEvent) error {
-	if err := e.Next(); err != nil {
-		return err
+	defer f.renewBehind(e.Collection.Name)
+	return e.Next()
+}
+
+func (f *FanOut) renewBehind(name string) {
+	changed := []string{name}
+	for _, name := range f.collections {
+		if _, err := f.app.FindCachedCollectionByNameOrId(name); err != nil {
+			changed = append(changed, name)
+		}
 	}
 	f.mu.Lock()
 	for s := range f.subscribers {
-		if s.away != nil || s.leaveTopic(e.Collection.Name) != nil {
+		if s.away != nil || slices.ContainsFunc(changed, func(name string) bool { return s.leaveTopic(name) != nil }) {
 			f.cut(s)
 		}
 	}
@@ -116,14 +128,13 @@ func (f *FanOut) renewAll(e *core.CollectionEvent) error {
 	for _, s := range f.all() {
 		s.renew()
 	}
-	return nil
 }
 
 // Subscriptions hides what the fan-out sends from PocketBase's broadcast, which alone asks
 // by one prefix that ends in "?" (apis/realtime.go, realtimeBroadcastRecord).
 func (s *subscriber) Subscriptions(prefixes ...string) map[string]subscriptions.SubscriptionOptions {
 	topics := *s.topics.Load()
-	if s.tellings.Load()%2 == 1 { // what PocketBase sent of new ones meanwhile would have no place among their events
+	if s.tellings.Load() != s.tellingsEnded.Load() { // what PocketBase sent of new ones meanwhile would have no place among their events
 		asked := s.fanOut.ownTopics(s.DefaultClient.Subscriptions())
 		topics = append(slices.DeleteFunc(asked, func(t topic) bool { return !t.leave }), topics...)
 	}
@@ -206,11 +217,11 @@ func (f *FanOut) serve(e *core.RealtimeConnectRequestEvent) error {
 }
 
 // passesFilter is the second half of PocketBase's check of a subscription (apis/realtime.go,
-// realtimeCanAccessRecord).
-func passesFilter(app core.App, record *core.Record, info *core.RequestInfo) bool {
+// realtimeCanAccessRecord). An error is that the database could not be asked.
+func passesFilter(app core.App, record *core.Record, info *core.RequestInfo) (bool, error) {
 	text := info.Query[search.FilterQueryParam]
 	if !info.HasSuperuserAuth() && isForSuperusers(text) {
-		return false
+		return false, nil
 	}
 	collection := record.Collection()
 	query := app.ConcurrentDB().Select("(1)").From(collection.Name).
@@ -218,14 +229,17 @@ func passesFilter(app core.App, record *core.Record, info *core.RequestInfo) boo
 	resolver := core.NewRecordFieldResolver(app, collection, info, false)
 	expr, err := search.FilterData(text).BuildExpr(resolver)
 	if err != nil {
-		return false
+		return false, nil
 	}
 	query.AndWhere(expr)
 	if err := resolver.UpdateQuery(query); err != nil {
-		return false
+		return false, nil
 	}
 	var exists int
-	return query.Limit(1).Row(&exists) == nil && exists > 0
+	if err := query.Limit(1).Row(&exists); err != nil && !errors.Is(err, sql.ErrNoRows) {
+		return false, err
+	}
+	return exists > 0, nil
 }
 
 // isForSuperusers reports whether PocketBase refuses the filter to everybody else, by its

@@ -16,6 +16,7 @@ import (
 	"slices"
 	"sync"
 	"time"
+	"weak"
 
 	"github.com/pocketbase/pocketbase/core"
 	"github.com/pocketbase/pocketbase/tools/hook"
@@ -75,9 +76,11 @@ type FanOut struct {
 	draining    bool
 	timer       *time.Timer              // that wakes those who wait for hooks
 	places      map[*core.Record]*change // by the record whose after-success hooks still run
-	deleting    map[any]*change          // by what is being deleted: see changeKey
-	updating    map[any]*state           // rows before their update, by what is saved: see changeKey
 	decided     map[*change]struct{}     // and in neither changes nor log
+
+	underway map[weak.Pointer[core.ModelEvent]]*underway // by PocketBase's event, which is the same before and behind a change
+	ofRow    map[[2]any][]*underway                      // the same by rowOf
+	begun    int64                                       // counts them
 
 	log       []*change
 	behind    map[*subscriber]struct{} // those with a position in it, beside those that hear all
@@ -116,8 +119,8 @@ func New(app core.App, collections ...string) *FanOut {
 		subscribers: map[*subscriber]struct{}{},
 		byKey:       map[string]*subscriber{},
 		places:      map[*core.Record]*change{},
-		deleting:    map[any]*change{},
-		updating:    map[any]*state{},
+		underway:    map[weak.Pointer[core.ModelEvent]]*underway{},
+		ofRow:       map[[2]any][]*underway{},
 		behind:      map[*subscriber]struct{}{},
 		index:       index{},
 		demanded:    map[equality]int{}, filterFields: map[string]int{},
@@ -134,6 +137,12 @@ func (f *FanOut) Bind() {
 	f.app.OnRecordAfterCreateSuccess(f.collections...).Bind(&hook.Handler[*core.RecordEvent]{
 		Id: "modelriverRealtimeBegin", Func: f.hooksBegin, Priority: -9999, // around the app's own
 	})
+
+	for _, undone := range []*hook.TaggedHook[*core.CollectionErrorEvent]{f.app.OnCollectionAfterUpdateError(), f.app.OnCollectionAfterDeleteError()} {
+		undone.Bind(&hook.Handler[*core.CollectionErrorEvent]{
+			Id: "modelriverRealtime", Func: func(e *core.CollectionErrorEvent) error { return f.renewAll(&e.CollectionEvent) }, Priority: -10000,
+		})
+	}
 
 	const innermost = 10000 // right around the change of the row
 	f.app.OnModelUpdateExecute(f.collections...).Bind(&hook.Handler[*core.ModelEvent]{Id: "modelriverRealtime", Func: f.aroundUpdate, Priority: innermost})
@@ -172,21 +181,20 @@ func (f *FanOut) bindEvents(app core.App) {
 		saved.Bind(&hook.Handler[*core.ModelEvent]{Id: "modelriverRealtime", Func: f.afterSave(action), Priority: -99})
 		saved.Bind(&hook.Handler[*core.ModelEvent]{Id: "modelriverRealtimeEnd", Func: f.withEverybody, Priority: -98})
 	}
-	app.OnModelAfterUpdateError(f.collections...).Bind(&hook.Handler[*core.ModelErrorEvent]{
-		Id: "modelriverRealtime", Func: f.afterUpdateError, Priority: -98,
-	})
+	for _, failed := range []*hook.TaggedHook[*core.ModelErrorEvent]{
+		app.OnModelAfterUpdateError(f.collections...), app.OnModelAfterDeleteError(f.collections...),
+	} {
+		failed.Bind(&hook.Handler[*core.ModelErrorEvent]{Id: "modelriverRealtime", Func: f.afterError, Priority: -10000}) // around the app's own
+	}
 	app.OnModelDelete(f.collections...).Bind(&hook.Handler[*core.ModelEvent]{
 		Id: "modelriverRealtime", Func: f.beforeDelete, Priority: 99,
 	})
 	app.OnModelAfterDeleteSuccess(f.collections...).Bind(&hook.Handler[*core.ModelEvent]{
 		Id: "modelriverRealtime", Func: f.afterDelete, Priority: -98,
 	})
-	app.OnModelAfterDeleteError(f.collections...).Bind(&hook.Handler[*core.ModelErrorEvent]{
-		Id: "modelriverRealtime", Func: f.afterDeleteError, Priority: -98,
-	})
-	app.OnCollectionAfterUpdateSuccess().Bind(&hook.Handler[*core.CollectionEvent]{
-		Id: "modelriverRealtime", Func: f.renewAll,
-	})
+	for _, changed := range []*hook.TaggedHook[*core.CollectionEvent]{app.OnCollectionAfterUpdateSuccess(), app.OnCollectionAfterDeleteSuccess()} {
+		changed.Bind(&hook.Handler[*core.CollectionEvent]{Id: "modelriverRealtime", Func: f.renewAll, Priority: -10000}) // around the app's own
+	}
 }
 
 // takesOver reports whether subscriptions without options are served here.

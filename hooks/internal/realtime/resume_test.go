@@ -307,3 +307,52 @@ func TestStreamsGoOnWithFewerTopics(t *testing.T) {
 		t.Error("it does not go on from there")
 	}
 }
+
+// What comes to a stream that has ended, as a request that was under way, changes nothing any more.
+func TestStreamsThatHaveEndedStayAsTheyAre(t *testing.T) {
+	t.Parallel()
+	app, f := newTest(t)
+	server := apptest.Serve(t, app)
+	topic := liveTopic("aiContent/*", "")
+	s := server.Subscribe(t, "", topic)
+	apptest.Eventually(t, "it is told", func() bool { return s.LastEventID() != "" })
+	client, err := app.SubscriptionsBroker().ClientById(s.ID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.Close()
+	apptest.Eventually(t, "it is away", func() bool { f.mu.Lock(); defer f.mu.Unlock(); return f.away == 1 })
+	client.Unsubscribe()
+	saveRecord(t, app, "record000000001", nil)
+
+	gone := server.ConnectAfter(t, s.LastEventID())
+	client, err = app.SubscriptionsBroker().ClientById(gone.ID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	gone.Close()
+	apptest.Eventually(t, "its next one has ended too", client.IsDiscarded)
+	client.Subscribe(topic)
+
+	back, goesOn := comeBack(t, server, s.LastEventID(), "", topic)
+	if !goesOn {
+		t.Error("it does not go on")
+	}
+	if event := next(t, back); !strings.Contains(event, "record000000001") {
+		t.Errorf("got %s", event)
+	}
+	back.Close()
+	apptest.Eventually(t, "only this one is away", func() bool {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		return f.away == 1 && len(f.subscribers) == 1
+	})
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for s := range f.subscribers {
+		f.forget(s)
+	}
+	if f.away != 0 || len(f.byKey) > 0 || len(f.index) > 0 || f.leaving != 0 {
+		t.Errorf("left behind: %d away, %d by key, %d in the index, %d that leave", f.away, len(f.byKey), len(f.index), f.leaving)
+	}
+}

@@ -22,7 +22,10 @@ type subscriber struct {
 	onlyOurs atomic.Bool             // it has no others
 	position atomic.Int64            // in the log, of what it has not sent
 	writing  atomic.Bool             // it was woken by a round, and is not done yet
-	tellings atomic.Int64            // odd while it is told what is live of new topics, before their events
+
+	// How often it was begun to tell it what is live of new topics, before their events, and how often
+	// that has ended: topics may be set at the same time.
+	tellings, tellingsEnded atomic.Int64
 
 	key string // of its event ids
 
@@ -69,7 +72,7 @@ func (s *subscriber) wake() {
 // flush writes what waits, or a part of it, and reports whether there was anything.
 func (s *subscriber) flush(e *core.RealtimeConnectRequestEvent) (bool, error) {
 	defer s.writing.Store(false)
-	tellings := s.tellings.Load()
+	tellings := s.tellingsEnded.Load()
 	s.mu.Lock()
 	messages := s.queue
 	s.queue = nil
@@ -106,7 +109,7 @@ func (s *subscriber) collect(messages []message, tellings int64) ([]message, boo
 			messages[i].id = s.eventId(position)
 		}
 	}
-	if !ok || tellings%2 == 1 || tellings != s.tellings.Load() || len(changes) == 0 {
+	if !ok || tellings != s.tellings.Load() || len(changes) == 0 {
 		return messages, ok
 	}
 	size := 0

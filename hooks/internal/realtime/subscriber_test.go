@@ -4,7 +4,9 @@ import (
 	"bufio"
 	"io"
 	"net/http"
+	"net/http/httptest"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -153,4 +155,24 @@ func TestBroadcastKeepsStreamLimits(t *testing.T) {
 			})
 		}
 	})
+}
+
+// Topics may be set twice at the same time. Until it is told what is live of all of them, their events
+// are nobody's: PocketBase's would have no place among them.
+func TestTopicsThatAreSetAtOnce(t *testing.T) {
+	t.Parallel()
+	_, f := newTest(t)
+	s := f.newSubscriber(subscriptions.NewDefaultClient(), httptest.NewRequest(http.MethodGet, "/", nil))
+	topic := liveTopic("aiContent/*", "")
+	var both sync.WaitGroup
+	f.mu.Lock()
+	for range 2 {
+		both.Go(func() { s.Subscribe(topic) })
+	}
+	apptest.Eventually(t, "both have begun", func() bool { return len(s.DefaultClient.Subscriptions()) > 0 && s.tellings.Load() == 2 })
+	if own := s.Subscriptions(collectionName + "/*?"); len(own) > 0 {
+		t.Errorf("PocketBase is to send %v", own)
+	}
+	f.mu.Unlock()
+	both.Wait()
 }

@@ -1,6 +1,7 @@
 package realtime
 
 import (
+	"context"
 	"errors"
 	"runtime"
 	"slices"
@@ -9,6 +10,7 @@ import (
 	"time"
 
 	"github.com/pocketbase/pocketbase/core"
+	"github.com/pocketbase/pocketbase/tests"
 	"github.com/pocketbase/pocketbase/tools/types"
 
 	"github.com/pocketriver/pocketriver/hooks/internal/apptest"
@@ -213,6 +215,150 @@ func TestHooksDuringWhichGarbageIsCollected(t *testing.T) {
 	}
 }
 
+// What a row was before an update is known of that update alone, though hooks have kept the one
+// before it from being told, or the same record is saved again within the hooks.
+func TestEachUpdateGoesByWhatItsRowWas(t *testing.T) {
+	t.Parallel()
+	set := func(app core.App, record *core.Record, userId string) error {
+		record.Set("userId", userId)
+		return app.Save(record)
+	}
+	for name, row := range map[string]struct {
+		was    string
+		change func(app *tests.TestApp, record *core.Record) error
+	}{
+		"behind one that is not told": {"somebody", func(app *tests.TestApp, record *core.Record) error {
+			id := app.OnRecordAfterUpdateSuccess(collectionName).BindFunc(func(*core.RecordEvent) error { return nil })
+			err := set(app, record, "")
+			app.OnRecordAfterUpdateSuccess(collectionName).Unbind(id)
+			return errors.Join(err, set(app, record, "somebody"))
+		}},
+		"around one of a hook": {"", func(app *tests.TestApp, record *core.Record) error {
+			app.OnRecordAfterUpdateSuccess(collectionName).BindFunc(func(e *core.RecordEvent) error {
+				if e.Record.GetString("title") == "" {
+					e.Record.Set("title", "x")
+					if err := e.App.Save(e.Record); err != nil {
+						return err
+					}
+				}
+				return e.Next()
+			})
+			return set(app, record, "somebody")
+		}},
+		"in a transaction of the other database": {"", func(app *tests.TestApp, record *core.Record) error {
+			return app.AuxRunInTransaction(func(tx core.App) error { return set(tx, record, "somebody") })
+		}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			app, _ := newTest(t)
+			const id = "record000000001"
+			saveRecord(t, app, id, map[string]any{"userId": row.was})
+			server := apptest.Serve(t, app)
+			s := server.Subscribe(t, "", liveTopic("aiContent/*", ""))
+			record, err := app.FindRecordById(collectionName, id)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := row.change(app, record); err != nil {
+				t.Fatal(err)
+			}
+			saveRecord(t, app, "end000000000000", nil)
+			if event := next(t, s); !strings.Contains(event, `"leave"`) || !strings.Contains(event, id) {
+				t.Errorf("got %s, want that it left", event)
+			}
+		})
+	}
+}
+
+// A hook of the app may fail behind the commit. PocketBase tells nobody then, so whoever counts on
+// being told fetches again.
+func TestHooksThatFailBehindTheCommit(t *testing.T) {
+	t.Parallel()
+	fail := func(e *core.RecordEvent) error { return errors.Join(e.Next(), errors.New("no")) }
+	for name, change := range map[string]func(core.App, *core.Record) error{
+		"an update": func(app core.App, record *core.Record) error {
+			record.Set("userId", "somebody")
+			return app.Save(record)
+		},
+		"a delete": func(app core.App, record *core.Record) error { return app.Delete(record) },
+		"an update of a transaction that goes on": func(app core.App, record *core.Record) error {
+			var failed error
+			err := app.RunInTransaction(func(tx core.App) error {
+				record.Set("userId", "somebody")
+				failed = tx.Save(record)
+				return nil
+			})
+			return errors.Join(err, failed)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			app, f := newTest(t)
+			const id = "record000000001"
+			saveRecord(t, app, id, nil)
+			server := apptest.Serve(t, app)
+			live, plain := server.Subscribe(t, "", liveTopic("aiContent/*", "")), server.Subscribe(t, "", "aiContent/*")
+			app.OnRecordUpdate(collectionName).BindFunc(fail)
+			app.OnRecordDelete(collectionName).BindFunc(fail)
+			record, err := app.FindRecordById(collectionName, id)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := app.RunInTransaction(func(tx core.App) error { return change(tx, record.Fresh()) }); err == nil {
+				t.Fatal("it has not failed")
+			}
+			saveRecord(t, app, "undone000000000", nil)
+			if event := next(t, live); !strings.Contains(event, "undone") {
+				t.Errorf("of what was undone: got %s", event)
+			}
+			if err := change(app, record); err == nil {
+				t.Fatal("it has not failed")
+			}
+			awaitEnd(t, live)
+			saveRecord(t, app, "end000000000000", nil)
+			for _, want := range []string{"undone", "end0"} {
+				if event := next(t, plain); !strings.Contains(event, want) {
+					t.Errorf("plain: got %s, want %s", event, want)
+				}
+			}
+			f.mu.Lock()
+			defer f.mu.Unlock()
+			if len(f.underway)+len(f.ofRow)+len(f.decided) > 0 {
+				t.Errorf("left behind: %d, %d, %d", len(f.underway), len(f.ofRow), len(f.decided))
+			}
+		})
+	}
+}
+
+// An update that fails within the hooks of a delete of the same record is not that delete.
+func TestUpdateThatFailsWithinADelete(t *testing.T) {
+	t.Parallel()
+	app, _ := newTest(t)
+	app.OnRecordUpdate(collectionName).BindFunc(func(*core.RecordEvent) error { return errors.New("no") })
+	app.OnRecordDeleteExecute(collectionName).BindFunc(func(e *core.RecordEvent) error {
+		if err := e.App.Save(e.Record); err == nil {
+			t.Error("it has not failed")
+		}
+		return e.Next()
+	})
+	const id = "record000000001"
+	saveRecord(t, app, id, nil)
+	server := apptest.Serve(t, app)
+	live := server.Subscribe(t, "", liveTopic("aiContent/*", ""))
+	record, err := app.FindRecordById(collectionName, id)
+	if err == nil {
+		err = app.Delete(record)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	saveRecord(t, app, "end000000000000", nil)
+	if event := next(t, live); !strings.Contains(event, `"delete"`) {
+		t.Errorf("got %s", event)
+	}
+}
+
 // The rule may change while a save is under way, whose record has the rule of before, by
 // which PocketBase sends its event. Whoever is told what leaves fetches instead.
 func TestSavesByAnOldRule(t *testing.T) {
@@ -308,4 +454,33 @@ func awaitEnd(t *testing.T, s *apptest.Stream) {
 	case <-time.After(time.Minute):
 		t.Errorf("the stream goes on, with %q", s.Take())
 	}
+}
+
+// What the database could not be asked about a record is not known: whoever is told what leaves
+// fetches instead.
+func TestQuestionsThatFail(t *testing.T) {
+	t.Parallel()
+	app, _ := newTest(t)
+	setRule(t, app, `title:lower != "x"`) // which the database is asked
+	server := apptest.Serve(t, app)
+	live, plain := server.Subscribe(t, "", liveTopic("aiContent/*", "")), server.Subscribe(t, "", "aiContent/*")
+	app.OnRecordAfterCreateSuccess(collectionName).BindFunc(func(e *core.RecordEvent) error {
+		if e.Record.Id != "end000000000000" {
+			e.App = failingApp{e.App}
+		}
+		return e.Next()
+	})
+	saveRecord(t, app, "record000000001", nil)
+	saveRecord(t, app, "end000000000000", nil)
+	if event := next(t, plain); !strings.Contains(event, "end0") {
+		t.Errorf("plain: got %s", event)
+	}
+	awaitEnd(t, live)
+}
+
+// A failingApp can't find out who may see a record.
+type failingApp struct{ core.App }
+
+func (failingApp) CanAccessRecord(*core.Record, *core.RequestInfo, *string) (bool, error) {
+	return false, context.DeadlineExceeded
 }

@@ -103,7 +103,7 @@ func (s *subscriber) Subscribe(names ...string) {
 	s.DefaultClient.Subscribe(names...)
 	s.renew()
 	s.tellWhatIsLive()
-	s.tellings.Add(1)
+	s.tellingsEnded.Add(1)
 	s.wake()
 }
 
@@ -157,6 +157,9 @@ func (s *subscriber) renew() {
 	f := s.fanOut
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	if s.away != nil || s.IsDiscarded() { // a request was under way
+		return
+	}
 	all := s.DefaultClient.Subscriptions()
 	topics := f.ownTopics(all)
 	s.topics.Store(&topics)
@@ -167,8 +170,6 @@ func (s *subscriber) renew() {
 	s.noteGap(now)
 	_, watches := f.subscribers[s]
 	switch {
-	case s.IsDiscarded():
-		return
 	case cameBack && s.views[len(s.views)-1].same(now): // with the other record of the same user
 		return
 	case watches:
