@@ -96,7 +96,7 @@ func (c *change) unsure(v view, t topic) bool {
 	switch {
 	case !t.leave || !about:
 		return false
-	case c.outdated, c.action != "delete" && !c.gone && !c.knows(v, t, access):
+	case c.outdated, c.action != "delete" && !c.gone && !c.answered(v, t, access):
 		return true
 	case c.before.row == nil || c.before.knows(v, t, access):
 		return false
@@ -104,17 +104,18 @@ func (c *change) unsure(v view, t topic) bool {
 	return c.action == "delete" || c.gone || !c.shows(v, t, access)
 }
 
+// answered reports whether the database has answered what the topic asks it of the row.
+func (s state) answered(v view, t topic, a access) bool {
+	answered := func(q question) bool {
+		_, ok := s.answers[q]
+		return ok
+	}
+	return (!t.filter.asks() || answered(t.filter.question(v))) && (!a.asks() || v.superuser || answered(a.question(v, t)))
+}
+
 // knows reports whether all was found out that the topic asks of the row.
 func (s state) knows(v view, t topic, a access) bool {
-	known := func(q question) bool {
-		_, asked := s.answers[q]
-		return asked
-	}
-	switch {
-	case t.filter.asks() && !known(t.filter.question(v)), a.asks() && !v.superuser && !known(a.question(v, t)):
-		return false
-	}
-	return !slices.ContainsFunc(slices.Concat(a.fields, t.filter.fields), func(field string) bool {
+	return s.answered(v, t, a) && !slices.ContainsFunc(slices.Concat(a.fields, t.filter.fields), func(field string) bool {
 		_, read := s.row[field]
 		return !read
 	})
