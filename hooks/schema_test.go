@@ -247,3 +247,24 @@ func restarted(t *testing.T, app core.App) *testServer {
 	p.bind()
 	return serve(t, copied, p)
 }
+
+// A field that is not in the table any more, as the moment after somebody removed it, is no
+// reason to refuse content for good.
+func TestStaleSchemaRefusesNothing(t *testing.T) {
+	t.Parallel()
+	server := newTestServer(t, testConfig())
+	content := mustFindCollection(t, server, store.Content)
+	content.Fields.Add(&core.TextField{Name: "extra"})
+	if err := server.Save(content); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := server.NonconcurrentDB().NewQuery("ALTER TABLE aiContent DROP COLUMN extra").Execute(); err != nil {
+		t.Fatal(err)
+	}
+	if status, body := server.post(t, generated("c", `{}`, "https://127.0.0.1/c"), nil); status != 503 {
+		t.Errorf("got %d %s, want 503", status, body)
+	}
+	if rows := records(t, server, store.Callbacks); len(rows) != 0 {
+		t.Errorf("got %v, want no callback", rows)
+	}
+}

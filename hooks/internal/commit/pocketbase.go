@@ -38,7 +38,7 @@ func (c *Committer) insert(e *core.ModelEvent) error {
 		return err
 	}
 	if _, err := Query(b, insertOf(record, values)).Bind(values).WithContext(e.Context).Execute(); err != nil {
-		return err
+		return tableFailed(err)
 	}
 	e.Model.MarkAsNotNew()
 	b.records = append(b.records, record)
