@@ -5,9 +5,11 @@ import (
 	"net/http"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
+	"github.com/pocketbase/dbx"
 	"github.com/pocketbase/pocketbase/core"
 
 	"github.com/pocketriver/pocketriver/hooks/internal/store"
@@ -298,5 +300,32 @@ func TestEditHoldsOffTheClaim(t *testing.T) {
 	all := river.await(t, 3)
 	if sent.GetInt("attempts") != 2 || len(all) != 3 || !strings.Contains(all[1].body, `"workflow":"poem"`) {
 		t.Errorf("got %v, sent %v, want the first one twice, with the edit", sent, all)
+	}
+}
+
+// An app's own transaction of auxiliary.db around an edit of a request is none that keeps the
+// request from being claimed meanwhile.
+func TestEditWithinAuxiliaryTransaction(t *testing.T) {
+	t.Parallel()
+	server, _ := newAskServer(t, answerStatus(400))
+	_, token := newUser(t, server, "asker@example.com")
+	request := awaitRequest(t, server, server.mustAsk(t, token), store.Failed)
+	var saved, alone atomic.Bool
+	server.OnModelUpdateExecute(store.Requests).BindFunc(func(e *core.ModelEvent) error {
+		if _, inTransaction := e.App.NonconcurrentDB().(*dbx.Tx); !inTransaction {
+			alone.Store(true)
+		}
+		saved.Store(true)
+		return e.Next()
+	})
+	err := server.AuxRunInTransaction(func(aux core.App) error {
+		request.Set("error", "My own words")
+		return aux.Save(request)
+	})
+	if err != nil || !saved.Load() {
+		t.Fatal(err)
+	}
+	if alone.Load() {
+		t.Error("the request was read and written in no transaction")
 	}
 }

@@ -29,10 +29,7 @@ func (o *Outbox) edited(e *core.RecordEvent) error {
 		}
 		return e.Next()
 	}
-	app := e.App
-	if app.IsTransactional() {
-		return edit(app)
-	}
+	app := e.App // which may be in a transaction of auxiliary.db only
 	defer func() { e.App = app }()
 	return app.RunInTransaction(func(tx core.App) error {
 		e.App = tx
