@@ -63,6 +63,9 @@ func saveRecord(tx core.App, event *modelriver.Event, id string) (*core.Record, 
 	}
 
 	err = commit.Safely(tx, func(tx core.App) error { return tx.Save(record) }) // a hook's panic refuses too
+	if err == nil && record.IsNew() {
+		err = store.ErrSilent
+	}
 	if err != nil && !commit.DatabaseFailed(err) {
 		return nil, &store.Refusal{Cause: err}
 	}

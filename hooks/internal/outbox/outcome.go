@@ -48,8 +48,7 @@ func (o *Outbox) giveUp(ctx context.Context, cb *store.Callback, v verdict) {
 	o.fail(cb, v.set)
 }
 
-// fail turns the callback's row failed and gives its place back. A hook of the app may
-// hear of it, but not prevent it: the callback would be sent for ever.
+// fail turns the callback's row failed and gives its place back.
 func (o *Outbox) fail(cb *store.Callback, set map[string]any) {
 	if text, ok := set["lastError"].(string); ok {
 		set["lastError"] = o.options.InWords(text)
@@ -57,16 +56,7 @@ func (o *Outbox) fail(cb *store.Callback, set map[string]any) {
 	o.app.Logger().Error("Callback failed", "error", set["lastError"], "callback", cb.Id, "attempt", cb.Attempts)
 	o.commit(func(tx core.App) error {
 		return cb.Fail(tx, set)
-	}, func(err error) {
-		if err == nil || commit.DatabaseFailed(err) {
-			o.written(cb, err)
-			return
-		}
-		o.app.Logger().Error("A hook refused that a callback failed: it is written without hooks", "error", err, "callback", cb.Id)
-		o.commit(func(tx core.App) error {
-			return cb.Fail(tx.UnsafeWithoutHooks(), set)
-		}, func(err error) { o.written(cb, err) })
-	})
+	}, func(err error) { o.written(cb, err) })
 }
 
 // reingest has the event of a refused row that was armed again stored.

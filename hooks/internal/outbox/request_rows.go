@@ -1,6 +1,7 @@
 package outbox
 
 import (
+	"slices"
 	"time"
 
 	"github.com/pocketbase/dbx"
@@ -93,6 +94,7 @@ func (o *Outbox) deleteEnded() error {
 		"before": store.DateTime(o.Now().Add(-o.options.Retention)),
 		"now":    store.DateTime(o.Now()), "replayed": store.DateTime(o.Now().Add(-store.ReplayTime)),
 	}
+	var last []string
 	for {
 		var ids []string
 		// The inner query reads an index only, not the inputs.
@@ -102,9 +104,10 @@ func (o *Outbox) deleteEnded() error {
 		if err != nil {
 			return err
 		}
-		if len(ids) == 0 {
+		if len(ids) == 0 || slices.Equal(ids, last) { // a hook keeps them
 			break
 		}
+		last = ids
 		err = o.changeRequests(ids, func(tx core.App, request *core.Record) error { return tx.Delete(request) })
 		if err != nil {
 			return err

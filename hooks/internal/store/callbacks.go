@@ -216,7 +216,8 @@ func (cb *Callback) Postpone(tx core.App, now, next time.Time, status int, lastE
 	return err
 }
 
-// Fail turns the callback's row failed, through PocketBase, and sets further fields.
+// Fail turns the callback's row failed, through PocketBase, and sets further fields. A hook may
+// not prevent it: the callback would be sent for ever.
 func (cb *Callback) Fail(tx core.App, set map[string]any) error {
 	if err := cb.insertAttempts(tx); err != nil {
 		return err
@@ -234,5 +235,5 @@ func (cb *Callback) Fail(tx core.App, set map[string]any) error {
 	}
 	record.Set("state", Failed)
 	record.Load(set)
-	return tx.SaveNoValidate(record)
+	return saveSurely(tx, record)
 }

@@ -14,8 +14,14 @@ import (
 )
 
 // BindContent adds the hooks that keep content readable, deleted content deleted, with what
-// was answered to its callback, and what was made for one user from everybody else.
+// was answered to its callback, and what was made for one user from everybody else; and the one
+// that knows what the app's hooks let be written.
 func BindContent(app core.App) {
+	written := &hook.Handler[*core.ModelEvent]{
+		Id: "modelriverWritten", Func: noteWritten, Priority: 9999, // behind the app's own, around the committer's
+	}
+	app.OnModelCreateExecute(Content, Callbacks, Requests, Channels).Bind(written)
+	app.OnModelUpdateExecute(Content, Callbacks, Requests, Channels).Bind(written)
 	readable := &hook.Handler[*core.RecordEvent]{
 		Id: "modelriverReadable", Func: keepReadable, Priority: 9999, // behind the app's own
 	}

@@ -8,6 +8,7 @@ import (
 
 	"github.com/pocketbase/dbx"
 	"github.com/pocketbase/pocketbase/core"
+	"github.com/pocketbase/pocketbase/tools/types"
 
 	"github.com/pocketriver/pocketriver/hooks/internal/commit"
 )
@@ -38,21 +39,46 @@ const (
 	ReplayTime = 30 * 24 * time.Hour
 )
 
+// ErrSilent is why nothing was saved when PocketBase says nothing of it.
+var ErrSilent = errors.New("a hook ended without calling Next, so nothing was saved")
+
 // saveSurely saves a record through the app's hooks, so that subscribers see it. A hook may
 // hear of it, but not prevent it: what the record tells has happened.
 func saveSurely(tx core.App, record *core.Record) error {
-	ctx := context.WithValue(context.Background(), outcome{}, true)
+	written := false
+	ctx := context.WithValue(context.Background(), outcome{}, &written)
 	err := commit.Safely(tx, func(tx core.App) error { return tx.SaveNoValidateWithContext(ctx, record) })
+	if err == nil && !written {
+		err = ErrSilent
+	}
 	if err == nil || commit.DatabaseFailed(err) {
 		return err
 	}
-	tx.Logger().Error("A hook refused what became of a request: it is written without hooks", "error", err,
+	tx.Logger().Error("A hook refused what has happened: it is written without hooks", "error", err,
 		"collection", record.Collection().Name, "id", record.Id)
+	if written {
+		record.MarkAsNotNew() // a hook failed behind the row, which is there
+	}
+	for _, field := range record.Collection().Fields { // which a hook of PocketBase's sets
+		if date, ok := field.(*core.AutodateField); ok && (date.OnUpdate || record.GetDateTime(date.Name).IsZero()) {
+			record.SetRaw(date.Name, types.NowDateTime())
+		}
+	}
 	return tx.UnsafeWithoutHooks().SaveNoValidate(record)
 }
 
-// outcome is the key of a context in which the plugin itself saves what happened.
+// outcome is the key of a context in which the plugin itself saves what happened. Its value is
+// set once that is written.
 type outcome struct{}
+
+// noteWritten is next to the statement that writes a record.
+func noteWritten(e *core.ModelEvent) error {
+	err := e.Next()
+	if written, ok := e.Context.Value(outcome{}).(*bool); ok && err == nil {
+		*written = true
+	}
+	return err
+}
 
 // IsOutcome reports whether the plugin saves what happened, not somebody what they changed.
 func IsOutcome(ctx context.Context) bool { return ctx.Value(outcome{}) != nil }
