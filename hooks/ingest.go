@@ -144,6 +144,9 @@ func (p *plugin) refuse(tx core.App, event *modelriver.Event, payload []byte, cb
 
 // reingest stores the event of a refused row that was armed again.
 func (p *plugin) reingest(tx core.App, cb *store.Callback, payload string) error {
+	if claimed, err := cb.IsClaimed(tx); err != nil || !claimed {
+		return err // somebody deleted or ended it meanwhile
+	}
 	event, err := modelriver.ParseEvent(http.Header{}, []byte(payload))
 	if err != nil {
 		return &store.Refusal{Cause: err}

@@ -384,3 +384,39 @@ func TestIngestWithoutData(t *testing.T) {
 		})
 	}
 }
+
+// A refused event whose row is deleted, or set to failed again, in the moment before it is
+// ingested once more is not.
+func TestReingestOfWhatIsNotWanted(t *testing.T) {
+	t.Parallel()
+	for name, cancel := range map[string]func(app core.App, id string) error{
+		"deleted": func(app core.App, id string) error {
+			_, err := app.NonconcurrentDB().Delete(store.Callbacks, dbx.HashExp{"id": id}).Execute()
+			return err
+		},
+		"set to failed": func(app core.App, id string) error {
+			_, err := app.NonconcurrentDB().Update(store.Callbacks, dbx.Params{"state": "failed"}, dbx.HashExp{"id": id}).Execute()
+			return err
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			server := newTestServer(t, testConfig())
+			refuseSome(server)
+			payload := generated("c", `{"title":"Refused"}`, "")
+			server.mustPost(t, payload)
+			row := awaitState(t, server, store.Failed)
+			armed := &store.Callback{Id: row.Id, Attempts: 1, Expires: store.DateTime(time.Now().Add(time.Minute)), Refused: true}
+			setCallback(t, server, row.Id, dbx.Params{"state": "pending", "attempts": 1, "expires": armed.Expires, "nextAttempt": armed.Expires})
+			if err := cancel(server, row.Id); err != nil {
+				t.Fatal(err)
+			}
+			err := server.RunInTransaction(func(tx core.App) error {
+				return server.plugin.reingest(tx, armed, strings.Replace(payload, "Refused", "Taken", 1))
+			})
+			if rows := records(t, server, store.Content); err != nil || len(rows) != 0 {
+				t.Errorf("got %v, %v, want nothing stored", rows, err)
+			}
+		})
+	}
+}

@@ -187,6 +187,15 @@ func (cb *Callback) Claim(tx core.App, now, until time.Time) (bool, error) {
 	return n > 0, err
 }
 
+// IsClaimed reports whether the row is still what it was when the callback was claimed.
+func (cb *Callback) IsClaimed(tx core.App) (claimed bool, err error) {
+	err = commit.Query(tx, `
+		SELECT EXISTS (SELECT 1 FROM modelriverCallbacks
+			WHERE id = {:id} AND state = 'pending' AND attempts = {:attempts} AND expires = {:expires})`,
+	).Bind(dbx.Params{"id": cb.Id, "attempts": cb.Attempts, "expires": cb.Expires}).Row(&claimed)
+	return claimed, err
+}
+
 // Deliver writes down that the callback was accepted.
 func (cb *Callback) Deliver(tx core.App, now time.Time, status int) error {
 	if err := cb.insertAttempts(tx); err != nil {
