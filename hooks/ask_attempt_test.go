@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/pocketbase/dbx"
 	"github.com/pocketbase/pocketbase/core"
 
 	"github.com/pocketriver/pocketriver/hooks/internal/store"
@@ -190,5 +191,29 @@ func TestRequestWhoseWindowHasPassed(t *testing.T) {
 	time.Sleep(1500 * time.Millisecond)
 	if n := len(river.all()); n != 1 {
 		t.Errorf("sent %d times, want once", n)
+	}
+}
+
+// What is sent for a request is what was claimed, whatever a hook behind the commit does with the
+// record that it hears of.
+func TestHookBehindTheClaim(t *testing.T) {
+	t.Parallel()
+	server, _ := newAskServer(t, answerStatus(400))
+	_, token := newUser(t, server, "asker@example.com")
+	id := server.mustAsk(t, token)
+	awaitRequest(t, server, id, store.Failed)
+	setRow(t, server, store.Requests, id, dbx.Params{"state": "queued", "nextAttempt": store.DateTime(time.Now().Add(time.Minute))})
+	server.OnRecordAfterUpdateSuccess(store.Requests).BindFunc(func(e *core.RecordEvent) error {
+		e.Record.Set("workflow", "for the audit")
+		e.Record.Set("attempts", 0)
+		return e.Next()
+	})
+	var claimed *core.Record
+	err := server.RunInTransaction(func(tx core.App) (err error) {
+		claimed, err = store.ClaimRequest(tx, id)
+		return err
+	})
+	if err != nil || claimed.GetString("workflow") != "story" || claimed.GetInt("attempts") != 2 {
+		t.Errorf("got %v, %v, want it as it is in the table", claimed, err)
 	}
 }

@@ -133,8 +133,8 @@ func FindRequest(tx core.App, id string) (*core.Record, error) {
 	return request, err
 }
 
-// ClaimRequest marks the request as being sent and returns it, or nil if it is not to be
-// sent any more.
+// ClaimRequest marks the request as being sent and returns a copy of it, which no hook behind
+// the commit can change, or nil if it is not to be sent any more.
 func ClaimRequest(tx core.App, id string) (*core.Record, error) {
 	request, err := FindRequest(tx, id)
 	if err != nil || request == nil {
@@ -145,7 +145,8 @@ func ClaimRequest(tx core.App, id string) (*core.Record, error) {
 	}
 	request.Set("attempts", request.GetInt("attempts")+1)
 	request.Set("nextAttempt", "")
-	return request, saveSurely(tx, request)
+	err = saveSurely(tx, request)
+	return request.Clone(), err
 }
 
 // IsAttempt reports whether the request is what it was when it was claimed, but for its
