@@ -11,6 +11,7 @@ import (
 	"github.com/pocketbase/pocketbase/core"
 	"github.com/pocketbase/pocketbase/tools/hook"
 
+	"github.com/pocketriver/pocketriver/hooks/internal/commit"
 	"github.com/pocketriver/pocketriver/hooks/internal/store"
 )
 
@@ -111,11 +112,12 @@ func (p *payloads) write() {
 	if len(waiting)+len(deleted) == 0 || !p.app.IsBootstrapped() {
 		return // that is done already, or the databases are closed
 	}
-	if err := store.DeletePayloads(p.app, deleted); err != nil {
+	// The databases may be closed meanwhile, when the server ends: PocketBase panics then.
+	if err := commit.Safely(p.app, func(app core.App) error { return store.DeletePayloads(app, deleted) }); err != nil {
 		p.app.Logger().Warn("Failed to delete the payloads of deleted records: that is tried again at night", "error", err)
 	}
 	count := len(waiting)
-	if err := store.InsertPayloads(p.app, waiting); err != nil {
+	if err := commit.Safely(p.app, func(app core.App) error { return store.InsertPayloads(app, waiting) }); err != nil {
 		p.mu.Lock()
 		p.lost += count
 		p.cause = err

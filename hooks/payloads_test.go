@@ -223,3 +223,18 @@ func TestPayloadsOutliveLogs(t *testing.T) {
 		t.Errorf("with logs off: got %d payloads, want 2", got)
 	}
 }
+
+// A closedApp's databases are closed while something still writes to them, as when the server ends.
+type closedApp struct{ core.App }
+
+func (closedApp) ConcurrentDB() dbx.Builder { return nil }
+
+// Payloads that are written when the server ends, and it does not wait for any longer, don't take
+// the process with them, which is about to start again.
+func TestPayloadsWhenTheDatabaseCloses(t *testing.T) {
+	t.Parallel()
+	app, _ := newTestApp(t, testConfig())
+	p := payloads{app: closedApp{app}}
+	p.add(&store.Payload{Id: "a", Payload: []byte("{}"), Headers: "{}"})
+	p.write()
+}
