@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/pocketbase/pocketbase/tools/routine"
 
@@ -93,6 +94,22 @@ func (o *Outbox) dropWaiting() {
 			l.held--
 		}
 		l.waiting = nil
+	}
+}
+
+// withdraw gives up a callback that waits to be sent, as its row is gone or no longer says so.
+func (o *Outbox) withdraw(id string) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	for _, l := range o.lanes {
+		l.waiting = slices.DeleteFunc(l.waiting, func(cb *store.Callback) bool {
+			if cb.Id != id {
+				return false
+			}
+			delete(o.held, id)
+			l.held--
+			return true
+		})
 	}
 }
 

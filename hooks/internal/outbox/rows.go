@@ -1,6 +1,10 @@
 package outbox
 
 import (
+	"database/sql"
+	"errors"
+	"slices"
+
 	"github.com/pocketbase/pocketbase/core"
 	"github.com/pocketbase/pocketbase/tools/hook"
 
@@ -20,18 +24,60 @@ func (o *Outbox) Bind() {
 			return e.Next()
 		},
 	})
+	o.app.OnRecordUpdateExecute(store.Callbacks).Bind(&hook.Handler[*core.RecordEvent]{
+		Id: "modelriverEditedCallback", Func: o.callbackEdited, Priority: 10000, // next to the UPDATE, as it holds a transaction
+	})
 	o.app.OnRecordAfterUpdateSuccess(store.Callbacks).Bind(&hook.Handler[*core.RecordEvent]{
-		Id: "modelriverWake",
+		Id: "modelriverWake", Priority: -10000, // before a hook of the app's that fails
 		Func: func(e *core.RecordEvent) error {
 			if e.Record.GetString("state") == store.Pending {
 				o.Wake()
+			} else {
+				o.withdraw(e.Record.Id)
 			}
+			return e.Next()
+		},
+	})
+	o.app.OnRecordAfterDeleteSuccess(store.Callbacks).Bind(&hook.Handler[*core.RecordEvent]{
+		Id: "modelriverWithdraw", Priority: -10000,
+		Func: func(e *core.RecordEvent) error {
+			o.withdraw(e.Record.Id)
 			return e.Next()
 		},
 	})
 	o.bindRequests()
 	// Daily, at an hour when little else runs. It may be run from the dashboard too.
 	o.app.Cron().MustAdd(RetentionJob, "17 3 * * *", o.deleteOld)
+}
+
+// callbackEdited leaves what the editor did not change as the row has it now: PocketBase writes all
+// fields as they were when it read them. A callback that has ended since is as it ended.
+func (o *Outbox) callbackEdited(e *core.RecordEvent) error {
+	if store.IsOutcome(e.Context) {
+		return e.Next()
+	}
+	app := e.App
+	defer func() { e.App = app }()
+	return app.RunInTransaction(func(tx core.App) error {
+		e.App = tx
+		row, err := tx.FindRecordById(store.Callbacks, e.Record.Id)
+		if errors.Is(err, sql.ErrNoRows) {
+			return e.Next()
+		}
+		if err != nil {
+			return err
+		}
+		loaded := e.Record.Original()
+		ended := row.GetString("state") != loaded.GetString("state")
+		for _, field := range e.Record.Collection().Fields {
+			name := field.GetName()
+			outcome := slices.Contains([]string{"state", "attempts", "nextAttempt", "expires", "lastStatus", "lastError", "deliveredAt"}, name)
+			if ended && outcome || e.Record.GetString(name) == loaded.GetString(name) {
+				e.Record.Set(name, row.Get(name))
+			}
+		}
+		return e.Next()
+	})
 }
 
 // rearmEdited prepares a row that someone sets back to pending to be sent as if it were
