@@ -339,3 +339,25 @@ func TestBatchWithoutHooks(t *testing.T) {
 		t.Errorf("an app with a hook of its own: got %d, want %d", got, own+1)
 	}
 }
+
+// A hook whose own database is busy takes nothing from the webhooks and outcomes beside its own.
+func TestBatchBesideABusyHook(t *testing.T) {
+	t.Parallel()
+	server := newTestServer(t, testConfig())
+	server.OnRecordCreate(store.Content).BindFunc(func(e *core.RecordEvent) error {
+		if e.Record.GetString("title") == "Busy" {
+			return busyError{}
+		}
+		return e.Next()
+	})
+	statuses := server.postTogether(t, generated("a", `{}`, ""), generated("b", `{"title":"Busy"}`, ""), generated("c", `{}`, ""))
+	if want := []int{200, 503, 200}; !slices.Equal(statuses, want) {
+		t.Errorf("got %v, want %v", statuses, want)
+	}
+}
+
+// A busyError is that of SQLite's driver.
+type busyError struct{}
+
+func (busyError) Error() string { return "database is locked" }
+func (busyError) Code() int     { return 5 }

@@ -2,6 +2,7 @@ package commit
 
 import (
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/pocketbase/dbx"
@@ -21,10 +22,12 @@ type batch struct {
 // commit runs writes in one transaction and calls next when that has ended. A write
 // that fails is undone alone, and its after-success hooks with it, if hooks would see
 // the difference. Else, or if its failure lost its neighbours the transaction, each is
-// run in one of its own.
+// run in one of its own; but all together once more if it was the database that failed,
+// which is not asked again for each.
 func (c *Committer) commit(writes []*Write, next func()) {
 	outcomes := make([]error, len(writes))
 	committed := false
+	var done int // writes that have run
 	var failed error
 	var records []*core.Record
 	err := c.transact(func(tx core.App) error {
@@ -41,7 +44,6 @@ func (c *Committer) commit(writes []*Write, next func()) {
 		})
 		c.current.Store(b)
 		defer c.current.Store(nil)
-		var done int
 		done, failed = b.runAll(writes, outcomes, len(writes) > 1 && b.after != nil && c.hooked(), c.Yields)
 		if failed == nil && done < len(writes) { // its time was over
 			c.putBack(writes[done:])
@@ -56,6 +58,14 @@ func (c *Committer) commit(writes []*Write, next func()) {
 			c.app.Logger().Warn("A hook failed after its record was stored", "error", err)
 		}
 		c.safely(func() { c.Settled(records) })
+	case DatabaseFailed(failed) && len(writes) > 1 && !writes[done].again: // or another database did, a hook's own
+		others := slices.Delete(slices.Clone(writes), done, done+1)
+		for _, w := range others {
+			w.again = true
+		}
+		c.finish(writes[done], failed)
+		c.putBack(others)
+		next()
 	case failed == nil, DatabaseFailed(failed), len(writes) == 1 && writes[0].Instead == nil:
 		for i := range outcomes {
 			outcomes[i] = err

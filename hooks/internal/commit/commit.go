@@ -66,6 +66,7 @@ type Write struct {
 	Done func(err error)
 
 	alone bool // it is run in a transaction of its own
+	again bool // the database failed for a neighbour of it already
 }
 
 // New returns a committer for app, whose records of the collection it inserts itself.
