@@ -5,7 +5,9 @@ import (
 	"net/http"
 	"strings"
 	"testing"
+	"time"
 
+	"github.com/pocketbase/dbx"
 	"github.com/pocketbase/pocketbase/core"
 
 	"github.com/pocketriver/pocketriver/hooks/internal/outbox"
@@ -97,5 +99,40 @@ func TestCancelledCallbackIsNotSent(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// A hook that hears of a failed callback saves its record again, at once or when the callback was
+// armed again meanwhile.
+func TestHookSavesTheFailedCallback(t *testing.T) {
+	t.Parallel()
+	rec := newReceiver(t, answerStatus(404))
+	server := newTestServer(t, testConfig())
+	heard := make(chan *core.Record, 1)
+	server.OnRecordAfterUpdateSuccess(store.Callbacks).BindFunc(func(e *core.RecordEvent) error {
+		select {
+		case heard <- e.Record:
+		default:
+		}
+		return e.Next()
+	})
+	server.mustPost(t, generated("c", `{}`, rec.callbackURL("c")))
+	failed := <-heard
+	failed.Set("url", "https://example.com/x")
+	if err := server.Save(failed); err != nil {
+		t.Fatal(err)
+	}
+	row := only(t, server, store.Callbacks)
+	if row.GetString("state") != store.Failed || !strings.Contains(row.GetString("lastError"), "404") || row.GetString("url") != "https://example.com/x" {
+		t.Errorf("got %v", row)
+	}
+	server.plugin.outbox.Stop()
+	expires := store.DateTime(time.Now().Add(time.Minute))
+	setCallback(t, server, row.Id, dbx.Params{"state": "pending", "attempts": 0, "nextAttempt": expires, "expires": expires})
+	if err := server.Save(failed); err != nil {
+		t.Fatal(err)
+	}
+	if row := only(t, server, store.Callbacks); row.GetString("state") != store.Pending || !row.GetDateTime("expires").Equal(expires) {
+		t.Errorf("got %v, want it armed", row)
 	}
 }

@@ -51,7 +51,7 @@ func (o *Outbox) Bind() {
 }
 
 // callbackEdited leaves what the editor did not change as the row has it now: PocketBase writes all
-// fields as they were when it read them. A callback that has ended since is as it ended.
+// fields as they were when it read them. One that has ended since, or was armed again, stays so.
 func (o *Outbox) callbackEdited(e *core.RecordEvent) error {
 	if store.IsOutcome(e.Context) {
 		return e.Next()
@@ -67,12 +67,13 @@ func (o *Outbox) callbackEdited(e *core.RecordEvent) error {
 		if err != nil {
 			return err
 		}
-		loaded := e.Record.Original()
-		ended := row.GetString("state") != loaded.GetString("state")
+		loaded, outcome := e.Record.Original(), []string{"attempts", "nextAttempt", "expires", "lastStatus", "lastError", "deliveredAt"}
+		ended := row.GetString("state") != loaded.GetString("state") || row.GetString("expires") != loaded.GetString("expires")
+		// Of a record that is saved a second time, as by a hook that hears of it, the original is older.
+		ended = ended && slices.ContainsFunc(outcome, func(name string) bool { return e.Record.GetString(name) != row.GetString(name) })
 		for _, field := range e.Record.Collection().Fields {
 			name := field.GetName()
-			outcome := slices.Contains([]string{"state", "attempts", "nextAttempt", "expires", "lastStatus", "lastError", "deliveredAt"}, name)
-			if ended && outcome || e.Record.GetString(name) == loaded.GetString(name) {
+			if ended && (name == "state" || slices.Contains(outcome, name)) || e.Record.GetString(name) == loaded.GetString(name) {
 				e.Record.Set(name, row.Get(name))
 			}
 		}
