@@ -115,3 +115,25 @@ func TestHookBehindTheRow(t *testing.T) {
 		})
 	}
 }
+
+// A hook that ends the request when it is claimed has it not sent.
+func TestHookThatEndsTheClaim(t *testing.T) {
+	t.Parallel()
+	server, river := newAskServer(t, answerChannels)
+	server.OnRecordUpdate(store.Requests).BindFunc(func(e *core.RecordEvent) error {
+		if e.Record.GetString("state") == store.Queued && e.Record.GetString("workflow") == "story" {
+			e.Record.Set("state", store.Failed)
+			e.Record.Set("error", "Not today.")
+		}
+		return e.Next()
+	})
+	_, token := newUser(t, server, "asker@example.com")
+	awaitRequest(t, server, server.mustAsk(t, token), store.Failed)
+	awaitAttempts(t, server)
+	if received := river.all(); len(received) != 0 {
+		t.Errorf("sent %v, want nothing", received)
+	}
+	if got := only(t, server, store.Requests); got.GetString("state") != store.Failed || got.GetString("error") != "Not today." {
+		t.Errorf("got %v", got)
+	}
+}

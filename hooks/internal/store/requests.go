@@ -146,7 +146,10 @@ func ClaimRequest(tx core.App, id string) (*core.Record, error) {
 	request.Set("attempts", request.GetInt("attempts")+1)
 	request.Set("nextAttempt", "")
 	err = saveSurely(tx, request)
-	return request.Clone(), err
+	if err != nil || request.GetString("state") != Queued { // a hook has ended it
+		return nil, err
+	}
+	return request.Clone(), nil
 }
 
 // IsAttempt reports whether the request is what it was when it was claimed, but for its
