@@ -306,3 +306,43 @@ func TestGuessedIds(t *testing.T) {
 		t.Errorf("the answer belongs to %q, want its asker", owner)
 	}
 }
+
+// A hook that saves content again, long after it had loaded it, gives nobody what belongs to
+// somebody else since, and takes it from nobody.
+func TestSlowHookTakesNoOwner(t *testing.T) {
+	t.Parallel()
+	server, _ := newAskServer(t, answerStatus(502))
+	user, token := newUser(t, server, "asker@example.com")
+	id := server.mustAsk(t, token)
+	awaitRequest(t, server, id, store.Failed)
+	awaitAttempts(t, server)
+	came, enriched := make(chan struct{}), make(chan error)
+	learned := make(chan struct{})
+	server.OnRecordAfterCreateSuccess(store.Content).BindFunc(func(e *core.RecordEvent) error {
+		if e.Record.GetString("title") != "First" {
+			return e.Next()
+		}
+		close(came)
+		<-learned
+		e.Record.Set("title", "First, enriched")
+		enriched <- e.App.Save(e.Record)
+		return e.Next()
+	})
+	server.mustPost(t, completed("c", "First", ""))
+	<-came
+	if got := contentOf(t, server, "c").GetString("userId"); got != store.Unmatched {
+		t.Fatalf("userId: got %q, want nobody's yet", got)
+	}
+	again := strings.Replace(completed("c", "Second", `{"request_id":"`+id+`"}`), "task.completed", "task.ai_generated", 1)
+	again = strings.Replace(again, `"data":{"title":"Second"}`, `"event":"more","ai_response":{"data":{"title":"Second"}}`, 1)
+	server.mustPost(t, again)
+	close(learned)
+	if err := <-enriched; err != nil {
+		t.Fatal(err)
+	}
+	for _, record := range records(t, server, store.Content) {
+		if got := record.GetString("userId"); got != user.Id {
+			t.Errorf("%s: userId: got %q, want %q", record.GetString("title"), got, user.Id)
+		}
+	}
+}

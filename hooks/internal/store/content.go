@@ -27,6 +27,9 @@ func BindContent(app core.App) {
 	}
 	app.OnRecordCreateExecute(Content).Bind(readable)
 	app.OnRecordUpdateExecute(Content).Bind(readable)
+	app.OnRecordUpdateExecute(Content).Bind(&hook.Handler[*core.RecordEvent]{
+		Id: "modelriverOwner", Func: keepOwner, Priority: 10000, // next to the UPDATE, as it holds a transaction
+	})
 	app.OnRecordDeleteExecute(Content).Bind(&hook.Handler[*core.RecordEvent]{
 		Id: "modelriverDeleted", Func: keepFromComingBack, Priority: 10000, // inside PocketBase's transaction
 	})
@@ -56,6 +59,32 @@ func keepReadable(e *core.RecordEvent) error {
 		e.Record.SetRaw(field.GetName(), types.JSONRaw(fit))
 	}
 	return e.Next()
+}
+
+// keepOwner leaves content whose it is by now, unless who saves it sets another user: PocketBase
+// writes all fields as they were when it read them, which for a slow hook is long ago.
+func keepOwner(e *core.RecordEvent) error {
+	if IsOutcome(e.Context) {
+		return e.Next()
+	}
+	app := e.App
+	defer func() { e.App = app }()
+	return app.RunInTransaction(func(tx core.App) error {
+		e.App = tx
+		// A record that was created here has no original. Nobody else sets Unmatched.
+		if userId := e.Record.GetString("userId"); userId == e.Record.Original().GetString("userId") || userId == Unmatched {
+			var owner []string
+			err := tx.NonconcurrentDB().NewQuery("SELECT userId FROM aiContent WHERE id = {:id}").
+				Bind(dbx.Params{"id": e.Record.Id}).Column(&owner)
+			if err != nil {
+				return err
+			}
+			if len(owner) > 0 {
+				e.Record.Set("userId", owner[0])
+			}
+		}
+		return e.Next()
+	})
 }
 
 // keepFromComingBack leaves a row in the place of the callback of a record without one,
