@@ -133,8 +133,8 @@ func FindRequest(tx core.App, id string) (*core.Record, error) {
 	return request, err
 }
 
-// ClaimRequest marks the request as being sent and returns a copy of it, which no hook behind
-// the commit can change, or nil if it is not to be sent any more.
+// ClaimRequest marks the request as being sent and returns what the table has of it, which no
+// hook behind the commit can change, or nil if it is not to be sent any more.
 func ClaimRequest(tx core.App, id string) (*core.Record, error) {
 	request, err := FindRequest(tx, id)
 	if err != nil || request == nil {
@@ -145,11 +145,14 @@ func ClaimRequest(tx core.App, id string) (*core.Record, error) {
 	}
 	request.Set("attempts", request.GetInt("attempts")+1)
 	request.Set("nextAttempt", "")
-	err = saveSurely(tx, request)
-	if err != nil || request.GetString("state") != Queued { // a hook has ended it
+	if err := saveSurely(tx, request); err != nil {
 		return nil, err
 	}
-	return request.Clone(), nil
+	claimed, err := FindRequest(tx, id)
+	if err != nil || claimed == nil || claimed.GetString("state") != Queued { // a hook has deleted or ended it
+		return nil, err
+	}
+	return claimed, nil
 }
 
 // IsAttempt reports whether the request is what it was when it was claimed, but for its
