@@ -155,3 +155,25 @@ func TestHookThatEndsTheClaim(t *testing.T) {
 		})
 	}
 }
+
+// A request that a hook keeps, by an error, keeps no other from being deleted.
+func TestHookThatKeepsARequest(t *testing.T) {
+	t.Parallel()
+	server, _ := newAskServer(t, answerStatus(400))
+	_, token := newUser(t, server, "asker@example.com")
+	kept := server.mustAsk(t, token)
+	server.OnRecordDelete(store.Requests).BindFunc(func(e *core.RecordEvent) error {
+		if e.Record.Id == kept {
+			return errors.New("a lawyer wants it")
+		}
+		return e.Next()
+	})
+	for _, id := range []string{kept, server.mustAsk(t, token), server.mustAsk(t, token)} {
+		awaitRequest(t, server, id, store.Failed)
+		setRow(t, server, store.Requests, id, dbx.Params{"created": "2020-01-01 00:00:00.000Z"})
+	}
+	deleteOld(server)
+	if got := only(t, server, store.Requests).Id; got != kept {
+		t.Errorf("got %s, want %s", got, kept)
+	}
+}

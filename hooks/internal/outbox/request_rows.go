@@ -8,6 +8,7 @@ import (
 	"github.com/pocketbase/pocketbase/core"
 	"github.com/pocketbase/pocketbase/tools/hook"
 
+	"github.com/pocketriver/pocketriver/hooks/internal/commit"
 	"github.com/pocketriver/pocketriver/hooks/internal/store"
 )
 
@@ -108,9 +109,17 @@ func (o *Outbox) deleteEnded() error {
 			break
 		}
 		last = ids
-		err = o.changeRequests(ids, func(tx core.App, request *core.Record) error { return tx.Delete(request) })
-		if err != nil {
+		remove := func(tx core.App, request *core.Record) error { return tx.Delete(request) }
+		if err = o.changeRequests(ids, remove); commit.DatabaseFailed(err) {
 			return err
+		}
+		if err == nil {
+			continue
+		}
+		for _, id := range ids { // which of them a hook keeps
+			if err := o.changeRequests([]string{id}, remove); err != nil {
+				o.app.Logger().Warn("Failed to delete an ended request", "error", err, "request", id)
+			}
 		}
 	}
 	_, err := o.app.NonconcurrentDB().NewQuery(
