@@ -105,6 +105,11 @@ class List {
 	loading = null;
 	/** @type {Change[]} */
 	meanwhile = []; // while loading
+	/**
+	 * Rows that the server said are gone, and when, until a list without them is there.
+	 * @type {Map<string, number>}
+	 */
+	gone = new Map();
 
 	/**
 	 * @param {PocketBase} pb
@@ -227,6 +232,7 @@ class List {
 		this.fetched = true;
 		this.synced = synced && this.active; // the stream may be lost since
 		if (!this.active) this.says = null;
+		for (const [id, at] of this.gone) if (at < this.started) this.gone.delete(id);
 		let rows = reuse(this.result.items, items);
 		for (const change of this.meanwhile) {
 			const next = this.rows.apply(rows, change);
@@ -247,7 +253,8 @@ class List {
 		this.refused = status >= 400 && status < 500 && ![408, 425, 429].includes(status) && response?.status === status;
 		if (this.refused) this.fetched = false;
 		this.loadIn(this.refused && !this.stale ? POLL_OFFLINE : backoff(this.failures++)); // who may see it may have changed meanwhile
-		this.update({ items: this.refused ? [] : this.result.items, error: err });
+		const rows = this.result.items;
+		this.update({ items: this.refused ? [] : this.gone.size ? rows.filter(({ id }) => !this.gone.has(id)) : rows, error: err });
 	}
 
 	/** @param {Live} says */
@@ -268,12 +275,13 @@ class List {
 
 	/** @param {Change} change */
 	change(change) {
-		if (!this.byEvents()) return this.invalidate();
-		if (this.loading) this.meanwhile.push(change);
-		if (!this.fetched) return;
-		const items = this.rows.apply(this.result.items, change);
-		if (items) this.update({ items });
-		else if (!this.loading || !this.active) this.invalidate();
+		const known = this.byEvents();
+		if (known && this.loading) this.meanwhile.push(change);
+		if (known && !this.fetched) return;
+		const items = known && this.rows.apply(this.result.items, change);
+		if (items) return this.update({ items });
+		if (change.action === "leave" || change.action === "delete") this.gone.set(change.record.id, performance.now());
+		if (!known || !this.loading || !this.active) this.invalidate();
 	}
 
 	/** @param {boolean} goesOn */

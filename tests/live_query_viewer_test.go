@@ -225,3 +225,25 @@ func TestLiveQueryForgetsADeletedUser(t *testing.T) {
 	p.Converges("own")
 	p.Clean(true)
 }
+
+// A row of a full list that the viewer may see no more goes, also while the server gives no list
+// from which another could take its place.
+func TestLiveQueryHidesWhatLeftWithoutAList(t *testing.T) {
+	t.Parallel()
+	s, token, p := startHarness(t)
+	ann := s.user(token, "ann@example.com")
+	for i := range 3 {
+		s.create(token, fmt.Sprint("Row ", i), "a", "")
+	}
+	id := s.create(token, "Secret", "a", "")
+	p.Live(`"full", {limit: 2}`)
+	p.Live(`"fields", {fields: "id,title,created", limit: 2}`)
+	p.Converges("full", "fields")
+	eval[bool](p, `(window.refuses = true, window.fetch = ((fetch) => async (url, options) => refuses && String(url).includes("/records?page=")
+		? new Response('{"status": 429}', { status: 429 }) : fetch(url, options))(fetch), true)`)
+	s.update(token, id, map[string]any{"userId": ann})
+	p.Wait(`["full", "fields"].every((name) => queries[name].result.items.length && !queries[name].result.items.some((row) => row.title === "Secret"))`)
+	eval[bool](p, `!(refuses = false)`)
+	p.Converges("full", "fields")
+	p.Clean(false)
+}
