@@ -298,6 +298,10 @@ class List {
 		this.failures = 0;
 		this.update({ items: [], error: null });
 		this.load();
-		this.emit(); // nobody sees another's rows, not for a moment; who is told may stop the query
+		try {
+			this.emit(); // nobody sees another's rows, not for a moment; who is told may stop the query
+		} catch (err) {
+			queueMicrotask(() => { throw err; }); // a page that fails keeps no other list from this
+		}
 	}
 }

@@ -247,3 +247,26 @@ func TestLiveQueryHidesWhatLeftWithoutAList(t *testing.T) {
 	p.Converges("full", "fields")
 	p.Clean(false)
 }
+
+// A page whose onChange fails when the viewer changes keeps no other list from forgetting them, nor from being live.
+func TestLiveQueryForgetsTheViewerWhenAPageFails(t *testing.T) {
+	t.Parallel()
+	s, token, p := startHarness(t)
+	ann := s.user(token, "ann@example.com")
+	s.create(token, "Secret of ann", "a", ann)
+	p.SignIn("ann@example.com", testPassword)
+	eval[bool](p, `(window.failed = 0, import("/live-query.js").then(({ liveQuery }) => !!liveQuery(pb, "aiContent", { limit: 1 }, ({ items }) => {
+		if (window.known && !items.length) throw new Error("The page fails " + ++failed);
+		window.known = items.length;
+	})))`)
+	p.Live(`"own", {limit: 10}`)
+	p.Converges("own")
+	p.Wait("known === 1")
+	eval[bool](p, `{ try { pb.authStore.clear(); } catch {} } failed === 1`)
+	if titles := eval[string](p, `queries.own.result.items.map((row) => row.title).join()`); titles != "" {
+		t.Errorf("signed out, the list still shows %s", titles)
+	}
+	s.create(token, "Public", "a", "")
+	p.Wait(`queries.own.result.items.map((row) => row.title).join() === "Public"`)
+	p.Converges("own")
+}
