@@ -17,7 +17,7 @@
  * @module
  */
 
-import { backoff, jitter } from "./live-connection.js";
+import { backoff, jitter, unheard } from "./live-connection.js";
 import { reuse, Rows } from "./live-rows.js";
 import { streamOf } from "./live-stream.js";
 
@@ -128,9 +128,10 @@ class List {
 	}
 
 	start() {
-		if (!globalThis.EventSource) {
+		const error = unheard();
+		if (error) {
 			this.refused = true;
-			return this.update({ error: new Error("EventSource is missing: npm install eventsource, set globalThis.EventSource") });
+			return this.update({ error });
 		}
 		this.stream.add(this);
 		if (!this.loading) this.load();
