@@ -53,7 +53,7 @@ const EMIT_EVERY = 50;
 const GAP = 500; // between two fetches for events
 const POLL_LIVE = 60_000; // for rows that left a rule, of which no event tells
 const POLL_OFFLINE = 10_000;
-const HANGING = 30_000; // a fetch that takes longer is begun again
+const HANGING = 30_000; // a fetch that takes longer has failed
 
 /**
  * Calls onChange with the rows of a list now and whenever they or the status change,
@@ -203,7 +203,7 @@ class List {
 		this.loadNever();
 		if (this.stream.resting && (this.fetched || this.refused)) return this.poll();
 		const mine = (this.loading = new AbortController());
-		this.loadIn(HANGING);
+		this.loadTimer = setTimeout(() => this.failed(new Error("The server did not answer in time")), HANGING);
 		this.stale = false;
 		this.meanwhile = [];
 		this.started = performance.now();

@@ -230,6 +230,19 @@ func TestLiveQueryForgetsADeletedUser(t *testing.T) {
 // from which another could take its place.
 func TestLiveQueryHidesWhatLeftWithoutAList(t *testing.T) {
 	t.Parallel()
+	for name, instead := range map[string]string{
+		"refused": `new Response('{"status": 429}', { status: 429 })`,
+		"hanging": `new Promise((_, reject) => options.signal.addEventListener("abort", () => reject(options.signal.reason)))`,
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			hideWhatLeft(t, instead)
+		})
+	}
+}
+
+// hideWhatLeft has lists answered by what stands instead of them. What takes 30 seconds takes one.
+func hideWhatLeft(t *testing.T, instead string) {
 	s, token, p := startHarness(t)
 	ann := s.user(token, "ann@example.com")
 	for i := range 3 {
@@ -240,7 +253,8 @@ func TestLiveQueryHidesWhatLeftWithoutAList(t *testing.T) {
 	p.Live(`"fields", {fields: "id,title,created", limit: 2}`)
 	p.Converges("full", "fields")
 	eval[bool](p, `(window.refuses = true, window.fetch = ((fetch) => async (url, options) => refuses && String(url).includes("/records?page=")
-		? new Response('{"status": 429}', { status: 429 }) : fetch(url, options))(fetch), true)`)
+		? `+instead+` : fetch(url, options))(fetch), window.setTimeout = ((timeout) => (run, ms, ...rest) =>
+		timeout(run, ms === 30_000 ? 1000 : ms, ...rest))(setTimeout), true)`)
 	s.update(token, id, map[string]any{"userId": ann})
 	p.Wait(`["full", "fields"].every((name) => queries[name].result.items.length && !queries[name].result.items.some((row) => row.title === "Secret"))`)
 	eval[bool](p, `!(refuses = false)`)
