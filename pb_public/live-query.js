@@ -213,7 +213,7 @@ class List {
 			const page = await this.pb.collection(this.collection).getList(1, limit, {
 				filter, fields, expand, sort: this.rows.keys.join(","), skipTotal: true, signal: mine.signal, ...this.stream.options,
 			});
-			if (this.loading !== mine) return;
+			if (this.loading !== mine || this.stream.checkViewer()) return;
 			if (!page.page) throw new Error("The answer was cut off"); // an empty list to the SDK
 			this.loaded(page.items, synced);
 		} catch (err) {

@@ -284,3 +284,25 @@ func TestLiveQueryForgetsTheViewerWhenAPageFails(t *testing.T) {
 	p.Wait(`queries.own.result.items.map((row) => row.title).join() === "Public"`)
 	p.Converges("own")
 }
+
+// A list that was asked for by a session that ends before it comes is not shown, though nothing tells of its end.
+func TestLiveQueryOfASessionThatEndsMeanwhile(t *testing.T) {
+	t.Parallel()
+	s, token, p := startHarness(t)
+	ann := s.user(token, "ann@example.com")
+	s.create(token, "Public", "a", "")
+	p.SignIn("ann@example.com", testPassword)
+	p.Live(`"own", {limit: 10, fields: "id,title,created"}`)
+	p.Converges("own")
+	eval[bool](p, `(window.held = null, window.fetch = ((fetch) => async (url, options) => {
+		const response = await fetch(url, options);
+		if (pb.authStore.isValid && String(url).includes("/records?page=")) await new Promise((answer) => (held = answer));
+		return response;
+	})(fetch), true)`)
+	s.create(token, "Secret", "a", ann)
+	p.Wait("held")
+	eval[bool](p, `(queries.own.forbidden = "Secret", localStorage.clear(), held(), true)`)
+	s.create(token, "Public news", "a", "")
+	p.Converges("own")
+	p.Clean(true)
+}
