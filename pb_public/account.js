@@ -34,5 +34,7 @@ $("dialog").onclose = () => {
 /** Has the server confirm the session that the browser kept. */
 export function confirmSession() {
 	if (!pb.authStore.isValid) return;
-	pb.collection("users").authRefresh().catch(({ status }) => [401, 403, 404].includes(status) && pb.authStore.clear());
+	const session = new AbortController(); // what is said of one that has ended signs nobody in or out
+	pb.authStore.onChange(() => session.abort());
+	pb.collection("users").authRefresh({ requestKey: null, signal: session.signal }).catch(({ status }) => [401, 403, 404].includes(status) && pb.authStore.clear());
 }

@@ -8,6 +8,7 @@
  * @module
  */
 
+import { unheard } from "./live-connection.js";
 import { liveQuery } from "./live-query.js";
 import { streamOf } from "./live-stream.js";
 
@@ -28,6 +29,7 @@ import { streamOf } from "./live-stream.js";
  */
 
 const TIMEOUT = 300_000;
+const LONGEST = 2 ** 31 - 1; // that a timer can be
 
 /** Why there is no answer. What was asked may be answered later all the same, unless it failed. */
 export class AskError extends Error {
@@ -57,16 +59,21 @@ export class AskError extends Error {
  */
 export async function ask(pb, { workflow, input }, { timeout = TIMEOUT, signal, onRequest = () => {} } = {}) {
 	signal?.throwIfAborted();
+	const error = unheard();
+	if (error) throw error; // before anything is paid for
 	const ended = performance.now() + timeout;
-	const created = await pb.collection("aiRequests").create({ workflow, input }, streamOf(pb).options);
+	const created = await pb.collection("aiRequests").create({ workflow, input }, { ...streamOf(pb).options, signal }).catch((err) => {
+		signal?.throwIfAborted();
+		throw err;
+	});
 	signal?.throwIfAborted();
 	onRequest(created);
-	const request = await follow(pb, created, { timeout: ended - performance.now(), signal, onRequest });
-	return /** @type {Promise<any>} */ (pb.collection("aiContent").getOne(request.record, streamOf(pb).options));
+	signal?.throwIfAborted();
+	return /** @type {Promise<any>} */ (follow(pb, created, { timeout: ended - performance.now(), signal, onRequest }));
 }
 
 /**
- * Resolves with the request when it is answered.
+ * Resolves with the answer. It comes in one list with the request, which is tried again if it fails.
  *
  * @param {PocketBase} pb
  * @param {RecordModel} request
@@ -76,15 +83,18 @@ export async function ask(pb, { workflow, input }, { timeout = TIMEOUT, signal, 
 function follow(pb, request, { timeout, signal, onRequest }) {
 	return new Promise((resolve, reject) => {
 		const give = (/** @type {string} */ up) => end(() => reject(new AskError(up, request)));
-		const stop = liveQuery(pb, "aiRequests", { filter: `id = "${request.id}"`, limit: 1 }, ({ items: [now], status, error }) => {
+		const stop = liveQuery(pb, "aiRequests", { filter: `id = "${request.id}"`, expand: "record", limit: 1 }, ({ items: [now], status, error }) => {
 			if (status === "failed") return end(() => reject(error));
 			if (!now) return void (status === "live" && give("The request is not there any more, or another user is signed in."));
-			if (now.updated !== request.updated || now.state !== request.state) onRequest(now);
+			const changed = now.updated !== request.updated || now.state !== request.state;
 			request = now;
-			if (now.state === "answered") end(() => resolve(now));
+			const answer = now.expand?.record;
+			if (answer) end(() => resolve(answer));
+			else if (now.state === "answered") give("The answer is not there any more.");
 			else if (now.state === "failed") give(now.error);
+			if (changed) onRequest(now); // which may fail
 		});
-		const timer = setTimeout(() => give("No answer came in time. It may still come."), timeout);
+		const timer = setTimeout(() => give("No answer came in time. It may still come."), Math.min(timeout, LONGEST));
 		const abort = () => end(() => reject(signal?.reason));
 		signal?.addEventListener("abort", abort);
 		/** @param {() => void} settle */

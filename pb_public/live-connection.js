@@ -164,6 +164,11 @@ export class Connection {
 	}
 }
 
+/** Why no event can be heard here, or null. */
+export function unheard() {
+	return globalThis.EventSource ? null : new Error("EventSource is missing: npm install eventsource, set globalThis.EventSource");
+}
+
 /**
  * Returns the topic of a query. PocketBase filters the events of a topic, but does not tell
  * what leaves the filter: without that, all events are needed.

@@ -17,7 +17,7 @@
  * @module
  */
 
-import { backoff, jitter } from "./live-connection.js";
+import { backoff, jitter, unheard } from "./live-connection.js";
 import { reuse, Rows } from "./live-rows.js";
 import { streamOf } from "./live-stream.js";
 
@@ -53,7 +53,7 @@ const EMIT_EVERY = 50;
 const GAP = 500; // between two fetches for events
 const POLL_LIVE = 60_000; // for rows that left a rule, of which no event tells
 const POLL_OFFLINE = 10_000;
-const HANGING = 30_000; // a fetch that takes longer is begun again
+const HANGING = 30_000; // a fetch that takes longer has failed
 
 /**
  * Calls onChange with the rows of a list now and whenever they or the status change,
@@ -105,6 +105,11 @@ class List {
 	loading = null;
 	/** @type {Change[]} */
 	meanwhile = []; // while loading
+	/**
+	 * Rows that the server said are gone, and when, until a list without them is there.
+	 * @type {Map<string, number>}
+	 */
+	gone = new Map();
 
 	/**
 	 * @param {PocketBase} pb
@@ -123,9 +128,10 @@ class List {
 	}
 
 	start() {
-		if (!globalThis.EventSource) {
+		const error = unheard();
+		if (error) {
 			this.refused = true;
-			return this.update({ error: new Error("EventSource is missing: npm install eventsource, set globalThis.EventSource") });
+			return this.update({ error });
 		}
 		this.stream.add(this);
 		if (!this.loading) this.load();
@@ -197,7 +203,7 @@ class List {
 		this.loadNever();
 		if (this.stream.resting && (this.fetched || this.refused)) return this.poll();
 		const mine = (this.loading = new AbortController());
-		this.loadIn(HANGING);
+		this.loadTimer = setTimeout(() => this.failed(new Error("The server did not answer in time")), HANGING);
 		this.stale = false;
 		this.meanwhile = [];
 		this.started = performance.now();
@@ -207,7 +213,7 @@ class List {
 			const page = await this.pb.collection(this.collection).getList(1, limit, {
 				filter, fields, expand, sort: this.rows.keys.join(","), skipTotal: true, signal: mine.signal, ...this.stream.options,
 			});
-			if (this.loading !== mine) return;
+			if (this.loading !== mine || this.stream.checkViewer()) return;
 			if (!page.page) throw new Error("The answer was cut off"); // an empty list to the SDK
 			this.loaded(page.items, synced);
 		} catch (err) {
@@ -227,6 +233,7 @@ class List {
 		this.fetched = true;
 		this.synced = synced && this.active; // the stream may be lost since
 		if (!this.active) this.says = null;
+		for (const [id, at] of this.gone) if (at < this.started) this.gone.delete(id);
 		let rows = reuse(this.result.items, items);
 		for (const change of this.meanwhile) {
 			const next = this.rows.apply(rows, change);
@@ -247,7 +254,8 @@ class List {
 		this.refused = status >= 400 && status < 500 && ![408, 425, 429].includes(status) && response?.status === status;
 		if (this.refused) this.fetched = false;
 		this.loadIn(this.refused && !this.stale ? POLL_OFFLINE : backoff(this.failures++)); // who may see it may have changed meanwhile
-		this.update({ items: this.refused ? [] : this.result.items, error: err });
+		const rows = this.result.items;
+		this.update({ items: this.refused ? [] : this.gone.size ? rows.filter(({ id }) => !this.gone.has(id)) : rows, error: err });
 	}
 
 	/** @param {Live} says */
@@ -268,12 +276,13 @@ class List {
 
 	/** @param {Change} change */
 	change(change) {
-		if (!this.byEvents()) return this.invalidate();
-		if (this.loading) this.meanwhile.push(change);
-		if (!this.fetched) return;
-		const items = this.rows.apply(this.result.items, change);
-		if (items) this.update({ items });
-		else if (!this.loading || !this.active) this.invalidate();
+		const known = this.byEvents();
+		if (known && this.loading) this.meanwhile.push(change);
+		if (known && !this.fetched) return;
+		const items = known && this.rows.apply(this.result.items, change);
+		if (items) return this.update({ items });
+		if (change.action === "leave" || change.action === "delete") this.gone.set(change.record.id, performance.now());
+		if (!known || !this.loading || !this.active) this.invalidate();
 	}
 
 	/** @param {boolean} goesOn */
@@ -290,6 +299,10 @@ class List {
 		this.failures = 0;
 		this.update({ items: [], error: null });
 		this.load();
-		this.emit(); // nobody sees another's rows, not for a moment; who is told may stop the query
+		try {
+			this.emit(); // nobody sees another's rows, not for a moment; who is told may stop the query
+		} catch (err) {
+			queueMicrotask(() => { throw err; }); // a page that fails keeps no other list from this
+		}
 	}
 }

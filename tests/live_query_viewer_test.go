@@ -225,3 +225,84 @@ func TestLiveQueryForgetsADeletedUser(t *testing.T) {
 	p.Converges("own")
 	p.Clean(true)
 }
+
+// A row of a full list that the viewer may see no more goes, also while the server gives no list
+// from which another could take its place.
+func TestLiveQueryHidesWhatLeftWithoutAList(t *testing.T) {
+	t.Parallel()
+	for name, instead := range map[string]string{
+		"refused": `new Response('{"status": 429}', { status: 429 })`,
+		"hanging": `new Promise((_, reject) => options.signal.addEventListener("abort", () => reject(options.signal.reason)))`,
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			hideWhatLeft(t, instead)
+		})
+	}
+}
+
+// hideWhatLeft has lists answered by what stands instead of them. What takes 30 seconds takes one.
+func hideWhatLeft(t *testing.T, instead string) {
+	s, token, p := startHarness(t)
+	ann := s.user(token, "ann@example.com")
+	for i := range 3 {
+		s.create(token, fmt.Sprint("Row ", i), "a", "")
+	}
+	id := s.create(token, "Secret", "a", "")
+	p.Live(`"full", {limit: 2}`)
+	p.Live(`"fields", {fields: "id,title,created", limit: 2}`)
+	p.Converges("full", "fields")
+	eval[bool](p, `(window.refuses = true, window.fetch = ((fetch) => async (url, options) => refuses && String(url).includes("/records?page=")
+		? `+instead+` : fetch(url, options))(fetch), window.setTimeout = ((timeout) => (run, ms, ...rest) =>
+		timeout(run, ms === 30_000 ? 1000 : ms, ...rest))(setTimeout), true)`)
+	s.update(token, id, map[string]any{"userId": ann})
+	p.Wait(`["full", "fields"].every((name) => queries[name].result.items.length && !queries[name].result.items.some((row) => row.title === "Secret"))`)
+	eval[bool](p, `!(refuses = false)`)
+	p.Converges("full", "fields")
+	p.Clean(false)
+}
+
+// A page whose onChange fails when the viewer changes keeps no other list from forgetting them, nor from being live.
+func TestLiveQueryForgetsTheViewerWhenAPageFails(t *testing.T) {
+	t.Parallel()
+	s, token, p := startHarness(t)
+	ann := s.user(token, "ann@example.com")
+	s.create(token, "Secret of ann", "a", ann)
+	p.SignIn("ann@example.com", testPassword)
+	eval[bool](p, `(window.failed = 0, import("/live-query.js").then(({ liveQuery }) => !!liveQuery(pb, "aiContent", { limit: 1 }, ({ items }) => {
+		if (window.known && !items.length) throw new Error("The page fails " + ++failed);
+		window.known = items.length;
+	})))`)
+	p.Live(`"own", {limit: 10}`)
+	p.Converges("own")
+	p.Wait("known === 1")
+	eval[bool](p, `{ try { pb.authStore.clear(); } catch {} } failed === 1`)
+	if titles := eval[string](p, `queries.own.result.items.map((row) => row.title).join()`); titles != "" {
+		t.Errorf("signed out, the list still shows %s", titles)
+	}
+	s.create(token, "Public", "a", "")
+	p.Wait(`queries.own.result.items.map((row) => row.title).join() === "Public"`)
+	p.Converges("own")
+}
+
+// A list that was asked for by a session that ends before it comes is not shown, though nothing tells of its end.
+func TestLiveQueryOfASessionThatEndsMeanwhile(t *testing.T) {
+	t.Parallel()
+	s, token, p := startHarness(t)
+	ann := s.user(token, "ann@example.com")
+	s.create(token, "Public", "a", "")
+	p.SignIn("ann@example.com", testPassword)
+	p.Live(`"own", {limit: 10, fields: "id,title,created"}`)
+	p.Converges("own")
+	eval[bool](p, `(window.held = null, window.fetch = ((fetch) => async (url, options) => {
+		const response = await fetch(url, options);
+		if (pb.authStore.isValid && String(url).includes("/records?page=")) await new Promise((answer) => (held = answer));
+		return response;
+	})(fetch), true)`)
+	s.create(token, "Secret", "a", ann)
+	p.Wait("held")
+	eval[bool](p, `(queries.own.forbidden = "Secret", localStorage.clear(), held(), true)`)
+	s.create(token, "Public news", "a", "")
+	p.Converges("own")
+	p.Clean(true)
+}

@@ -106,3 +106,28 @@ func TestPageMarksOnlyWhatIsNew(t *testing.T) {
 	p.Wait(`glowed.join() === "News,More news" && told.at(-1) === "New: More news"`)
 	p.Clean(false)
 }
+
+// What the server says late of a session signs nobody in again who has signed out meanwhile.
+func TestPageStaysSignedOut(t *testing.T) {
+	t.Parallel()
+	s := startServer(t, "")
+	token := s.Superuser()
+	s.create(token, "For ann", "a", s.user(token, "ann@example.com"))
+	p := openFeed(t, s.URL)
+	p.PageSignIn("ann@example.com")
+	p.Wait(pageTitles + `.join() === "For ann"`)
+	eval[bool](p, `(window.held = null, window.fetch = ((fetch) => async (url, options) => {
+		if (String(url).includes("auth-refresh")) await new Promise((go) => (held = go));
+		return fetch(url, options);
+	})(fetch), import("/account.js").then(({ confirmSession }) => confirmSession() ?? true))`)
+	p.Wait("held")
+	p.Click("#sign")
+	p.Wait(pageTitles + `.join() === ""`)
+	eval[bool](p, "held() ?? true")
+	s.create(token, "For all", "a", "")
+	p.Wait(`document.querySelector("#feed h2")`)
+	p.Wait(pageTitles + `.join() === "For all"`)
+	if sign := eval[string](p, `document.querySelector("#sign").textContent`); sign != "Sign in" {
+		t.Errorf("who has signed out is signed in again: the button says %s", sign)
+	}
+}
