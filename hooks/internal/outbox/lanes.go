@@ -72,11 +72,16 @@ func (o *Outbox) release(cb *store.Callback) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	l := o.lanes[cb.Host]
-	delete(o.held, cb.Id)
-	l.held--
+	o.giveBack(l, cb.Id)
 	if l.held == 0 && l.sending == 0 && l.unanswered == 0 {
 		delete(o.lanes, cb.Host)
 	}
+}
+
+// giveBack gives back a callback's place. The lock is held.
+func (o *Outbox) giveBack(l *lane, id string) {
+	delete(o.held, id)
+	l.held--
 	if l.held == MaxHeld/2 { // the table may hold more
 		o.Wake()
 	}
@@ -103,12 +108,10 @@ func (o *Outbox) withdraw(id string) {
 	defer o.mu.Unlock()
 	for _, l := range o.lanes {
 		l.waiting = slices.DeleteFunc(l.waiting, func(cb *store.Callback) bool {
-			if cb.Id != id {
-				return false
+			if cb.Id == id {
+				o.giveBack(l, id)
 			}
-			delete(o.held, id)
-			l.held--
-			return true
+			return cb.Id == id
 		})
 	}
 }
