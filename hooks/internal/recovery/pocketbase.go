@@ -159,10 +159,15 @@ func (r *Recovery) restoreBackup(e *core.BackupEvent) error {
 		r.pause(false)
 		return err
 	}
-	if err = r.leaveOut(e); err != nil { // PocketBase has put everything back
-		_ = r.local.writeIdentity(before)
-		r.pause(false)
-	}
+	replaced := false
+	defer func() {
+		if !replaced { // PocketBase has put everything back, or a hook of the app panicked, which ends no server
+			_ = r.local.writeIdentity(before)
+			r.pause(false)
+		}
+	}()
+	err = r.leaveOut(e)
+	replaced = err == nil
 	return err
 }
 
