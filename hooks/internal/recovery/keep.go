@@ -140,7 +140,7 @@ func (k *keeper) forgetSeconds(ctx context.Context) error {
 	}
 	newest, old := infos[len(infos)-1].CreatedAt, []*ltx.FileInfo{}
 	for _, info := range infos[:len(infos)-1] {
-		if info.MaxTXID > joined.MaxTXID || newest.Sub(info.CreatedAt) < secondsKept {
+		if info.MaxTXID > joined.MaxTXID || newest.Sub(info.CreatedAt).Abs() < secondsKept { // later, if the clock was set back
 			break
 		}
 		old = append(old, info)
@@ -185,7 +185,7 @@ func (k *keeper) snapshot(ctx context.Context) error {
 	if len(copies) > 0 {
 		copied, upTo = copies[len(copies)-1].CreatedAt, copies[len(copies)-1].MaxTXID
 	}
-	if time.Since(copied) > snapshotEvery && upTo < position.TXID {
+	if time.Since(copied).Abs() > snapshotEvery && upTo < position.TXID { // to come, if the clock was set back
 		if err := k.copyWhole(ctx); err != nil {
 			return fmt.Errorf("whole copy: %w", err)
 		}

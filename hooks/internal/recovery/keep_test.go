@@ -490,6 +490,31 @@ func TestAWrongClockTakesLittle(t *testing.T) {
 	}
 }
 
+// A clock that was ahead and is set back keeps no whole copy from being made, and no seconds for ever.
+func TestAClockThatWasAhead(t *testing.T) {
+	t.Parallel()
+	l := newLine(t)
+	keep := l.shipping.keep
+	for range 5 {
+		l.write()
+	}
+	l.must(keep.keep(t.Context(), 1))
+	l.must(keep.copyWhole(t.Context()))
+	l.age(-10 * 365 * 24 * time.Hour)
+	l.write()
+	l.must(keep.keep(t.Context(), secondsLevel))
+	if n := l.files(secondsLevel); n != 1 {
+		t.Errorf("%d files of seconds are left, want the newest", n)
+	}
+	l.must(keep.keep(t.Context(), litestream.SnapshotLevel))
+	if n := l.files(litestream.SnapshotLevel); n != 2 {
+		t.Errorf("%d whole copies, want another one", n)
+	}
+	if got := l.restored(time.Time{}); got != l.rows {
+		t.Errorf("restored %d rows, want %d", got, l.rows)
+	}
+}
+
 // What is here of old seconds goes, also where its objects went without it.
 func TestSecondsAreForgottenHere(t *testing.T) {
 	t.Parallel()
