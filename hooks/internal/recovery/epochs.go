@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"time"
 
 	"github.com/superfly/ltx"
@@ -46,6 +47,12 @@ type position struct {
 
 func epochKey(number int) string { return fmt.Sprintf("%s%010d.json", epochsDir, number) }
 
+// epoch returns the number in the key of an epoch, or 0.
+func (o object) epoch() (number int) {
+	_, _ = fmt.Sscanf(o.key, epochsDir+"%d", &number)
+	return number
+}
+
 func epochDir(number int) string { return fmt.Sprintf("%010d/", number) }
 
 // readEpochs returns all epochs of the replica, the newest last.
@@ -54,6 +61,7 @@ func readEpochs(ctx context.Context, b bucket) ([]epoch, error) {
 	if err != nil {
 		return nil, err
 	}
+	objects = slices.DeleteFunc(objects, func(o object) bool { return epochKey(o.epoch()) != o.key }) // as what an editor left
 	epochs := make([]epoch, len(objects))
 	group, ctx := errgroup.WithContext(ctx) // a replica that is years old has many
 	group.SetLimit(32)
@@ -63,7 +71,7 @@ func readEpochs(ctx context.Context, b bucket) ([]epoch, error) {
 			if err != nil {
 				return err
 			}
-			if json.Unmarshal(content, &epochs[i]) != nil {
+			if json.Unmarshal(content, &epochs[i]) != nil || epochs[i].Number != object.epoch() {
 				return damagedEpoch(object)
 			}
 			return nil
@@ -76,9 +84,8 @@ func readEpochs(ctx context.Context, b bucket) ([]epoch, error) {
 const orAnew = "; or set REPLICA_URL to an empty place, to ship the database that is here"
 
 func damagedEpoch(o object) error {
-	number := 0 // its owner is not needed to restore it
-	_, _ = fmt.Sscanf(o.key, epochsDir+"%d", &number)
-	return fmt.Errorf(`%s is damaged: write {"epoch":%d,"started":"%s"} into it, to restore what the replica has`+orAnew, o.key, number, o.written.UTC().Format(time.RFC3339))
+	// Its owner is not needed to restore it.
+	return fmt.Errorf(`%s is damaged: write {"epoch":%d,"started":"%s"} into it, to restore what the replica has`+orAnew, o.key, o.epoch(), o.written.UTC().Format(time.RFC3339))
 }
 
 var errIgnoresCondition = errors.New("the store overwrites objects though it is asked not to (If-None-Match: *), so that two servers could write to one replica: use one that honours it, as AWS S3, MinIO, Ceph and Cloudflare R2 do")

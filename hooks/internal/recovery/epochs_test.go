@@ -51,6 +51,31 @@ func TestEpochsBegin(t *testing.T) {
 	})
 }
 
+// Who mends an epoch by hand leaves what an editor does, and a tool that copies a bucket what stands for a folder. An
+// epoch under another's number is damaged.
+func TestOnlyEpochsAreRead(t *testing.T) {
+	t.Parallel()
+	each(t, func(t *testing.T, ctx context.Context, b bucket) {
+		if _, err := beginEpoch(ctx, b, 1, "a", nil); err != nil {
+			t.Fatal(err)
+		}
+		for _, name := range []string{"0000000001.json~", "#0000000001.json#", "0000000002.json.bak", "1.json", "notes"} {
+			if err := put(ctx, b, epochsDir+name, "{", false); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if epochs, err := readEpochs(ctx, b); len(epochs) != 1 || err != nil {
+			t.Errorf("got %+v, %v", epochs, err)
+		}
+		if err := put(ctx, b, epochKey(2), `{"epoch":1}`, false); err != nil {
+			t.Fatal(err)
+		}
+		if epochs, err := readEpochs(ctx, b); err == nil || !strings.Contains(err.Error(), epochKey(2)+" is damaged") {
+			t.Errorf("of another number: got %+v, %v", epochs, err)
+		}
+	})
+}
+
 func TestReplicaHasOneId(t *testing.T) {
 	t.Parallel()
 	each(t, func(t *testing.T, ctx context.Context, b bucket) {
