@@ -149,6 +149,34 @@ func TestAnswersThatAreCutOff(t *testing.T) {
 	}
 }
 
+// A store, or a proxy before it, that answers with the whole object where a part is asked for has not given that part.
+func TestPartsThatAreWhole(t *testing.T) {
+	t.Parallel()
+	backend := s3mem.New()
+	if err := backend.CreateBucket("bucket"); err != nil {
+		t.Fatal(err)
+	}
+	store := gofakes3.New(backend, gofakes3.WithLogger(gofakes3.DiscardLog())).Server()
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		r.Header.Del("Range")
+		store.ServeHTTP(w, r)
+	}))
+	defer server.Close()
+	b := mustOpen(t, "s3://bucket/some/path?region=us-east-1&endpoint="+server.URL)
+	if err := put(t.Context(), b, "a", "one", false); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := readAll(t.Context(), b, "a"); string(got) != "one" || err != nil {
+		t.Errorf("the whole: got %q, %v", got, err)
+	}
+	end, err := b.Get(t.Context(), "a", 1, 0)
+	if err == nil {
+		defer end.Close()
+		got, err := io.ReadAll(end)
+		t.Errorf("the end: got %q, %v", got, err)
+	}
+}
+
 func keys(ctx context.Context, t *testing.T, b bucket, prefix, after string) string {
 	t.Helper()
 	objects, err := b.List(ctx, prefix, after)

@@ -173,16 +173,22 @@ func (a *answer) open() (err error) {
 	// Core asks at once, where GetObject would ask at the first Read.
 	ctx, cancel := context.WithCancel(a.ctx)
 	stalled := time.AfterFunc(callTimeout, cancel)
-	content, info, _, err := (&minio.Core{Client: a.bucket.client}).GetObject(ctx, a.bucket.name, a.bucket.prefix+a.key, options)
+	content, info, header, err := (&minio.Core{Client: a.bucket.client}).GetObject(ctx, a.bucket.name, a.bucket.prefix+a.key, options)
 	if err != nil {
 		stalled.Stop()
 		cancel()
 		return a.bucket.fail(err)
 	}
-	if a.got > 0 && info.ETag != a.etag {
+	switch {
+	case from > 0 && header.Get("Content-Range") == "":
+		err = errors.New("the store answered with a whole object where a part was asked for")
+	case a.got > 0 && info.ETag != a.etag:
+		err = errors.New("another object has been stored meanwhile")
+	}
+	if err != nil {
 		stalled.Stop()
 		cancel()
-		return errors.Join(errors.New("another object has been stored meanwhile"), content.Close())
+		return errors.Join(err, content.Close())
 	}
 	a.content, a.stalled, a.cancel, a.etag = content, stalled, cancel, info.ETag
 	return nil
