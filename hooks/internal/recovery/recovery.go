@@ -58,7 +58,8 @@ type Recovery struct {
 	client   *epochClient
 	shipping *shipping // nil until the database is open; of the turn
 	stop     context.CancelFunc
-	done     chan struct{}
+	done     chan struct{} // closed when nothing more is shipped
+	silent   chan struct{} // closed when no more signs of life are given
 	wake     chan struct{}
 
 	mu      sync.Mutex

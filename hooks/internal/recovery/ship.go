@@ -109,9 +109,12 @@ func (r *Recovery) wakeUp() {
 // start begins to ship.
 func (r *Recovery) start() {
 	ctx, cancel := context.WithCancel(context.Background())
-	r.stop, r.done = cancel, make(chan struct{})
+	r.stop, r.done, r.silent = cancel, make(chan struct{}), make(chan struct{})
 	r.wakeUp()
-	go r.live(ctx)
+	go func() {
+		defer close(r.silent)
+		r.live(ctx)
+	}()
 	go func() {
 		defer close(r.done)
 		r.shipAll(ctx)
@@ -275,5 +278,9 @@ func (r *Recovery) finish() {
 		r.say(fmt.Sprintf("the last changes are not shipped yet (%v): they will be at the next start here", err))
 		return
 	}
-	_ = r.giveSign(ctx, true) // else the next one waits a little
+	select {
+	case <-r.silent: // a sign of life would come after that of the end
+		_ = r.giveSign(ctx, true) // else the next one waits a little
+	case <-ctx.Done():
+	}
 }
