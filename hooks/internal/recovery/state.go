@@ -125,9 +125,9 @@ func ReadState(dataDir string) (*State, error) {
 		return nil, err
 	}
 	state := &State{}
-	err = json.Unmarshal(content, state)
+	_ = json.Unmarshal(content, state) // a crash may have left none of it, and then nothing is known
 	state.Verified = l.readVerified()
-	return state, err
+	return state, nil
 }
 
 func (l local) readVerified() *Verified {
