@@ -52,6 +52,9 @@ func (p *plugin) backup(e *core.BackupEvent) error {
 // dir, or copies it where the file system has no such names.
 func linkFiles(dataDir, dir string, exclude []string) error {
 	return filepath.WalkDir(dataDir, func(path string, entry fs.DirEntry, err error) error {
+		if errors.Is(err, fs.ErrNotExist) && path != dataDir {
+			return nil // deleted meanwhile, with a record
+		}
 		if err != nil {
 			return err
 		}
@@ -73,10 +76,14 @@ func linkFiles(dataDir, dir string, exclude []string) error {
 		if entry.IsDir() {
 			return os.MkdirAll(filepath.Join(dir, name), os.ModePerm)
 		}
-		if err := os.Link(path, filepath.Join(dir, name)); err == nil || errors.Is(err, fs.ErrNotExist) {
-			return nil // or deleted meanwhile
+		err = os.Link(path, filepath.Join(dir, name))
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			err = copyFile(path, filepath.Join(dir, name))
 		}
-		return copyFile(path, filepath.Join(dir, name))
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil
+		}
+		return err
 	})
 }
 

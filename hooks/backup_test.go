@@ -2,6 +2,7 @@ package hooks
 
 import (
 	"context"
+	"fmt"
 	"os"
 	"path/filepath"
 	"testing"
@@ -63,5 +64,38 @@ func TestBackup(t *testing.T) {
 	}
 	if left, err := os.ReadDir(filepath.Join(server.DataDir(), core.LocalTempDirName)); err != nil || len(left) > 0 {
 		t.Errorf("left behind: %v, %v", left, err)
+	}
+}
+
+// Files whose records are deleted while a backup is made, with their folders, don't end it.
+func TestBackupWhileFilesAreDeleted(t *testing.T) {
+	t.Parallel()
+	dataDir := t.TempDir()
+	record := func(i int) string { return filepath.Join(dataDir, "storage", "pbc_1", fmt.Sprintf("r%04d", i)) }
+	const records = 3000
+	for i := range records {
+		if err := os.MkdirAll(record(i), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(record(i), "file.txt"), nil, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	deleted := make(chan error)
+	go func() {
+		var err error
+		for i := records - 1; i >= 0 && err == nil; i-- { // towards what is looked at from the other end
+			err = os.RemoveAll(record(i))
+		}
+		deleted <- err
+	}()
+	if err := linkFiles(dataDir, t.TempDir(), nil); err != nil {
+		t.Error(err)
+	}
+	if err := <-deleted; err != nil {
+		t.Error(err)
+	}
+	if err := linkFiles(filepath.Join(dataDir, "missing"), t.TempDir(), nil); err == nil {
+		t.Error("a data directory that is not there was backed up")
 	}
 }
