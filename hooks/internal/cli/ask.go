@@ -115,7 +115,7 @@ func (c *commands) ask(ctx context.Context, out, progress io.Writer, options ask
 		return err
 	}
 	if request.GetString("state") == store.Failed {
-		return errors.New("the request failed: " + request.GetString("error"))
+		return errors.New("the request failed: " + oneLine(request.GetString("error")))
 	}
 	answer, err := c.app.FindRecordById(store.Content, request.GetString("record"))
 	if err != nil {
@@ -176,6 +176,6 @@ func printAnswer(out io.Writer, answer *core.Record, asJSON bool) error {
 	if text == "" {
 		text = answer.GetString("data")
 	}
-	_, err := fmt.Fprintf(out, "\n%s\n\n%s\n\nrecord %s\n", answer.GetString("title"), text, answer.Id)
+	_, err := fmt.Fprintf(out, "\n%s\n\n%s\n\nrecord %s\n", oneLine(answer.GetString("title")), printable(text), answer.Id)
 	return err
 }

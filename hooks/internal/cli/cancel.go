@@ -58,7 +58,7 @@ func (c *commands) cancel(id string) (reason string, err error) {
 		case store.Answered:
 			return fmt.Errorf("%s: is answered, so there is nothing to cancel", id)
 		case store.Failed:
-			return fmt.Errorf("%s: failed already, so nothing is sent any more: %s", id, request.GetString("error"))
+			return fmt.Errorf("%s: failed already, so nothing is sent any more: %s", id, oneLine(request.GetString("error")))
 		}
 		request.Set("state", store.Failed)
 		if err := tx.Save(request); err != nil {

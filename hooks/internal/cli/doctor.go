@@ -126,7 +126,7 @@ func (f Finding) inWords(options Options) Finding {
 }
 
 func (f Finding) print(out io.Writer) error {
-	if _, err := fmt.Fprintf(out, "%-7s  %-11s  %s\n", f.Grade, f.Check, f.Text); err != nil {
+	if _, err := fmt.Fprintf(out, "%-7s  %-11s  %s\n", f.Grade, f.Check, oneLine(f.Text)); err != nil {
 		return err
 	}
 	if f.Remedy == "" {

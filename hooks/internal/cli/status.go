@@ -124,7 +124,7 @@ func (s *status) print(out io.Writer, now time.Time) error {
 		row("rejected", s.Rejected.Count, "in the last 24 hours, last "+ago(now, s.Rejected.Last.Time()))
 	}
 	if s.Replica != nil {
-		fmt.Fprintf(table, "replica\tepoch %d\t%s\n", s.Replica.Epoch, s.Replica.InWords(now))
+		fmt.Fprintf(table, "replica\tepoch %d\t%s\n", s.Replica.Epoch, oneLine(s.Replica.InWords(now)))
 	}
 	for _, n := range s.Nodes {
 		fmt.Fprintf(table, "node %s\t%s\t%s\n", n.Name, n.Role(), n.InWords())
@@ -142,6 +142,6 @@ func (s *status) print(out io.Writer, now time.Time) error {
 		return nil
 	}
 	_, err := fmt.Fprintf(out, "\nLast error: %s %s, %s\n%s\n",
-		s.LastError.Id, s.LastError.State, ago(now, s.LastError.Updated.Time()), wrapped(out, s.LastError.Error))
+		s.LastError.Id, s.LastError.State, ago(now, s.LastError.Updated.Time()), wrapped(out, oneLine(s.LastError.Error)))
 	return err
 }

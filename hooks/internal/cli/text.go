@@ -82,6 +82,16 @@ func oneLine(text string) string {
 	return strings.Join(strings.FieldsFunc(text, func(r rune) bool { return unicode.IsSpace(r) || unicode.IsControl(r) }), " ")
 }
 
+// printable is text of several lines without what would act on a terminal.
+func printable(text string) string {
+	return strings.Map(func(r rune) rune {
+		if unicode.IsControl(r) && r != '\n' && r != '\t' {
+			return -1
+		}
+		return r
+	}, text)
+}
+
 // shortened is as much of a text as fits in a column.
 func shortened(text string, width int) string {
 	if runes := []rune(text); len(runes) > width {
