@@ -482,6 +482,8 @@ func TestNewClientErrors(t *testing.T) {
 		{"empty API URL", "k", "", "", 1, "API URL"},
 		{"API URL without a scheme", "k", "api.modelriver.com", "", 1, "use a form like https://api.modelriver.com"},
 		{"API URL without a host", "k", "https:///v1", "", 1, "API URL"},
+		{"API URL with a query", "k", "https://api.modelriver.com?a=b", "", 1, "API URL"},
+		{"API URL with a fragment", "k", "https://api.modelriver.com/#", "", 1, "API URL"},
 		{"API URL with userinfo", "k", "https://k@api.modelriver.com", "", 1, "API URL"},
 		{"API URL over http", "k", "http://api.modelriver.com", "", 1, "only https"},
 		{"API URL over ftp", "k", "ftp://api.modelriver.com", "", 1, "only https"},

@@ -18,7 +18,7 @@ type allowedHost struct {
 
 func parseAPIURL(apiURL string) (allowedHost, error) {
 	u, err := url.Parse(apiURL)
-	if err != nil || !isPlainHost(u.Hostname()) || u.User != nil {
+	if err != nil || !isPlainHost(u.Hostname()) || u.User != nil || strings.ContainsAny(apiURL, "?#") {
 		return allowedHost{}, fmt.Errorf("API URL %q: use a form like https://api.modelriver.com", apiURL)
 	}
 	host := allowedHost{name: strings.ToLower(u.Hostname()), port: portOf(u)}
