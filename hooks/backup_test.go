@@ -72,7 +72,7 @@ func TestBackupWhileFilesAreDeleted(t *testing.T) {
 	t.Parallel()
 	dataDir := t.TempDir()
 	record := func(i int) string { return filepath.Join(dataDir, "storage", "pbc_1", fmt.Sprintf("r%04d", i)) }
-	const records = 3000
+	const records = 1000
 	for i := range records {
 		if err := os.MkdirAll(record(i), 0o755); err != nil {
 			t.Fatal(err)
