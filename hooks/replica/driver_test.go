@@ -490,3 +490,27 @@ func BenchmarkCommit(b *testing.B) {
 		run(b, node.Connect)
 	})
 }
+
+// SQLite doesn't undo what a statement has changed whose triggers call each other too often.
+func TestStatementThatFailsHalfway(t *testing.T) {
+	t.Parallel()
+	p := newPair(t)
+	db := p.open(t)
+	mustExec(t, db, "CREATE TABLE a (b)", "CREATE TRIGGER c AFTER INSERT ON a BEGIN INSERT INTO a VALUES (new.b + 1); END")
+	logged := p.log.len()
+	tx, err := db.Begin()
+	if err != nil {
+		t.Fatal(err)
+	}
+	mustExec(t, tx, "PRAGMA recursive_triggers = ON")
+	if _, err := tx.Exec("INSERT INTO a VALUES (1)"); err == nil || !strings.Contains(err.Error(), "too many levels of trigger recursion") {
+		t.Errorf("got %v", err)
+	}
+	if err := tx.Commit(); err == nil || !strings.Contains(err.Error(), "can only be rolled back") {
+		t.Errorf("got %v", err)
+	}
+	if p.log.len() != logged {
+		t.Error("it was logged")
+	}
+	p.same(t)
+}

@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"io"
 	"slices"
+
+	sqlite3 "modernc.org/sqlite/lib"
 )
 
 func (c *conn) ExecContext(ctx context.Context, query string, args []driver.NamedValue) (result driver.Result, err error) {
@@ -80,6 +82,9 @@ func (c *conn) change(ctx context.Context, s statement, execute func() (driver.R
 	result, err := execute()
 	if err != nil {
 		c.cancelled(ctx)
+		if c.err == nil && c.changes.len() > before && !hasCode(err, sqlite3.SQLITE_CONSTRAINT) {
+			c.err = fmt.Errorf("%w: %w", errHalf, err) // which SQLite need not have undone
+		}
 		c.changes.cut(before) // as SQLite has
 		return nil, err
 	}
