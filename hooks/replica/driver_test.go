@@ -514,3 +514,25 @@ func TestStatementThatFailsHalfway(t *testing.T) {
 	}
 	p.same(t)
 }
+
+// Savepoints are told apart as SQLite does, whatever quotes their names have.
+func TestSavepointsWithQuotes(t *testing.T) {
+	t.Parallel()
+	for back, want := range map[string]string{"a": "[0]", `"A"`: "[0]", `"'a'"`: "[0 1]", `['a']`: "[0 1]", `"a""b"`: "[0 1 2]", "`a\"b`": "[0 1 2]"} {
+		p := newPair(t)
+		db := p.open(t)
+		mustExec(t, db, "CREATE TABLE t (i)")
+		tx, err := db.Begin()
+		if err != nil {
+			t.Fatal(err)
+		}
+		mustExec(t, tx, "INSERT INTO t VALUES (0)", "SAVEPOINT a", "INSERT INTO t VALUES (1)", `SAVEPOINT "'a'"`, "INSERT INTO t VALUES (2)", `SAVEPOINT [a"b]`, "INSERT INTO t VALUES (3)", "ROLLBACK TO "+back)
+		if err := tx.Commit(); err != nil {
+			t.Error(err)
+		}
+		if got := query(t, db, "SELECT i FROM t"); fmt.Sprint(got) != want {
+			t.Errorf("%s: got %s", back, got)
+		}
+		p.same(t)
+	}
+}

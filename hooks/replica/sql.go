@@ -305,7 +305,18 @@ func savepointName(tokens words) string {
 	return unquote(all)
 }
 
-func unquote(name string) string { return strings.Trim(upper(name), "'\"`[]") }
+// unquote takes away the quotes around a name, and not those of the name itself: inside, two are one.
+func unquote(name string) string {
+	name = upper(name)
+	if name == "" || !strings.Contains("'\"`[", name[:1]) {
+		return name
+	}
+	end := name[:1]
+	if end == "[" {
+		end = "]"
+	}
+	return strings.ReplaceAll(strings.TrimSuffix(name[1:], end), end+end, end)
+}
 
 // upper changes the letters whose case SQLite ignores.
 func upper(s string) string {

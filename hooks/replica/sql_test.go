@@ -49,7 +49,7 @@ func TestScriptsAreTakenApart(t *testing.T) {
 
 		{"SAVEPOINT A; RELEASE SAVEPOINT [a]; ROLLBACK TO \"a\"; ROLLBACK TRANSACTION TO SAVEPOINT 'a'",
 			[]string{"4 SAVEPOINT A A", "5 RELEASE SAVEPOINT [a] A", "6 ROLLBACK TO \"a\" A", "6 ROLLBACK TRANSACTION TO SAVEPOINT 'a' A"}},
-		{"SAVEPOINT \"a\"\"b\"; SAVEPOINT é", []string{"4 SAVEPOINT \"a\"\"b\" A\"\"B", "4 SAVEPOINT é é"}},
+		{"SAVEPOINT \"a\"\"b\"; SAVEPOINT é", []string{"4 SAVEPOINT \"a\"\"b\" A\"B", "4 SAVEPOINT é é"}},
 		{"VACUUM; VACUUM INTO 'a'; ANALYZE; REINDEX", []string{"3 VACUUM", "0 VACUUM INTO 'a'", "0 ANALYZE", "0 REINDEX"}},
 		{"PRAGMA user_version; PRAGMA main.table_info('a'); PRAGMA wal_checkpoint(TRUNCATE); PRAGMA optimize = 2",
 			[]string{"0 PRAGMA user_version", "0 PRAGMA main.table_info('a')", "0 PRAGMA wal_checkpoint(TRUNCATE)", "0 PRAGMA optimize = 2"}},
