@@ -536,3 +536,17 @@ func TestSavepointsWithQuotes(t *testing.T) {
 		p.same(t)
 	}
 }
+
+// What SQLite takes for the name of a parameter hides nothing that changes the schema.
+func TestParameterThatHidesAStatement(t *testing.T) {
+	t.Parallel()
+	p := newPair(t)
+	db := p.open(t)
+	if rows, err := db.Query("SELECT $a('); CREATE TABLE b (c) --'", 1); !errors.Is(err, errScript) {
+		t.Errorf("got %v", err)
+		if err == nil {
+			rows.Close()
+		}
+	}
+	p.same(t)
+}

@@ -104,9 +104,26 @@ func tokenLength(s string) int {
 		for n < len(s) && isWordByte(s[n]) {
 			n++
 		}
+		if strings.IndexByte("$:@#", c) >= 0 {
+			return n + suffixLength(s[n:])
+		}
 		return n
 	}
 	return 1
+}
+
+// suffixLength returns the length of what a parameter's name may end with: ::more(anything but a space).
+func suffixLength(s string) (n int) {
+	for strings.HasPrefix(s[n:], "::") {
+		for n += 2; n < len(s) && isWordByte(s[n]); n++ {
+		}
+	}
+	if strings.HasPrefix(s[n:], "(") {
+		if end := strings.IndexAny(s[n:], ")\v"+spaces); end > 0 && s[n+end] == ')' {
+			n += end + 1
+		}
+	}
+	return n
 }
 
 // spaces are SQLite's: others are part of a name.

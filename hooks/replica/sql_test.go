@@ -25,6 +25,8 @@ func TestScriptsAreTakenApart(t *testing.T) {
 		{"\ufeffDELETE FROM a", []string{"1 \ufeffDELETE FROM a"}},
 		{"SELECT 1;\x00DROP TABLE a", []string{"0 SELECT 1"}},
 		{"DELETE FROM a WHERE b = :c; SELECT @d", []string{"1 DELETE FROM a WHERE b = :c", "0 SELECT @d"}},
+		{"SELECT $c('); DROP TABLE a --'", []string{"0 SELECT $c(')", "2 DROP TABLE a --'"}},
+		{"SELECT :c::d::e(;), @f( ; ')", []string{"0 SELECT :c::d::e(;), @f(", "0 ')"}},
 		{" \f DELETE FROM a\u00a0; SELECT \v", []string{"1 DELETE FROM a\u00a0", "0 SELECT \v"}},
 		{"EXPLAIN DELETE FROM a", []string{"0 EXPLAIN DELETE FROM a"}},
 		{"VALUES (1)", []string{"0 VALUES (1)"}},
