@@ -45,6 +45,11 @@ func TestRefusals(t *testing.T) {
 		{"WITH x AS (SELECT 1) INSERT OR FAIL INTO a SELECT * FROM x", "OR FAIL"},
 		{"CREATE TABLE v (a UNIQUE ON CONFLICT FAIL)", "OR FAIL"},
 		{"CREATE TRIGGER v AFTER INSERT ON a BEGIN SELECT RAISE(FAIL, 'no'); END", "OR FAIL"},
+		{"CREATE TRIGGER v AFTER INSERT ON a BEGIN INSERT OR FAIL INTO s VALUES (1); END", "OR FAIL"},
+		{"CREATE TEMP TRIGGER v AFTER INSERT ON a BEGIN UPDATE OR FAIL s SET id = 1; END", "OR FAIL"},
+		{"CREATE TEMP TRIGGER v AFTER UPDATE ON _replicaPosition BEGIN INSERT INTO a VALUES (1); END", "the table _replicaPosition is the log's"},
+		{"CREATE TRIGGER v AFTER INSERT ON a BEGIN DELETE FROM r; INSERT INTO s SELECT * FROM r; END", "INSERT … SELECT * in a trigger can't be logged: say which columns"},
+		{"UPDATE main.sqlite_dbpage SET data = zeroblob(4096) WHERE pgno = 2", "pages of the file can't be written to when it is logged"},
 		{"ATTACH 'x.db' AS x", "ATTACH can't be logged: open the other file with a connection of its own"},
 		{"DETACH x", "ATTACH"},
 		{"UPDATE _replicaPosition SET position = 7", "the table _replicaPosition is the log's"},
@@ -491,30 +496,6 @@ func BenchmarkCommit(b *testing.B) {
 	})
 }
 
-// SQLite doesn't undo what a statement has changed whose triggers call each other too often.
-func TestStatementThatFailsHalfway(t *testing.T) {
-	t.Parallel()
-	p := newPair(t)
-	db := p.open(t)
-	mustExec(t, db, "CREATE TABLE a (b)", "CREATE TRIGGER c AFTER INSERT ON a BEGIN INSERT INTO a VALUES (new.b + 1); END")
-	logged := p.log.len()
-	tx, err := db.Begin()
-	if err != nil {
-		t.Fatal(err)
-	}
-	mustExec(t, tx, "PRAGMA recursive_triggers = ON")
-	if _, err := tx.Exec("INSERT INTO a VALUES (1)"); err == nil || !strings.Contains(err.Error(), "too many levels of trigger recursion") {
-		t.Errorf("got %v", err)
-	}
-	if err := tx.Commit(); err == nil || !strings.Contains(err.Error(), "can only be rolled back") {
-		t.Errorf("got %v", err)
-	}
-	if p.log.len() != logged {
-		t.Error("it was logged")
-	}
-	p.same(t)
-}
-
 // Savepoints are told apart as SQLite does, whatever quotes their names have.
 func TestSavepointsWithQuotes(t *testing.T) {
 	t.Parallel()
@@ -537,6 +518,15 @@ func TestSavepointsWithQuotes(t *testing.T) {
 	}
 }
 
+// Statistics are of one file, and so is that they are gone.
+func TestDroppedStatisticsAreNotLogged(t *testing.T) {
+	t.Parallel()
+	p := newPair(t)
+	db := p.open(t)
+	mustExec(t, db, "CREATE TABLE a (b)", "CREATE INDEX c ON a (b)", "INSERT INTO a VALUES (1)", "ANALYZE", "DROP TABLE main.sqlite_stat1", "INSERT INTO a VALUES (2)")
+	p.same(t)
+}
+
 // What SQLite takes for the name of a parameter hides nothing that changes the schema.
 func TestParameterThatHidesAStatement(t *testing.T) {
 	t.Parallel()
@@ -547,6 +537,47 @@ func TestParameterThatHidesAStatement(t *testing.T) {
 		if err == nil {
 			rows.Close()
 		}
+	}
+	p.same(t)
+}
+
+// SQLite copies whole rows as they are, also those that are shorter than the table is now.
+func TestCopiedRowsHaveTheDefaults(t *testing.T) {
+	t.Parallel()
+	p := newPair(t)
+	db := p.open(t)
+	mustExec(t, db, "CREATE TABLE a (b)", "INSERT INTO a VALUES (1)", "ALTER TABLE a ADD COLUMN c DEFAULT 5", "CREATE TABLE d (b, c DEFAULT 5)", "INSERT INTO d SELECT * FROM a")
+	prepared, err := db.Prepare("INSERT INTO d SELECT * FROM main.a AS e -- all")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer prepared.Close()
+	if _, err := prepared.Exec(); err != nil {
+		t.Fatal(err)
+	}
+	p.same(t)
+}
+
+// SQLite doesn't undo what a statement has changed whose triggers call each other too often.
+func TestStatementThatFailsHalfway(t *testing.T) {
+	t.Parallel()
+	p := newPair(t)
+	db := p.open(t)
+	mustExec(t, db, "CREATE TABLE a (b)", "CREATE TRIGGER c AFTER INSERT ON a BEGIN INSERT INTO a VALUES (new.b + 1); END")
+	logged := p.log.len()
+	tx, err := db.Begin()
+	if err != nil {
+		t.Fatal(err)
+	}
+	mustExec(t, tx, "PRAGMA recursive_triggers = ON")
+	if _, err := tx.Exec("INSERT INTO a VALUES (1)"); err == nil || !strings.Contains(err.Error(), "too many levels of trigger recursion") {
+		t.Errorf("got %v", err)
+	}
+	if err := tx.Commit(); err == nil || !strings.Contains(err.Error(), "can only be rolled back") {
+		t.Errorf("got %v", err)
+	}
+	if p.log.len() != logged {
+		t.Error("it was logged")
 	}
 	p.same(t)
 }

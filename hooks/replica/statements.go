@@ -181,7 +181,7 @@ func (c *conn) QueryContext(ctx context.Context, query string, args []driver.Nam
 	if err != nil {
 		return nil, err
 	}
-	return c.query(ctx, s, func() (driver.Rows, error) { return c.Conn.QueryContext(ctx, query, args) })
+	return c.query(ctx, s, func() (driver.Rows, error) { return c.Conn.QueryContext(ctx, s.sql, args) })
 }
 
 // single returns the statement that a query is. Several that only read count as one.
@@ -257,7 +257,7 @@ func (c *conn) PrepareContext(ctx context.Context, query string) (driver.Stmt, e
 	if err != nil {
 		return nil, err
 	}
-	inner, err := c.Conn.PrepareContext(ctx, query)
+	inner, err := c.Conn.PrepareContext(ctx, s.sql)
 	if err != nil || s.kind == kindRead {
 		return inner, err
 	}
