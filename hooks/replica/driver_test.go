@@ -581,3 +581,50 @@ func TestStatementThatFailsHalfway(t *testing.T) {
 	}
 	p.same(t)
 }
+
+// A temporary table of the same name says nothing of the one that has rows.
+func TestTemporaryTableHidesNothing(t *testing.T) {
+	t.Parallel()
+	p := newPair(t)
+	only := connOf(t, p.open(t))
+	for _, row := range []struct{ statement, want string }{
+		{"CREATE TABLE a (b)", ""},
+		{"CREATE TEMP TABLE a (b INTEGER PRIMARY KEY)", ""},
+		{"VACUUM", "VACUUM would change the rowids of a"},
+		{"CREATE TEMP TABLE c (d)", ""},
+		{"CREATE TABLE main.c (rowid, _rowid_, oid)", errHiddenRowid.Error()},
+	} {
+		if _, err := only.ExecContext(t.Context(), row.statement); (err == nil) != (row.want == "") || err != nil && !strings.Contains(err.Error(), row.want) {
+			t.Errorf("%s: got %v", row.statement, err)
+		}
+	}
+	p.same(t)
+}
+
+// What is prepared to apply updates of ever other columns doesn't grow without end.
+func TestUpdatesOfAllSetsOfColumns(t *testing.T) {
+	t.Parallel()
+	p := newPair(t)
+	db := p.open(t)
+	mustExec(t, db, "CREATE TABLE a (c0, c1, c2, c3, c4, c5, c6, c7, c8, c9)", "INSERT INTO a (c0) VALUES (1)")
+	tx, err := db.Begin()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for set := 1; set < 1<<10; set++ {
+		var sets []string
+		for i := range 10 {
+			if set&(1<<i) != 0 {
+				sets = append(sets, fmt.Sprintf("c%d = %d", i, set))
+			}
+		}
+		mustExec(t, tx, "UPDATE a SET "+strings.Join(sets, ","))
+	}
+	if err := tx.Commit(); err != nil {
+		t.Fatal(err)
+	}
+	p.same(t)
+	if got := len(p.follower.applier.statements); got > 500 {
+		t.Errorf("%d are kept", got)
+	}
+}

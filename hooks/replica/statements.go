@@ -122,7 +122,7 @@ func (c *conn) captureSchema(s statement, version int64) error {
 
 // hiddenRowids counts the tables whose rows can't be found by their rowid.
 const hiddenRowids = `SELECT count(*) FROM sqlite_schema AS t WHERE type = 'table'
-	AND (SELECT count(*) FROM pragma_table_xinfo(t.name) WHERE lower(name) IN ('_rowid_', 'rowid', 'oid')) = 3`
+	AND (SELECT count(*) FROM pragma_table_xinfo(t.name, 'main') WHERE lower(name) IN ('_rowid_', 'rowid', 'oid')) = 3`
 
 var errHiddenRowid = errors.New("a table with columns of all the names of its rowid can't be logged: call one of _rowid_, rowid and oid something else")
 
@@ -160,8 +160,8 @@ func (c *conn) mark(ctx context.Context, s statement, execute func() (driver.Res
 // has neither an index nor a rowid of its own: the entries would find other rows.
 func (c *conn) refuseVacuum() error {
 	rows, err := c.Conn.QueryContext(context.Background(), `SELECT name FROM pragma_table_list AS t WHERE schema = 'main' AND type = 'table'
-		AND name NOT LIKE 'sqlite\_%' ESCAPE '\' AND NOT EXISTS (SELECT 1 FROM pragma_index_list(t.name))
-		AND NOT (SELECT count(*) = 1 AND max(type) = 'INTEGER' COLLATE NOCASE FROM pragma_table_info(t.name) WHERE pk > 0)`, nil)
+		AND name NOT LIKE 'sqlite\_%' ESCAPE '\' AND NOT EXISTS (SELECT 1 FROM pragma_index_list(t.name, 'main'))
+		AND NOT (SELECT count(*) = 1 AND max(type) = 'INTEGER' COLLATE NOCASE FROM pragma_table_info(t.name, 'main') WHERE pk > 0)`, nil)
 	if err != nil {
 		return err
 	}
