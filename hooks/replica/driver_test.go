@@ -628,3 +628,30 @@ func TestUpdatesOfAllSetsOfColumns(t *testing.T) {
 		t.Errorf("%d are kept", got)
 	}
 }
+
+// ALTER TABLE looks at all triggers, and must not find what one needs only because of what no other connection has.
+func TestSchemaDoesNotNeedATemporaryTable(t *testing.T) {
+	t.Parallel()
+	p := newPair(t)
+	only := connOf(t, p.open(t))
+	for _, row := range []struct{ statement, want string }{
+		{"CREATE TABLE a (b)", ""},
+		{"CREATE TABLE d (e)", ""},
+		{"CREATE TABLE z (b)", ""},
+		{"CREATE TRIGGER f AFTER INSERT ON a BEGIN INSERT INTO d VALUES (1); END", ""},
+		{"DROP TABLE d", ""},
+		{"CREATE TEMP TABLE A (b)", ""},
+		{"CREATE TEMP TABLE d (e)", ""},
+		{"ALTER TABLE z RENAME COLUMN b TO c", "temporary table that a trigger or a view names"},
+		{"DROP TABLE temp.a", ""},
+		{"DROP TABLE temp.d", ""},
+		{"CREATE TABLE d (e)", ""},
+		{"CREATE TEMP TABLE other (e)", ""},
+		{"ALTER TABLE z RENAME COLUMN b TO c", ""},
+	} {
+		if _, err := only.ExecContext(t.Context(), row.statement); (err == nil) != (row.want == "") || err != nil && !strings.Contains(err.Error(), row.want) {
+			t.Errorf("%s: got %v", row.statement, err)
+		}
+	}
+	p.same(t)
+}

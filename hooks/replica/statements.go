@@ -116,6 +116,12 @@ func (c *conn) captureSchema(s statement, version int64) error {
 	if err == nil && hidden > 0 {
 		err = errHiddenRowid
 	}
+	if err == nil {
+		var named int64
+		if named, err = c.number(namedTemporary); err == nil && named > 0 {
+			err = errTemporary
+		}
+	}
 	c.changes.schema(s.sql)
 	return err
 }
@@ -125,6 +131,13 @@ const hiddenRowids = `SELECT count(*) FROM sqlite_schema AS t WHERE type = 'tabl
 	AND (SELECT count(*) FROM pragma_table_xinfo(t.name, 'main') WHERE lower(name) IN ('_rowid_', 'rowid', 'oid')) = 3`
 
 var errHiddenRowid = errors.New("a table with columns of all the names of its rowid can't be logged: call one of _rowid_, rowid and oid something else")
+
+// namedTemporary counts what only this connection has, and a trigger or a view names: ALTER TABLE looks at those, and fails
+// where it isn't there.
+const namedTemporary = `SELECT count(*) FROM sqlite_temp_schema AS t WHERE type IN ('table', 'view')
+	AND EXISTS (SELECT 1 FROM main.sqlite_schema AS s WHERE s.type IN ('trigger', 'view') AND instr(lower(s.sql), lower(t.name)) > 0)`
+
+var errTemporary = errors.New("the schema can't be changed while this connection has a temporary table that a trigger or a view names: drop that first")
 
 // mark follows SQLite's savepoints.
 func (c *conn) mark(ctx context.Context, s statement, execute func() (driver.Result, error)) (driver.Result, error) {
