@@ -50,6 +50,7 @@ func TestRefusals(t *testing.T) {
 		{"CREATE TEMP TRIGGER v AFTER UPDATE ON _replicaPosition BEGIN INSERT INTO a VALUES (1); END", "the table _replicaPosition is the log's"},
 		{"CREATE TRIGGER v AFTER INSERT ON a BEGIN DELETE FROM r; INSERT INTO s SELECT * FROM r; END", "INSERT … SELECT * in a trigger can't be logged: say which columns"},
 		{"UPDATE main.sqlite_dbpage SET data = zeroblob(4096) WHERE pgno = 2", "pages of the file can't be written to when it is logged"},
+		{"CREATE VIEW v AS SELECT * FROM main.sqlite_stat1", "a view or a trigger of statistics can't be logged"},
 		{"ATTACH 'x.db' AS x", "ATTACH can't be logged: open the other file with a connection of its own"},
 		{"DETACH x", "ATTACH"},
 		{"UPDATE _replicaPosition SET position = 7", "the table _replicaPosition is the log's"},

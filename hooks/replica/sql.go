@@ -193,6 +193,7 @@ var (
 	errVirtual     = errors.New("virtual tables can't be logged: keep them in another file, such as auxiliary.db")
 	errNoRowid     = errors.New("tables WITHOUT ROWID can't be logged: create the table without it")
 	errCreateAs    = errors.New("CREATE TABLE AS can't be logged: create the table, then INSERT … SELECT")
+	errStatistics  = errors.New("a view or a trigger of statistics can't be logged, which another node may not have: make it temporary")
 	errPages       = errors.New("pages of the file can't be written to when it is logged: write rows")
 	errCopy        = errors.New("INSERT … SELECT * in a trigger can't be logged: say which columns")
 	errFail        = errors.New("OR FAIL can't be logged, which keeps half of a statement: use ABORT, IGNORE or REPLACE")
@@ -294,6 +295,9 @@ func refuseSchema(tokens words) error {
 	for i := range tokens {
 		if name(tokens[i:]) == upper(positionTable) {
 			return errPosition
+		}
+		if (tokens.at(1, "VIEW") || tokens.at(1, "TRIGGER")) && strings.HasPrefix(name(tokens[i:]), "SQLITE_STAT") {
+			return errStatistics
 		}
 	}
 	if tokens.has("ON", "CONFLICT", "FAIL") || tokens.has("RAISE", "(", "FAIL") || tokens.has("INSERT", "OR", "FAIL") || tokens.has("UPDATE", "OR", "FAIL") {
