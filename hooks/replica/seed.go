@@ -182,7 +182,7 @@ func (a *applier) checkTables() error {
 			return err
 		}
 		for _, s := range parse(sql) {
-			if errors.Is(s.err, errFail) || errors.Is(s.err, errCopy) {
+			if s.err != nil {
 				return fmt.Errorf("%s: %w", name, s.err)
 			}
 		}
