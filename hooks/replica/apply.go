@@ -36,6 +36,9 @@ type applier struct {
 	leader  string
 }
 
+// maxStatements bounds what is prepared: there is an update for each set of columns that one has changed.
+const maxStatements = 500
+
 // A table is what must be known of one to change its rows.
 type table struct {
 	name    string   // quoted
@@ -220,6 +223,9 @@ func codeOf(err error) int {
 func (a *applier) change(ctx context.Context, query string, args ...any) error {
 	s := a.statements[query]
 	if s == nil {
+		if len(a.statements) >= maxStatements {
+			a.forget()
+		}
 		var err error
 		if s, err = a.conn.PrepareContext(ctx, query); err != nil {
 			return err

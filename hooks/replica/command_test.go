@@ -555,3 +555,29 @@ func TestCommandBeforeTheAppHasBootstrapped(t *testing.T) {
 	c.delete("_params", 1)
 	node.reloadChanged(c.entry())
 }
+
+// A hook of the app that panics when settings are read again must not end what follows the log.
+func TestHookThatPanicsWhenSettingsAreRead(t *testing.T) {
+	t.Parallel()
+	p := newPair(t)
+	app := p.newApp(t)
+	app.OnSettingsReload().BindFunc(func(*core.SettingsReloadEvent) error { panic("of a hook") })
+	if err := p.leader.reloadApp(false, true); err == nil || !strings.Contains(err.Error(), "of a hook") {
+		t.Errorf("got %v", err)
+	}
+}
+
+// Settings that somebody has deleted must not keep a node from what comes behind that in the log.
+func TestSettingsThatAreGone(t *testing.T) {
+	t.Parallel()
+	p := newPair(t)
+	app := p.newApp(t)
+	if _, err := app.DB().NewQuery("DELETE FROM _params WHERE id = 'settings'").Execute(); err != nil {
+		t.Fatal(err)
+	}
+	p.leader.ready.Store(false) // as one that follows
+	defer p.leader.ready.Store(true)
+	if err := p.leader.reloadApp(false, true); err != nil {
+		t.Error(err)
+	}
+}

@@ -50,6 +50,7 @@ var (
 	errTooLarge   = fmt.Errorf("a transaction of more than %d MB can't be logged: write it in several", maxEntry>>20)
 	errRolledBack = errors.New("SQLite has rolled the transaction back")
 	errCancelled  = errors.New("a statement of the transaction was cancelled: it can only be rolled back")
+	errHalf       = errors.New("a statement of the transaction failed after it had changed rows: it can only be rolled back")
 	errUnlogged   = errors.New("the transaction has changes that weren't logged: it was rolled back")
 	errPosition   = fmt.Errorf("the table %s is the log's", positionTable)
 	errSequence   = errors.New("sqlite_sequence can't be written to when it is logged: drop the table and create it again")

@@ -45,6 +45,12 @@ func TestRefusals(t *testing.T) {
 		{"WITH x AS (SELECT 1) INSERT OR FAIL INTO a SELECT * FROM x", "OR FAIL"},
 		{"CREATE TABLE v (a UNIQUE ON CONFLICT FAIL)", "OR FAIL"},
 		{"CREATE TRIGGER v AFTER INSERT ON a BEGIN SELECT RAISE(FAIL, 'no'); END", "OR FAIL"},
+		{"CREATE TRIGGER v AFTER INSERT ON a BEGIN INSERT OR FAIL INTO s VALUES (1); END", "OR FAIL"},
+		{"CREATE TEMP TRIGGER v AFTER INSERT ON a BEGIN UPDATE OR FAIL s SET id = 1; END", "OR FAIL"},
+		{"CREATE TEMP TRIGGER v AFTER UPDATE ON _replicaPosition BEGIN INSERT INTO a VALUES (1); END", "the table _replicaPosition is the log's"},
+		{"CREATE TRIGGER v AFTER INSERT ON a BEGIN DELETE FROM r; INSERT INTO s SELECT * FROM r; END", "INSERT … SELECT * in a trigger can't be logged: say which columns"},
+		{"UPDATE main.sqlite_dbpage SET data = zeroblob(4096) WHERE pgno = 2", "pages of the file can't be written to when it is logged"},
+		{"CREATE VIEW v AS SELECT * FROM main.sqlite_stat1", "a view or a trigger of statistics can't be logged"},
 		{"ATTACH 'x.db' AS x", "ATTACH can't be logged: open the other file with a connection of its own"},
 		{"DETACH x", "ATTACH"},
 		{"UPDATE _replicaPosition SET position = 7", "the table _replicaPosition is the log's"},
@@ -489,4 +495,164 @@ func BenchmarkCommit(b *testing.B) {
 		defer node.Close()
 		run(b, node.Connect)
 	})
+}
+
+// Savepoints are told apart as SQLite does, whatever quotes their names have.
+func TestSavepointsWithQuotes(t *testing.T) {
+	t.Parallel()
+	for back, want := range map[string]string{"a": "[0]", `"A"`: "[0]", `"'a'"`: "[0 1]", `['a']`: "[0 1]", `"a""b"`: "[0 1 2]", "`a\"b`": "[0 1 2]"} {
+		p := newPair(t)
+		db := p.open(t)
+		mustExec(t, db, "CREATE TABLE t (i)")
+		tx, err := db.Begin()
+		if err != nil {
+			t.Fatal(err)
+		}
+		mustExec(t, tx, "INSERT INTO t VALUES (0)", "SAVEPOINT a", "INSERT INTO t VALUES (1)", `SAVEPOINT "'a'"`, "INSERT INTO t VALUES (2)", `SAVEPOINT [a"b]`, "INSERT INTO t VALUES (3)", "ROLLBACK TO "+back)
+		if err := tx.Commit(); err != nil {
+			t.Error(err)
+		}
+		if got := query(t, db, "SELECT i FROM t"); fmt.Sprint(got) != want {
+			t.Errorf("%s: got %s", back, got)
+		}
+		p.same(t)
+	}
+}
+
+// Statistics are of one file, and so is that they are gone.
+func TestDroppedStatisticsAreNotLogged(t *testing.T) {
+	t.Parallel()
+	p := newPair(t)
+	db := p.open(t)
+	mustExec(t, db, "CREATE TABLE a (b)", "CREATE INDEX c ON a (b)", "INSERT INTO a VALUES (1)", "ANALYZE", "DROP TABLE main.sqlite_stat1", "INSERT INTO a VALUES (2)")
+	p.same(t)
+}
+
+// What SQLite takes for the name of a parameter hides nothing that changes the schema.
+func TestParameterThatHidesAStatement(t *testing.T) {
+	t.Parallel()
+	p := newPair(t)
+	db := p.open(t)
+	if rows, err := db.Query("SELECT $a('); CREATE TABLE b (c) --'", 1); !errors.Is(err, errScript) {
+		t.Errorf("got %v", err)
+		if err == nil {
+			rows.Close()
+		}
+	}
+	p.same(t)
+}
+
+// SQLite copies whole rows as they are, also those that are shorter than the table is now.
+func TestCopiedRowsHaveTheDefaults(t *testing.T) {
+	t.Parallel()
+	p := newPair(t)
+	db := p.open(t)
+	mustExec(t, db, "CREATE TABLE a (b)", "INSERT INTO a VALUES (1)", "ALTER TABLE a ADD COLUMN c DEFAULT 5", "CREATE TABLE d (b, c DEFAULT 5)", "INSERT INTO d SELECT * FROM a")
+	prepared, err := db.Prepare("INSERT INTO d SELECT * FROM main.a AS e -- all")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer prepared.Close()
+	if _, err := prepared.Exec(); err != nil {
+		t.Fatal(err)
+	}
+	p.same(t)
+}
+
+// SQLite doesn't undo what a statement has changed whose triggers call each other too often.
+func TestStatementThatFailsHalfway(t *testing.T) {
+	t.Parallel()
+	p := newPair(t)
+	db := p.open(t)
+	mustExec(t, db, "CREATE TABLE a (b)", "CREATE TRIGGER c AFTER INSERT ON a BEGIN INSERT INTO a VALUES (new.b + 1); END")
+	logged := p.log.len()
+	tx, err := db.Begin()
+	if err != nil {
+		t.Fatal(err)
+	}
+	mustExec(t, tx, "PRAGMA recursive_triggers = ON")
+	if _, err := tx.Exec("INSERT INTO a VALUES (1)"); err == nil || !strings.Contains(err.Error(), "too many levels of trigger recursion") {
+		t.Errorf("got %v", err)
+	}
+	if err := tx.Commit(); err == nil || !strings.Contains(err.Error(), "can only be rolled back") {
+		t.Errorf("got %v", err)
+	}
+	if p.log.len() != logged {
+		t.Error("it was logged")
+	}
+	p.same(t)
+}
+
+// A temporary table of the same name says nothing of the one that has rows.
+func TestTemporaryTableHidesNothing(t *testing.T) {
+	t.Parallel()
+	p := newPair(t)
+	only := connOf(t, p.open(t))
+	for _, row := range []struct{ statement, want string }{
+		{"CREATE TABLE a (b)", ""},
+		{"CREATE TEMP TABLE a (b INTEGER PRIMARY KEY)", ""},
+		{"VACUUM", "VACUUM would change the rowids of a"},
+		{"CREATE TEMP TABLE c (d)", ""},
+		{"CREATE TABLE main.c (rowid, _rowid_, oid)", errHiddenRowid.Error()},
+	} {
+		if _, err := only.ExecContext(t.Context(), row.statement); (err == nil) != (row.want == "") || err != nil && !strings.Contains(err.Error(), row.want) {
+			t.Errorf("%s: got %v", row.statement, err)
+		}
+	}
+	p.same(t)
+}
+
+// What is prepared to apply updates of ever other columns doesn't grow without end.
+func TestUpdatesOfAllSetsOfColumns(t *testing.T) {
+	t.Parallel()
+	p := newPair(t)
+	db := p.open(t)
+	mustExec(t, db, "CREATE TABLE a (c0, c1, c2, c3, c4, c5, c6, c7, c8, c9)", "INSERT INTO a (c0) VALUES (1)")
+	tx, err := db.Begin()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for set := 1; set < 1<<10; set++ {
+		var sets []string
+		for i := range 10 {
+			if set&(1<<i) != 0 {
+				sets = append(sets, fmt.Sprintf("c%d = %d", i, set))
+			}
+		}
+		mustExec(t, tx, "UPDATE a SET "+strings.Join(sets, ","))
+	}
+	if err := tx.Commit(); err != nil {
+		t.Fatal(err)
+	}
+	p.same(t)
+	if got := len(p.follower.applier.statements); got > 500 {
+		t.Errorf("%d are kept", got)
+	}
+}
+
+// ALTER TABLE looks at all triggers, and must not find what one needs only because of what no other connection has.
+func TestSchemaDoesNotNeedATemporaryTable(t *testing.T) {
+	t.Parallel()
+	p := newPair(t)
+	only := connOf(t, p.open(t))
+	for _, row := range []struct{ statement, want string }{
+		{"CREATE TABLE a (b)", ""},
+		{"CREATE TABLE d (e)", ""},
+		{"CREATE TABLE z (b)", ""},
+		{"CREATE TRIGGER f AFTER INSERT ON a BEGIN INSERT INTO d VALUES (1); END", ""},
+		{"DROP TABLE d", ""},
+		{"CREATE TEMP TABLE A (b)", ""},
+		{"CREATE TEMP TABLE d (e)", ""},
+		{"ALTER TABLE z RENAME COLUMN b TO c", "temporary table that a trigger or a view names"},
+		{"DROP TABLE temp.a", ""},
+		{"DROP TABLE temp.d", ""},
+		{"CREATE TABLE d (e)", ""},
+		{"CREATE TEMP TABLE other (e)", ""},
+		{"ALTER TABLE z RENAME COLUMN b TO c", ""},
+	} {
+		if _, err := only.ExecContext(t.Context(), row.statement); (err == nil) != (row.want == "") || err != nil && !strings.Contains(err.Error(), row.want) {
+			t.Errorf("%s: got %v", row.statement, err)
+		}
+	}
+	p.same(t)
 }

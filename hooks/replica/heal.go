@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/pocketbase/pocketbase/core"
+	"github.com/pocketbase/pocketbase/tools/routine"
 )
 
 // healPause is how long a node waits before it tries again to read its log.
@@ -98,7 +99,12 @@ func (n *Node) reloadApp(collections, settings bool) error {
 		}
 	}
 	if settings {
-		return app.ReloadSettings()
+		// Where none are stored, PocketBase would store its own, which only who leads can: then nothing could be applied any more.
+		var stored int
+		if err := app.DB().NewQuery("SELECT count(*) FROM _params WHERE id = 'settings'").Row(&stored); err != nil || stored == 0 {
+			return err
+		}
+		return routine.SafeWrap(app.ReloadSettings)() // which has hooks, and nothing else here recovers
 	}
 	return nil
 }

@@ -43,8 +43,8 @@
 // It knows PocketBase and SQLite, through the driver modernc.org/sqlite.
 //
 // A few statements can't be logged and are refused by name: virtual tables, tables WITHOUT
-// ROWID, CREATE TABLE AS, ATTACH, BEGIN and COMMIT as statements, OR FAIL, and a PRAGMA that
-// writes. PocketBase uses none of them. ANALYZE, VACUUM and checkpoints are of one file only
+// ROWID, CREATE TABLE AS, ATTACH, BEGIN and COMMIT as statements, OR FAIL, INSERT … SELECT * in a
+// trigger, a view of statistics, and a PRAGMA that writes. PocketBase uses none of them. ANALYZE, VACUUM and checkpoints are of one file only
 // and aren't logged. Nor are the ids that AUTOINCREMENT gave to rows that INSERT OR IGNORE
 // then ignored: another database may give them to rows of its own.
 package replica

@@ -168,7 +168,26 @@ func (a *applier) checkTables() error {
 	if err == nil && hidden > 0 {
 		err = errHiddenRowid
 	}
-	return err
+	if err != nil {
+		return err
+	}
+	rows, err := a.conn.QueryContext(context.Background(), "SELECT name, sql FROM sqlite_schema WHERE sql NOTNULL")
+	if err != nil {
+		return err
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var name, sql string
+		if err := rows.Scan(&name, &sql); err != nil {
+			return err
+		}
+		for _, s := range parse(sql) {
+			if s.err != nil {
+				return fmt.Errorf("%s: %w", name, s.err)
+			}
+		}
+	}
+	return rows.Err()
 }
 
 // copyInto copies the database as it is now into a new file, whatever is written meanwhile.

@@ -215,6 +215,8 @@ func TestDatabaseThatCanNotBeSeeded(t *testing.T) {
 		{"without rowid", "CREATE TABLE a (b PRIMARY KEY) WITHOUT ROWID", "drop a"},
 		{"a hidden rowid", "CREATE TABLE a (rowid, oid, _rowid_)", errHiddenRowid.Error()},
 		{"a virtual table", "CREATE VIRTUAL TABLE a USING fts5(b)", "drop a"},
+		{"a view of statistics", "CREATE VIEW a AS SELECT * FROM sqlite_stat1", "a: " + errStatistics.Error()},
+		{"half of a statement", "CREATE TABLE a (b UNIQUE ON CONFLICT FAIL)", "a: " + errFail.Error()},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			t.Parallel()

@@ -104,9 +104,26 @@ func tokenLength(s string) int {
 		for n < len(s) && isWordByte(s[n]) {
 			n++
 		}
+		if strings.IndexByte("$:@#", c) >= 0 {
+			return n + suffixLength(s[n:])
+		}
 		return n
 	}
 	return 1
+}
+
+// suffixLength returns the length of what a parameter's name may end with: ::more(anything but a space).
+func suffixLength(s string) (n int) {
+	for strings.HasPrefix(s[n:], "::") {
+		for n += 2; n < len(s) && isWordByte(s[n]); n++ {
+		}
+	}
+	if strings.HasPrefix(s[n:], "(") {
+		if end := strings.IndexAny(s[n:], ")\v"+spaces); end > 0 && s[n+end] == ')' {
+			n += end + 1
+		}
+	}
+	return n
 }
 
 // spaces are SQLite's: others are part of a name.
@@ -148,6 +165,14 @@ func (w words) after(text string) words {
 	return w
 }
 
+// inSchema returns what follows the name of a schema, if one comes first.
+func (w words) inSchema() words {
+	if w.at(1, ".") {
+		return w[2:]
+	}
+	return w
+}
+
 // has reports whether the words come one after the other.
 func (w words) has(sequence ...string) bool {
 	for i := range w {
@@ -168,6 +193,9 @@ var (
 	errVirtual     = errors.New("virtual tables can't be logged: keep them in another file, such as auxiliary.db")
 	errNoRowid     = errors.New("tables WITHOUT ROWID can't be logged: create the table without it")
 	errCreateAs    = errors.New("CREATE TABLE AS can't be logged: create the table, then INSERT … SELECT")
+	errStatistics  = errors.New("a view or a trigger of statistics can't be logged, which another node may not have: make it temporary")
+	errPages       = errors.New("pages of the file can't be written to when it is logged: write rows")
+	errCopy        = errors.New("INSERT … SELECT * in a trigger can't be logged: say which columns")
 	errFail        = errors.New("OR FAIL can't be logged, which keeps half of a statement: use ABORT, IGNORE or REPLACE")
 )
 
@@ -184,15 +212,22 @@ func classify(sql string, tokens words) statement {
 			return s // a SELECT
 		}
 		s.kind = kindWrite
+		if slices.ContainsFunc(tokens, func(t token) bool { return unquote(t.text) == "SQLITE_DBPAGE" }) {
+			return refuse(errPages)
+		}
 		if verb.at(1, "OR") && verb.at(2, "FAIL") {
 			return refuse(errFail)
 		}
+		if verb.copiesAll() {
+			s.sql += "\nWHERE true"
+		}
 	case "CREATE", "ALTER", "DROP":
 		s.kind = kindSchema
-		if tokens.at(1, "TEMP") || tokens.at(1, "TEMPORARY") || strings.HasPrefix(name(tokens[1:].after("TABLE").after("IF").after("EXISTS")), "SQLITE_STAT") {
-			s.kind = kindRead // of this connection, or of this file: statistics
-		} else if err := refuseSchema(tokens); err != nil {
+		if err := refuseSchema(tokens); err != nil {
 			return refuse(err)
+		}
+		if isTemporary(tokens) || strings.HasPrefix(name(tokens[1:].after("TABLE").after("IF").after("EXISTS").inSchema()), "SQLITE_STAT") {
+			s.kind = kindRead // of this connection, or of this file: statistics
 		}
 	case "SAVEPOINT":
 		s.kind, s.name = kindSavepoint, savepointName(tokens[1:])
@@ -242,17 +277,43 @@ func mainVerb(tokens words) words {
 	return nil
 }
 
+// copiesAll reports whether rows may be copied as they are: those from before a column was added don't have it then, and
+// SQLite tells of NULL in place of its default. With a condition, it takes them apart.
+func (w words) copiesAll() bool {
+	i := slices.IndexFunc(w, func(t token) bool { return t.text == "SELECT" || t.text == "(" })
+	if i < 0 || !w.at(i+1, "*") || !w.at(i+2, "FROM") {
+		return false
+	}
+	rest := w[i+3:].inSchema()
+	return len(rest) == 1 || len(rest) == 2 || len(rest) == 3 && rest.at(1, "AS")
+}
+
+func isTemporary(tokens words) bool { return tokens.at(1, "TEMP") || tokens.at(1, "TEMPORARY") }
+
+// refuseSchema refuses of what is temporary what it would do to rows that are not.
 func refuseSchema(tokens words) error {
 	for i := range tokens {
 		if name(tokens[i:]) == upper(positionTable) {
 			return errPosition
 		}
+		if (tokens.at(1, "VIEW") || tokens.at(1, "TRIGGER")) && strings.HasPrefix(name(tokens[i:]), "SQLITE_STAT") {
+			return errStatistics
+		}
 	}
-	if tokens.has("ON", "CONFLICT", "FAIL") || tokens.has("RAISE", "(", "FAIL") {
+	if tokens.has("ON", "CONFLICT", "FAIL") || tokens.has("RAISE", "(", "FAIL") || tokens.has("INSERT", "OR", "FAIL") || tokens.has("UPDATE", "OR", "FAIL") {
 		return errFail
 	}
+	for i, t := range tokens {
+		statement := tokens[i:]
+		if end := slices.IndexFunc(statement, func(t token) bool { return t.text == ";" }); end >= 0 {
+			statement = statement[:end]
+		}
+		if (t.text == "INSERT" || t.text == "REPLACE") && statement.copiesAll() {
+			return errCopy
+		}
+	}
 	switch {
-	case !tokens.at(0, "CREATE"):
+	case !tokens.at(0, "CREATE"), isTemporary(tokens):
 	case tokens.at(1, "VIRTUAL"):
 		return errVirtual
 	case tokens.at(1, "TABLE"):
@@ -275,9 +336,7 @@ var pragmas = strings.Fields(`ANALYSIS_LIMIT AUTOMATIC_INDEX BUSY_TIMEOUT CACHE_
 	SYNCHRONOUS TABLE_INFO TABLE_LIST TABLE_XINFO TEMP_STORE THREADS WAL_AUTOCHECKPOINT WAL_CHECKPOINT`)
 
 func refusePragma(tokens words) error {
-	if tokens.at(1, ".") { // the schema's name
-		tokens = tokens[2:]
-	}
+	tokens = tokens.inSchema()
 	if len(tokens) < 2 || !tokens.at(1, "=") && !tokens.at(1, "(") {
 		return nil // asks only
 	}
@@ -305,7 +364,18 @@ func savepointName(tokens words) string {
 	return unquote(all)
 }
 
-func unquote(name string) string { return strings.Trim(upper(name), "'\"`[]") }
+// unquote takes away the quotes around a name, and not those of the name itself: inside, two are one.
+func unquote(name string) string {
+	name = upper(name)
+	if name == "" || !strings.Contains("'\"`[", name[:1]) {
+		return name
+	}
+	end := name[:1]
+	if end == "[" {
+		end = "]"
+	}
+	return strings.ReplaceAll(strings.TrimSuffix(name[1:], end), end+end, end)
+}
 
 // upper changes the letters whose case SQLite ignores.
 func upper(s string) string {

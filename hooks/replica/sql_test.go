@@ -25,6 +25,8 @@ func TestScriptsAreTakenApart(t *testing.T) {
 		{"\ufeffDELETE FROM a", []string{"1 \ufeffDELETE FROM a"}},
 		{"SELECT 1;\x00DROP TABLE a", []string{"0 SELECT 1"}},
 		{"DELETE FROM a WHERE b = :c; SELECT @d", []string{"1 DELETE FROM a WHERE b = :c", "0 SELECT @d"}},
+		{"SELECT $c('); DROP TABLE a --'", []string{"0 SELECT $c(')", "2 DROP TABLE a --'"}},
+		{"SELECT :c::d::e(;), @f( ; ')", []string{"0 SELECT :c::d::e(;), @f(", "0 ')"}},
 		{" \f DELETE FROM a\u00a0; SELECT \v", []string{"1 DELETE FROM a\u00a0", "0 SELECT \v"}},
 		{"EXPLAIN DELETE FROM a", []string{"0 EXPLAIN DELETE FROM a"}},
 		{"VALUES (1)", []string{"0 VALUES (1)"}},
@@ -32,14 +34,18 @@ func TestScriptsAreTakenApart(t *testing.T) {
 		{"WITH x AS (DELETE) SELECT 1", []string{"0 WITH x AS (DELETE) SELECT 1"}},
 		{"WITH x AS (SELECT 1), replace AS (SELECT 2) DELETE FROM a", []string{"1 WITH x AS (SELECT 1), replace AS (SELECT 2) DELETE FROM a"}},
 		{"WITH replace AS (SELECT 2) SELECT * FROM replace", []string{"0 WITH replace AS (SELECT 2) SELECT * FROM replace"}},
-		{"WITH x AS (SELECT 1) REPLACE INTO a SELECT * FROM x", []string{"1 WITH x AS (SELECT 1) REPLACE INTO a SELECT * FROM x"}},
+		{"WITH x AS (SELECT 1) REPLACE INTO a SELECT * FROM x", []string{"1 WITH x AS (SELECT 1) REPLACE INTO a SELECT * FROM x\nWHERE true"}},
 		{"WITH \"INSERT\" AS (SELECT 1) VALUES (1)", []string{"0 WITH \"INSERT\" AS (SELECT 1) VALUES (1)"}},
+		{"INSERT INTO a SELECT * FROM main.b AS c", []string{"1 INSERT INTO a SELECT * FROM main.b AS c\nWHERE true"}},
+		{"REPLACE INTO a SELECT * FROM b -- c", []string{"1 REPLACE INTO a SELECT * FROM b -- c\nWHERE true"}},
+		{"INSERT INTO a SELECT * FROM b LIMIT 1", []string{"1 INSERT INTO a SELECT * FROM b LIMIT 1"}},
+		{"INSERT INTO a (b) SELECT * FROM c", []string{"1 INSERT INTO a (b) SELECT * FROM c"}},
 		{"UPDATE fail SET a = b OR fail", []string{"1 UPDATE fail SET a = b OR fail"}},
 
 		{"CREATE TABLE \"as\" (a); CREATE TEMP TABLE b AS SELECT 1", []string{"2 CREATE TABLE \"as\" (a)", "0 CREATE TEMP TABLE b AS SELECT 1"}},
 		{"CREATE TABLE a (b AS (c))", []string{"2 CREATE TABLE a (b AS (c))"}},
 		{"CREATE VIEW a AS SELECT 1", []string{"2 CREATE VIEW a AS SELECT 1"}},
-		{"DROP TABLE IF EXISTS sqlite_stat1", []string{"0 DROP TABLE IF EXISTS sqlite_stat1"}},
+		{"DROP TABLE IF EXISTS sqlite_stat1; DROP TABLE main.sqlite_stat4", []string{"0 DROP TABLE IF EXISTS sqlite_stat1", "0 DROP TABLE main.sqlite_stat4"}},
 		{"CREATE TRIGGER a AFTER INSERT ON b BEGIN SELECT CASE 1 WHEN 1 THEN 2 END; DELETE FROM c; END; DELETE FROM b",
 			[]string{"2 CREATE TRIGGER a AFTER INSERT ON b BEGIN SELECT CASE 1 WHEN 1 THEN 2 END; DELETE FROM c; END", "1 DELETE FROM b"}},
 		{"create temp trigger a after insert on b begin delete from c; end /* ; */ ; delete from b",
@@ -49,7 +55,7 @@ func TestScriptsAreTakenApart(t *testing.T) {
 
 		{"SAVEPOINT A; RELEASE SAVEPOINT [a]; ROLLBACK TO \"a\"; ROLLBACK TRANSACTION TO SAVEPOINT 'a'",
 			[]string{"4 SAVEPOINT A A", "5 RELEASE SAVEPOINT [a] A", "6 ROLLBACK TO \"a\" A", "6 ROLLBACK TRANSACTION TO SAVEPOINT 'a' A"}},
-		{"SAVEPOINT \"a\"\"b\"; SAVEPOINT é", []string{"4 SAVEPOINT \"a\"\"b\" A\"\"B", "4 SAVEPOINT é é"}},
+		{"SAVEPOINT \"a\"\"b\"; SAVEPOINT é", []string{"4 SAVEPOINT \"a\"\"b\" A\"B", "4 SAVEPOINT é é"}},
 		{"VACUUM; VACUUM INTO 'a'; ANALYZE; REINDEX", []string{"3 VACUUM", "0 VACUUM INTO 'a'", "0 ANALYZE", "0 REINDEX"}},
 		{"PRAGMA user_version; PRAGMA main.table_info('a'); PRAGMA wal_checkpoint(TRUNCATE); PRAGMA optimize = 2",
 			[]string{"0 PRAGMA user_version", "0 PRAGMA main.table_info('a')", "0 PRAGMA wal_checkpoint(TRUNCATE)", "0 PRAGMA optimize = 2"}},
@@ -73,6 +79,7 @@ func FuzzParse(f *testing.F) {
 	f.Fuzz(func(t *testing.T, script string) {
 		rest := script
 		for _, s := range parse(script) {
+			s.sql = strings.TrimSuffix(s.sql, "\nWHERE true")
 			i := strings.Index(rest, s.sql)
 			if i < 0 || trim(s.sql) == "" {
 				t.Fatalf("%q isn't in %q", s.sql, rest)

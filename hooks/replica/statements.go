@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"io"
 	"slices"
+
+	sqlite3 "modernc.org/sqlite/lib"
 )
 
 func (c *conn) ExecContext(ctx context.Context, query string, args []driver.NamedValue) (result driver.Result, err error) {
@@ -80,6 +82,9 @@ func (c *conn) change(ctx context.Context, s statement, execute func() (driver.R
 	result, err := execute()
 	if err != nil {
 		c.cancelled(ctx)
+		if c.err == nil && c.changes.len() > before && !hasCode(err, sqlite3.SQLITE_CONSTRAINT) {
+			c.err = fmt.Errorf("%w: %w", errHalf, err) // which SQLite need not have undone
+		}
 		c.changes.cut(before) // as SQLite has
 		return nil, err
 	}
@@ -111,15 +116,28 @@ func (c *conn) captureSchema(s statement, version int64) error {
 	if err == nil && hidden > 0 {
 		err = errHiddenRowid
 	}
+	if err == nil {
+		var named int64
+		if named, err = c.number(namedTemporary); err == nil && named > 0 {
+			err = errTemporary
+		}
+	}
 	c.changes.schema(s.sql)
 	return err
 }
 
 // hiddenRowids counts the tables whose rows can't be found by their rowid.
 const hiddenRowids = `SELECT count(*) FROM sqlite_schema AS t WHERE type = 'table'
-	AND (SELECT count(*) FROM pragma_table_xinfo(t.name) WHERE lower(name) IN ('_rowid_', 'rowid', 'oid')) = 3`
+	AND (SELECT count(*) FROM pragma_table_xinfo(t.name, 'main') WHERE lower(name) IN ('_rowid_', 'rowid', 'oid')) = 3`
 
 var errHiddenRowid = errors.New("a table with columns of all the names of its rowid can't be logged: call one of _rowid_, rowid and oid something else")
+
+// namedTemporary counts what only this connection has, and a trigger or a view names: ALTER TABLE looks at those, and fails
+// where it isn't there.
+const namedTemporary = `SELECT count(*) FROM sqlite_temp_schema AS t WHERE type IN ('table', 'view')
+	AND EXISTS (SELECT 1 FROM main.sqlite_schema AS s WHERE s.type IN ('trigger', 'view') AND instr(lower(s.sql), lower(t.name)) > 0)`
+
+var errTemporary = errors.New("the schema can't be changed while this connection has a temporary table that a trigger or a view names: drop that first")
 
 // mark follows SQLite's savepoints.
 func (c *conn) mark(ctx context.Context, s statement, execute func() (driver.Result, error)) (driver.Result, error) {
@@ -155,8 +173,8 @@ func (c *conn) mark(ctx context.Context, s statement, execute func() (driver.Res
 // has neither an index nor a rowid of its own: the entries would find other rows.
 func (c *conn) refuseVacuum() error {
 	rows, err := c.Conn.QueryContext(context.Background(), `SELECT name FROM pragma_table_list AS t WHERE schema = 'main' AND type = 'table'
-		AND name NOT LIKE 'sqlite\_%' ESCAPE '\' AND NOT EXISTS (SELECT 1 FROM pragma_index_list(t.name))
-		AND NOT (SELECT count(*) = 1 AND max(type) = 'INTEGER' COLLATE NOCASE FROM pragma_table_info(t.name) WHERE pk > 0)`, nil)
+		AND name NOT LIKE 'sqlite\_%' ESCAPE '\' AND NOT EXISTS (SELECT 1 FROM pragma_index_list(t.name, 'main'))
+		AND NOT (SELECT count(*) = 1 AND max(type) = 'INTEGER' COLLATE NOCASE FROM pragma_table_info(t.name, 'main') WHERE pk > 0)`, nil)
 	if err != nil {
 		return err
 	}
@@ -176,7 +194,7 @@ func (c *conn) QueryContext(ctx context.Context, query string, args []driver.Nam
 	if err != nil {
 		return nil, err
 	}
-	return c.query(ctx, s, func() (driver.Rows, error) { return c.Conn.QueryContext(ctx, query, args) })
+	return c.query(ctx, s, func() (driver.Rows, error) { return c.Conn.QueryContext(ctx, s.sql, args) })
 }
 
 // single returns the statement that a query is. Several that only read count as one.
@@ -252,7 +270,7 @@ func (c *conn) PrepareContext(ctx context.Context, query string) (driver.Stmt, e
 	if err != nil {
 		return nil, err
 	}
-	inner, err := c.Conn.PrepareContext(ctx, query)
+	inner, err := c.Conn.PrepareContext(ctx, s.sql)
 	if err != nil || s.kind == kindRead {
 		return inner, err
 	}
