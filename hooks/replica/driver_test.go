@@ -533,11 +533,9 @@ func TestParameterThatHidesAStatement(t *testing.T) {
 	t.Parallel()
 	p := newPair(t)
 	db := p.open(t)
-	if rows, err := db.Query("SELECT $a('); CREATE TABLE b (c) --'", 1); !errors.Is(err, errScript) {
+	var a any
+	if err := db.QueryRow("SELECT $a('); CREATE TABLE b (c) --'", 1).Scan(&a); !errors.Is(err, errScript) {
 		t.Errorf("got %v", err)
-		if err == nil {
-			rows.Close()
-		}
 	}
 	p.same(t)
 }
