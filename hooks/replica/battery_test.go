@@ -118,6 +118,8 @@ func replaced(old, new string) string {
 }
 
 var steps = []step{
+	// Before what deletes files, which PocketBase does behind the answer, and reads the settings for.
+	api("settings", "PATCH", "/api/settings", `{"meta":{"appName":"replicated"},"batch":{"enabled":true,"maxRequests":50,"timeout":30},"rateLimits":{"enabled":false}}`),
 	api("create a collection with every type", "POST", "/api/collections", `{"id":"pbc_posts000001","name":"posts","type":"base","listRule":"","fields":`+fields()+`}`),
 	{name: "a table for a hook", do: func(t *testing.T, c *client) { c.sql(t, "CREATE TABLE hooked (post TEXT)") }},
 	api("a record", "POST", posts, `{"id":"post00000000001","title":"one","html":"<p>é</p>","count":1.5,"done":true,"mail":"a@example.com","link":"https://example.com","day":"2026-01-02 03:04:05.678Z","kind":"a","any":{"b":[1,2,{"c":null}]},"place":{"lon":1.25,"lat":-2}}`),
@@ -167,7 +169,6 @@ var steps = []step{
 	api("truncate", "DELETE", "/api/collections/imported/truncate", ""),
 	api("delete a collection", "DELETE", "/api/collections/imported", ""),
 
-	api("settings", "PATCH", "/api/settings", `{"meta":{"appName":"replicated"},"batch":{"enabled":true,"maxRequests":50,"timeout":30},"rateLimits":{"enabled":false}}`),
 	api("several requests as one", "POST", "/api/batch", `{"requests":[
 		{"method":"POST","url":"/api/collections/posts/records","body":{"id":"batch0000000001","title":"a"}},
 		{"method":"PATCH","url":"/api/collections/posts/records/batch0000000001","body":{"title":"b"}},

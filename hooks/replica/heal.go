@@ -2,6 +2,7 @@ package replica
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -107,6 +108,22 @@ func (n *Node) reloadApp(collections, settings bool) error {
 		return routine.SafeWrap(app.ReloadSettings)() // which has hooks, and nothing else here recovers
 	}
 	return nil
+}
+
+// reloadBehind has PocketBase read collections again when it has done so itself, because a change of them failed: the log may have that
+// all the same, and what it read may be from before that was applied.
+func (n *Node) reloadBehind(e *core.CollectionErrorEvent) error {
+	err := e.Next()
+	reload := func(error) error {
+		n.mu.Lock() // what is applied is whole then
+		defer n.mu.Unlock()
+		return n.reloadApp(true, false)
+	}
+	if tx := e.App.TxInfo(); tx != nil { // which keeps others from applying
+		tx.OnComplete(reload)
+		return err
+	}
+	return errors.Join(err, reload(nil))
 }
 
 // reloadChanged is reload for an entry that this node has written for a command, of which the app doesn't know.

@@ -16,6 +16,7 @@ import (
 	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
 	"github.com/pocketbase/pocketbase/core"
+	"github.com/pocketbase/pocketbase/tools/hook"
 
 	"github.com/pocketriver/pocketriver/hooks"
 	"github.com/pocketriver/pocketriver/hooks/internal/apptest"
@@ -222,6 +223,23 @@ func TestEntryWhoseAnswerIsLost(t *testing.T) {
 	loseAnswer(t, p.leader.log)
 	mustBeUnavailable(t, "a collection", c.request(t, "POST", "/api/collections", `{"name":"more","type":"base"}`))
 	awaitReady(t, p.leader)
+	c.call(t, "POST", "/api/collections/more/records", `{}`)
+	p.same(t)
+}
+
+// PocketBase may read the collections of before just when the log's entry is applied, and keep them later than that: they are read again.
+func TestCollectionsThatPocketBaseReadsLate(t *testing.T) {
+	t.Parallel()
+	p := newStreamPair(t)
+	c := p.newServer(t)
+	before := c.Store().Get(core.StoreKeyCachedCollections)
+	c.OnCollectionAfterCreateError().Bind(&hook.Handler[*core.CollectionErrorEvent]{Priority: 10000, Func: func(e *core.CollectionErrorEvent) error {
+		awaitReady(t, p.leader)
+		c.Store().Set(core.StoreKeyCachedCollections, before)
+		return e.Next()
+	}})
+	loseAnswer(t, p.leader.log)
+	mustBeUnavailable(t, "a collection", c.request(t, "POST", "/api/collections", `{"name":"more","type":"base"}`))
 	c.call(t, "POST", "/api/collections/more/records", `{}`)
 	p.same(t)
 }

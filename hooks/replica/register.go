@@ -45,6 +45,11 @@ func (n *Node) Register(app core.App, rootCmd *cobra.Command) {
 		n.bootstrapped.Store(err == nil)
 		return err
 	}})
+	for _, failed := range []*hook.TaggedHook[*core.CollectionErrorEvent]{
+		app.OnCollectionAfterCreateError(), app.OnCollectionAfterUpdateError(), app.OnCollectionAfterDeleteError(),
+	} {
+		failed.Bind(&hook.Handler[*core.CollectionErrorEvent]{Id: "replicaReload", Func: n.reloadBehind, Priority: -10000}) // around PocketBase's own
+	}
 	n.applied = &appliedApp{App: app}
 	app.OnRealtimeConnectRequest().Bind(&hook.Handler[*core.RealtimeConnectRequestEvent]{Id: "replicaStream", Func: n.serveStream, Priority: -10000})
 	app.OnServe().Bind(&hook.Handler[*core.ServeEvent]{Id: "replicaServe", Func: n.serve})
