@@ -3,9 +3,6 @@ package realtime
 import (
 	"database/sql"
 	"errors"
-	"maps"
-	"runtime"
-	"slices"
 	"time"
 	"weak"
 
@@ -98,25 +95,10 @@ func (f *FanOut) aroundUpdate(e *core.ModelEvent) error {
 	})
 }
 
-// begin keeps a change as long as its event lives: until its last hook has ended. Of a transaction
-// that is undone, and behind a panic, nobody is called with this event.
-func (f *FanOut) begin(e *core.ModelEvent, u *underway) {
-	u.event, u.model, u.row = weak.Make(e), e.Model, rowOf(e.Model)
-	f.mu.Lock()
-	f.begun++
-	u.number = f.begun
-	f.underway[u.event] = u
-	f.ofRow[u.row] = append(f.ofRow[u.row], u)
-	f.mu.Unlock()
-	runtime.AddCleanup(e, func(event weak.Pointer[core.ModelEvent]) { f.take(event) }, u.event)
-}
-
 // aroundDelete finds out the same before the transaction that deletes the row: another one
 // may have committed since it was decided who hears of the delete.
 func (f *FanOut) aroundDelete(e *core.ModelEvent) error {
-	f.mu.Lock()
-	u := f.underway[weak.Make(e)]
-	f.mu.Unlock()
+	u := f.find(weak.Make(e))
 	if u == nil {
 		return e.Next()
 	}
@@ -124,10 +106,7 @@ func (f *FanOut) aroundDelete(e *core.ModelEvent) error {
 		if err := e.Next(); err != nil {
 			return err
 		}
-		before := f.lookBack(u.record)
-		f.mu.Lock()
-		u.deletes.before = before
-		f.mu.Unlock()
+		f.lookBackAt(u)
 		return nil
 	})
 }
@@ -144,16 +123,9 @@ func (f *FanOut) beforeAppliedUpdate(e *core.ModelEvent) error {
 
 // beforeAppliedDelete finds out the same before a delete is applied.
 func (f *FanOut) beforeAppliedDelete(e *core.ModelEvent) error {
-	f.mu.Lock()
-	u := f.underway[weak.Make(e)]
-	f.mu.Unlock()
-	if u == nil {
-		return e.Next()
+	if u := f.find(weak.Make(e)); u != nil {
+		f.lookBackAt(u)
 	}
-	before := f.lookBack(u.record)
-	f.mu.Lock()
-	u.deletes.before = before
-	f.mu.Unlock()
 	return e.Next()
 }
 
@@ -189,29 +161,13 @@ func (f *FanOut) lookBack(record *core.Record) state {
 	return state{read, ask(f.app, record, asked)}
 }
 
-// take returns the change that has ended, or nil.
-func (f *FanOut) take(event weak.Pointer[core.ModelEvent]) *underway {
+// lookBackAt does so for the row of a delete.
+func (f *FanOut) lookBackAt(u *underway) {
+	before := f.lookBack(u.record)
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	u := f.underway[event]
-	if u != nil {
-		f.remove(u)
-	}
-	return u
+	u.deletes.before = before
 }
-
-// remove removes a change that has ended, of which nobody is told yet. The lock is held.
-func (f *FanOut) remove(u *underway) {
-	delete(f.decided, u.deletes)
-	delete(f.underway, u.event)
-	others := slices.DeleteFunc(f.ofRow[u.row], func(other *underway) bool { return other == u })
-	if f.ofRow[u.row] = others; len(others) == 0 {
-		delete(f.ofRow, u.row)
-	}
-}
-
-// rowOf is the table and the id.
-func rowOf(model core.Model) [2]any { return [2]any{model.TableName(), model.PK()} }
 
 // beforeDelete decides who hears of a delete while the record is there, outside of the
 // transaction that deletes it, as PocketBase does. Whoever comes before that commits, and
@@ -238,9 +194,7 @@ func (f *FanOut) afterDelete(e *core.ModelEvent) error {
 func (f *FanOut) settleDelete(event weak.Pointer[core.ModelEvent]) {
 	f.settling.Lock()
 	defer f.settling.Unlock()
-	f.mu.Lock()
-	u := f.underway[event]
-	f.mu.Unlock()
+	u := f.find(event)
 	if u == nil {
 		return
 	}
@@ -254,60 +208,6 @@ func (f *FanOut) settleDelete(event weak.Pointer[core.ModelEvent]) {
 	f.moment++ // which those miss who set their topics just now
 	c.until = f.moment
 	f.append(c)
-}
-
-// afterError follows a change that has failed. If a hook of the app did so behind the commit,
-// PocketBase tells nobody of it, and whoever counts on being told fetches again.
-func (f *FanOut) afterError(e *core.ModelErrorEvent) error {
-	if u := f.takeFailed(e); u != nil {
-		if tx := e.App.TxInfo(); tx != nil { // which may be committed all the same
-			tx.OnComplete(func(error) error { f.endIfCommitted(u); return nil })
-		} else {
-			f.endIfCommitted(u)
-		}
-	}
-	return e.Next()
-}
-
-func (f *FanOut) endIfCommitted(u *underway) {
-	if !f.isCommitted(u) {
-		return
-	}
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	for s := range f.subscribers {
-		if s.leaveTopic(u.record.Collection().Name) != nil {
-			f.cut(s)
-		}
-	}
-}
-
-// takeFailed returns the change that has failed, or nil. PocketBase tells of it by another event.
-func (f *FanOut) takeFailed(e *core.ModelErrorEvent) *underway {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	for _, u := range slices.Backward(f.ofRow[rowOf(e.Model)]) {
-		if u.model == e.Model && (u.deletes != nil) == (e.Type == core.ModelEventTypeDelete) {
-			f.remove(u)
-			return u
-		}
-	}
-	return nil
-}
-
-// isCommitted reports whether the row is not what it was, as far as is known.
-func (f *FanOut) isCommitted(u *underway) bool {
-	before := u.before.row
-	if u.deletes != nil {
-		if before = u.deletes.before.row; before == nil { // it did not come to its row
-			return false
-		}
-	}
-	now, err := f.readNow(u.record)
-	if errors.Is(err, sql.ErrNoRows) {
-		return before != nil
-	}
-	return err != nil || len(before) == 0 || !maps.EqualFunc(before, now, func(v, w *value) bool { return *v == *w })
 }
 
 // readNow reads what the database has of the record.

@@ -2,7 +2,6 @@ package realtime
 
 import (
 	"time"
-	"weak"
 
 	"github.com/pocketbase/pocketbase/core"
 	"github.com/pocketbase/pocketbase/tools/routine"
@@ -28,18 +27,6 @@ type change struct {
 	// Set when it is published.
 	data      []byte
 	superuser func() []byte // the same with hidden fields
-}
-
-// An underway is an update or a delete whose hooks have not ended.
-type underway struct {
-	event     weak.Pointer[core.ModelEvent]
-	model     core.Model
-	row       [2]any // see rowOf
-	record    *core.Record
-	deletes   *change // nil for an update
-	number    int64   // of updates of one row, in the order of the commits
-	before    state   // an update
-	overtaken bool    // an update, by a later one, which was told
 }
 
 // A batch is the places of the records that were committed together, whose
