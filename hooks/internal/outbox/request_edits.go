@@ -18,23 +18,8 @@ const (
 var outcomeFields = []string{"attempts", "nextAttempt", "expires", "channelId", "record", "error"}
 
 // edited makes complete what somebody changed, in the dashboard, by a command or by a hook.
-// PocketBase writes all fields of a record, so nothing may be claimed in between.
 func (o *Outbox) edited(e *core.RecordEvent) error {
-	if store.IsOutcome(e.Context) {
-		return e.Next()
-	}
-	edit := func(tx core.App) error {
-		if err := o.editRequest(tx, e.Record); err != nil {
-			return err
-		}
-		return e.Next()
-	}
-	app := e.App // which may be in a transaction of auxiliary.db only
-	defer func() { e.App = app }()
-	return app.RunInTransaction(func(tx core.App) error {
-		e.App = tx
-		return edit(tx)
-	})
+	return store.Edit(e, func(tx core.App) error { return o.editRequest(tx, e.Record) })
 }
 
 // editRequest has a request cancelled that somebody set to failed, and one asked again that

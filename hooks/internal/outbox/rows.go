@@ -53,16 +53,10 @@ func (o *Outbox) Bind() {
 // callbackEdited leaves what the editor did not change as the row has it now: PocketBase writes all
 // fields as they were when it read them. One that has ended since, or was armed again, stays so.
 func (o *Outbox) callbackEdited(e *core.RecordEvent) error {
-	if store.IsOutcome(e.Context) {
-		return e.Next()
-	}
-	app := e.App
-	defer func() { e.App = app }()
-	return app.RunInTransaction(func(tx core.App) error {
-		e.App = tx
+	return store.Edit(e, func(tx core.App) error {
 		row, err := tx.FindRecordById(store.Callbacks, e.Record.Id)
 		if errors.Is(err, sql.ErrNoRows) {
-			return e.Next()
+			return nil
 		}
 		if err != nil {
 			return err
@@ -77,7 +71,7 @@ func (o *Outbox) callbackEdited(e *core.RecordEvent) error {
 				e.Record.Set(name, row.Get(name))
 			}
 		}
-		return e.Next()
+		return nil
 	})
 }
 

@@ -64,13 +64,7 @@ func keepReadable(e *core.RecordEvent) error {
 // keepOwner leaves content whose it is by now, unless who saves it sets another user: PocketBase
 // writes all fields as they were when it read them, which for a slow hook is long ago.
 func keepOwner(e *core.RecordEvent) error {
-	if IsOutcome(e.Context) {
-		return e.Next()
-	}
-	app := e.App
-	defer func() { e.App = app }()
-	return app.RunInTransaction(func(tx core.App) error {
-		e.App = tx
+	return Edit(e, func(tx core.App) error {
 		// A record that was created here has no original. Nobody else sets Unmatched.
 		if userId := e.Record.GetString("userId"); userId == e.Record.Original().GetString("userId") || userId == Unmatched {
 			var owner []string
@@ -83,7 +77,7 @@ func keepOwner(e *core.RecordEvent) error {
 				e.Record.Set("userId", owner[0])
 			}
 		}
-		return e.Next()
+		return nil
 	})
 }
 

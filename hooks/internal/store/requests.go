@@ -83,6 +83,23 @@ func noteWritten(e *core.ModelEvent) error {
 // IsOutcome reports whether the plugin saves what happened, not somebody what they changed.
 func IsOutcome(ctx context.Context) bool { return ctx.Value(outcome{}) != nil }
 
+// Edit has change complete what somebody edits, and the record saved, in one transaction. PocketBase writes
+// all fields as they were when it read them, so nothing may be written in between.
+func Edit(e *core.RecordEvent, change func(tx core.App) error) error {
+	if IsOutcome(e.Context) {
+		return e.Next()
+	}
+	app := e.App // which may be in a transaction of auxiliary.db only
+	defer func() { e.App = app }()
+	return app.RunInTransaction(func(tx core.App) error {
+		e.App = tx
+		if err := change(tx); err != nil {
+			return err
+		}
+		return e.Next()
+	})
+}
+
 // FindDueRequests returns the ids of up to limit requests that are to be sent. One that lies
 // beyond the horizon, further ahead than any delay, is due too: the clock was set back since.
 func FindDueRequests(app core.App, now time.Time, horizon time.Duration, limit int) (ids []string, err error) {
