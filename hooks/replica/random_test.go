@@ -14,6 +14,7 @@ import (
 
 	"github.com/pocketbase/dbx"
 	"github.com/pocketbase/pocketbase/core"
+	"github.com/pocketriver/pocketriver/hooks/internal/apptest"
 )
 
 var seed = flag.Uint64("seed", uint64(time.Now().UnixNano()), "of the random changes")
@@ -270,7 +271,9 @@ func TestRandomSchemasThroughAnyNode(t *testing.T) {
 	refused := 0
 	const steps = 200
 	for step := range steps {
-		at := clients[rng.IntN(3)]
+		i := rng.IntN(3)
+		at := clients[i]
+		apptest.Eventually(t, "the node has what others wrote", func() bool { return c.nodes[i].reached.at() >= c.nodes[c.leader(t)].reached.at() })
 		var list struct{ Items []collection }
 		if err := json.Unmarshal([]byte(at.call(t, "GET", "/api/collections?perPage=100&filter="+url.QueryEscape("system=false && type='base'"), "")), &list); err != nil {
 			t.Fatal(err)

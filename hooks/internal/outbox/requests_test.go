@@ -39,6 +39,7 @@ func TestLateClaim(t *testing.T) {
 		t.Fatalf("claim: got %v, want %v", err, commit.ErrBusy)
 	}
 	release()
+	apptest.Eventually(t, "nothing waits for the database", func() bool { return !commits.Busy() })
 	set := func(id string, values dbx.Params) {
 		if _, err := app.NonconcurrentDB().Update(store.Requests, values, dbx.HashExp{"id": id}).Execute(); err != nil {
 			t.Fatal(err)
